@@ -1,0 +1,562 @@
+"""What every host's streams and sessions have in common: everything but the waiting.
+
+Each object here stands before one of the core's. It makes the calls, pumps after them, turns the core's errors into
+the host's, and takes in the events. Where a call cannot be answered yet it says so (`None`, a short count, `False`),
+and the host's own class waits: `stream.py` and `session.py` for asyncio and trio, `blocking.py` for threads.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from operator import index
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from attrs import asdict
+
+from stt_anyio.errors import (
+    ArgumentError,
+    RemoteError,
+    SessionClosedError,
+    StateError,
+    StreamClosedError,
+    SttError,
+    broken,
+    closed_here,
+)
+from stt_proto import Session as CoreSession
+from stt_proto import SessionState
+from stt_proto import Stream as CoreStream
+from stt_proto.events import (
+    DatagramReceived,
+    Event,
+    SessionClosed,
+    StreamAcked,
+    StreamFinished,
+    StreamOpened,
+    StreamReadable,
+    StreamReset,
+    StreamsAvailable,
+    StreamWritable,
+)
+from stt_proto.session import SessionStats
+from stt_proto.types import Buffer
+
+if TYPE_CHECKING:
+    from stt_anyio.driver import Driver
+    from stt_anyio.node_base import NodeBase
+
+MAX_DATAGRAMS = 256
+"""Datagrams that wait to be received; the oldest goes first."""
+MAX_DATAGRAM_BYTES = 1 << 20
+"""Bytes that they may hold."""
+
+
+class StreamBase:
+    """A stream, but for the waiting.
+
+    Attributes:
+        session: the session it belongs to.
+        stream_id: its id, the same on both sides.
+        purpose: the word given by whoever opened it.
+        can_send: whether this side may send on it at all; False on a one-way stream of the peer.
+        can_receive: whether this side may receive; False on a one-way stream of our own.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_core",
+        "_driver",
+        "_receive_ended",
+        "_send_ended",
+        "_stopped",
+        "_withdrawn",
+        "can_receive",
+        "can_send",
+        "collected",
+        "kept",
+        "session",
+    )
+
+    def __init__(self, session: SessionBase[Any], core: CoreStream) -> None:
+        self.session = session
+        self.can_send = core.can_write
+        self.can_receive = core.can_read
+        self.collected = False  # by `node.receive()`
+        self.kept = False  # by an application that asked for it by its id
+        self._core = core
+        self._driver: Driver = session.driver
+        self._send_ended = False  # finished or reset
+        self._withdrawn = False  # reset
+        self._receive_ended = False
+        self._closed = False
+        self._stopped: int | None = None  # the code with which the peer refused to receive more
+
+    @property
+    def stream_id(self) -> int:
+        return self._core.stream_id
+
+    @property
+    def purpose(self) -> str:
+        return self._core.purpose
+
+    @property
+    def bytes_accepted(self) -> int:
+        """How many bytes `send` has taken over the life of the stream: after a cancelled one, the prefix that goes out."""
+        return self._core.bytes_accepted
+
+    @property
+    def bytes_acknowledged(self) -> int:
+        """How many of them, from the first, the peer's core has acknowledged."""
+        return self._core.acked_offset
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side has closed it, or its session is over."""
+        return self._closed or self.session.is_closed
+
+    def __repr__(self) -> str:
+        purpose = f" {self.purpose!r}" if self.purpose else ""
+        return f"<{type(self).__name__} {self.stream_id}{purpose} of session {self.session.session_id.hex()}>"
+
+    # -- receiving -------------------------------------------------------------------------------------------------
+
+    def _take(self, max_bytes: int) -> bytes | None:
+        """Read what is there: at least a byte, `b""` at the end, `None` when there is nothing yet."""
+        if self._receive_ended:
+            raise closed_here(StreamClosedError("this side has closed the stream"))
+        driver, core = self._driver, self._core
+        try:
+            data = core.read(max_bytes, driver.clock())
+        except SttError as error:
+            raise self.session.raised(error) from None
+        if data:
+            driver.pump()  # which returns the credit
+            return data
+        return b"" if core.at_eof else None
+
+    def _check_receive(self, max_bytes: int) -> None:
+        if index(max_bytes) < 1:
+            raise ArgumentError(f"max_bytes is {max_bytes}; it must be at least 1", argument="max_bytes")
+        if not self.can_receive:
+            raise StateError(f"stream {self.stream_id} is one-way, from here to the peer")
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def _put(self, data: bytes | memoryview) -> int:
+        """Write as much as there is room for; the caller pumps."""
+        if self._send_ended:
+            raise closed_here(StreamClosedError("this side has ended the stream"))
+        try:
+            return self._core.write(data, self._driver.clock())
+        except SttError as error:
+            raise self.session.raised(error) from None
+
+    def _check_send(self) -> None:
+        if not self.can_send:
+            raise StateError(f"stream {self.stream_id} is one-way, from the peer to here")
+        if self._send_ended:
+            raise closed_here(StreamClosedError("this side has ended the stream"))
+        if self._stopped is not None:
+            raise self._refused(self._stopped)
+        if self.session.is_closed:
+            raise self.session.ended()
+
+    def _is_acknowledged(self, offset: int) -> bool:
+        """Whether everything below `offset` is; if not, this asks to be woken when it is."""
+        if self._core.acked_offset >= offset:
+            return True
+        if self._closed or self._withdrawn:
+            raise closed_here(StreamClosedError("this side has closed the stream"))
+        if self._stopped is not None:
+            raise self._refused(self._stopped)
+        if self.session.is_closed:
+            raise self.session.ended()
+        self._core.watch_acked(offset)
+        return False
+
+    def _refused(self, code: int) -> SttError:
+        return broken(StreamClosedError(f"the peer wants no more of this stream (code {code})", stream_code=code))
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """End the sending direction after all that was accepted."""
+        if self.can_send and not self._send_ended:
+            self._command(self._core.finish)
+            self._send_ended = True
+            self._wake_writer()
+
+    def reset(self, code: int = 0) -> None:
+        """Give up sending: what is not delivered yet is withdrawn, and the peer's receiver is told.
+
+        Args:
+            code: a number that means something to the application.
+        """
+        if self.can_send and not self._withdrawn:
+            self._command(self._core.reset, code)
+            self._send_ended = self._withdrawn = True
+            self._wake_writer()
+            self._wake_flusher()
+
+    def stop(self, code: int = 0) -> None:
+        """Refuse to receive more; the peer's sender is told.
+
+        Args:
+            code: a number that means something to the application.
+        """
+        if self.can_receive and not self._receive_ended:
+            self._command(self._core.stop, code)
+            self._receive_ended = True
+            self._wake_reader()
+
+    def _close(self) -> None:
+        """Finish sending and refuse to receive."""
+        self._closed = True
+        self._finish()
+        self.stop()
+        self._wake_flusher()
+        self.session.forget(self)
+
+    def _command(self, command: Callable[..., None], *arguments: Any) -> None:
+        """Make a call that ends something; where the peer or the network was first, it means nothing any more."""
+        try:
+            command(*arguments, now=self._driver.clock())
+        except RemoteError:
+            return
+        self._driver.pump()
+
+    # -- being woken -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _wake_reader(self) -> None: ...
+
+    @abstractmethod
+    def _wake_writer(self) -> None: ...
+
+    @abstractmethod
+    def _wake_flusher(self) -> None: ...
+
+    def on_reset(self, event: StreamReset) -> None:
+        """The peer reset its direction, or stopped ours."""
+        if event.stopped:
+            self._stopped = event.code
+            self._wake_writer()
+            self._wake_flusher()
+        else:
+            self._wake_reader()
+
+    def on_session_closed(self) -> None:
+        """Nothing more will come."""
+        self._wake_reader()
+        self._wake_writer()
+        self._wake_flusher()
+
+
+StreamT = TypeVar("StreamT", bound=StreamBase)
+
+
+class SessionBase(Generic[StreamT]):
+    """A session, but for the waiting.
+
+    Attributes:
+        node: the node it belongs to.
+        metadata: yours: a dictionary that goes with the session.
+    """
+
+    stream_class: ClassVar[type[Any]]
+
+    def __init__(self, node: NodeBase[Any], core: CoreSession) -> None:
+        self.node = node
+        self.driver: Driver = node.driver
+        self.core = core
+        core.host = self
+        self.streams: dict[int, StreamT] = {}
+        self.incoming: dict[int, StreamT] = {}
+        self.claimed = False  # by `accept_stream`: then `node.receive()` leaves its streams alone
+        self.ended_here = False
+        self._datagrams: deque[bytes] = deque()
+        self._datagram_bytes = 0
+
+    # -- who and how -----------------------------------------------------------------------------------------------
+
+    @property
+    def session_id(self) -> bytes:
+        """8 bytes, the same on both sides; a name, not a secret and not a proof."""
+        return self.core.session_id
+
+    @property
+    def peer_node_id(self) -> bytes:
+        """The peer's public key, 32 bytes, proven."""
+        return self.core.peer_node_id
+
+    @property
+    def state(self) -> SessionState:
+        return self.core.state
+
+    @property
+    def key_version(self) -> int:
+        """How often the keys were replaced."""
+        return self.core.key_version
+
+    @property
+    def capabilities(self) -> Any:
+        """What the peer understands beyond version 1."""
+        return self.core.capabilities
+
+    @property
+    def created_at(self) -> float:
+        """Wall clock, seconds since 1970."""
+        return self.core.created_at
+
+    @property
+    def last_active(self) -> float:
+        """When something authentic last came from the peer, seconds since 1970."""
+        return self.core.last_active
+
+    @property
+    def last_key_rotation(self) -> float:
+        """When the keys in use were made, seconds since 1970."""
+        return self.core.last_key_rotation
+
+    @property
+    def metadata(self) -> dict[Any, Any]:
+        return self.core.metadata
+
+    @property
+    def peer_addr(self) -> Any:
+        """Where the peer is at the moment: `(host, port)` on UDP."""
+        remote = self.core.path.remote
+        return remote[:2] if isinstance(remote, tuple) else remote
+
+    @property
+    def local_addr(self) -> Any:
+        """This end: `(host, port)` on UDP; the host is `0.0.0.0` where the node is bound to all."""
+        local = self.core.path.local
+        return local[:2] if isinstance(local, tuple) else local
+
+    @property
+    def transport_type(self) -> str:
+        """The carrier in use: `"udp"`, `"memory"`, ..."""
+        return self.core.path.carrier
+
+    @property
+    def is_closed(self) -> bool:
+        return self.core.state is SessionState.CLOSED
+
+    def is_active(self) -> bool:
+        """Whether streams can be opened and used."""
+        return self.core.state is SessionState.ESTABLISHED
+
+    @property
+    def send_buffer(self) -> int:
+        """Bytes of each stream that may wait here to be acknowledged."""
+        return self.node.config.stream_send_buffer
+
+    @property
+    def close_reason(self) -> str | None:
+        """`"graceful"`, `"timeout"`, `"error"` or `"auth_failure"`; `None` while it lives."""
+        reason = self.core.close_reason
+        return None if reason is None else str(reason)
+
+    def get_stats(self) -> SessionStats:
+        """What it has done so far, as a value."""
+        return self.core.stats()
+
+    def get_statistics(self) -> dict[str, Any]:
+        """The same as a dictionary."""
+        return asdict(self.core.stats())
+
+    def export_keying_material(self, label: str, length: int) -> bytes:
+        """Bytes that both sides, and nobody else, can derive.
+
+        Args:
+            label: what for; at most 255 bytes.
+            length: 1 to 8,160.
+        """
+        return self.core.export_keying_material(label, length)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.session_id.hex()} with {self.peer_node_id.hex()[:16]}, {self.state.value}>"
+
+    # -- streams and datagrams -------------------------------------------------------------------------------------
+
+    def open_stream(
+        self,
+        stream_id: int | None = None,
+        purpose: str = "",
+        max_frame_size: int | None = None,
+        no_delay: bool | None = None,
+        *,
+        bidirectional: bool = True,
+    ) -> StreamT:
+        """Open a stream; it costs no round trip, and the peer sees it with the first bytes.
+
+        Args:
+            stream_id: a certain id: of this side's parity (0 for who dialled, 1 for who accepted) and kind (2 more for
+                one way), unused, below the peer's limit. `None` takes the next.
+            purpose: a word for the peer, at most 255 bytes.
+            max_frame_size: bytes that it puts into a packet while others wait; the node's default when `None`.
+            no_delay: False gathers small writes; the node's default when `None`.
+            bidirectional: False makes it one-way, from here to the peer.
+
+        Raises:
+            TooManyStreamsError: the peer allows no more at the moment; `wait_streams_available` waits until it does.
+            StreamIdConflict: the id is taken or not ours.
+            SessionClosedError: the session is over.
+        """
+        try:
+            core = self.core.open_stream(
+                bidirectional=bidirectional,
+                stream_id=stream_id,
+                purpose=purpose,
+                max_frame_size=max_frame_size,
+                no_delay=no_delay,
+            )
+        except SttError as error:
+            raise self.raised(error) from None
+        stream: StreamT = self.stream_class(self, core)
+        self.streams[core.stream_id] = stream
+        return stream
+
+    def get_stream(self, stream_id: int) -> StreamT | None:
+        """The open stream with this id; taking one that the peer opened keeps it from `accept_stream`."""
+        self.incoming.pop(stream_id, None)
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.kept = True
+        return stream
+
+    def forget(self, stream: StreamBase) -> None:
+        """The application is through with a stream; the core delivers the rest of it."""
+        self.streams.pop(stream.stream_id, None)
+        self.incoming.pop(stream.stream_id, None)
+
+    def send_datagram(self, data: Buffer) -> None:
+        """Send one unreliable datagram; when too many wait, the oldest is dropped.
+
+        Raises:
+            ArgumentError: it is larger than the peer takes, or than the path carries.
+        """
+        try:
+            self.core.send_datagram(bytes(data), self.driver.clock())
+        except SttError as error:
+            raise self.raised(error) from None
+        self.driver.pump()
+
+    def take_datagram(self) -> bytes | None:
+        """The oldest datagram that waits, if there is one."""
+        if not self._datagrams:
+            return None
+        data = self._datagrams.popleft()
+        self._datagram_bytes -= len(data)
+        return data
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def begin_close(self, reason: str = "graceful", detail: str = "") -> None:
+        """Start to close: everything accepted is delivered first."""
+        if not self.is_closed:
+            self.ended_here = True
+            self.core.close(self.driver.clock(), reason=reason, detail=detail)
+            self.driver.pump()
+
+    def abort(self) -> None:
+        """End at once; what is not delivered yet is lost."""
+        if not self.is_closed:
+            self.ended_here = True
+            self.core.abort(self.driver.clock())
+            self.driver.pump()
+
+    def raised(self, error: SttError) -> SttError:
+        """An error of the core as this host raises it."""
+        return closed_here(error) if self.ended_here else broken(error)
+
+    def ended(self) -> SttError:
+        """What a call on the ended session raises."""
+        return self.raised(self.core.close_error or SessionClosedError("the session has been closed"))
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def deliver(self, event: Event) -> None:
+        """Take in an event of the core."""
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, event)
+
+    def _on_opened(self, event: StreamOpened) -> None:
+        core = self.core.stream(event.stream_id)
+        stream: StreamT = self.stream_class(self, core)
+        self.streams[event.stream_id] = self.incoming[event.stream_id] = stream
+        if self.claimed:
+            self._wake_accept()
+        else:
+            self.node.offer(stream)
+            self._wake_accept()
+
+    def _on_readable(self, event: StreamReadable) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            if stream.collected:
+                self.node.offer(stream)
+            stream._wake_reader()
+
+    def _on_writable(self, event: StreamWritable) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream._wake_writer()
+
+    def _on_acked(self, event: StreamAcked | StreamFinished) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream._wake_flusher()
+
+    def _on_reset(self, event: StreamReset) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            if stream.collected:
+                self.node.offer(stream)
+            stream.on_reset(event)
+
+    def _on_datagram(self, event: DatagramReceived) -> None:
+        self._datagrams.append(event.data)
+        self._datagram_bytes += len(event.data)
+        while len(self._datagrams) > MAX_DATAGRAMS or self._datagram_bytes > MAX_DATAGRAM_BYTES:
+            self._datagram_bytes -= len(self._datagrams.popleft())
+        self._wake_datagrams()
+
+    def _on_closed(self, event: SessionClosed) -> None:
+        for stream in tuple(self.streams.values()):
+            if stream.collected:
+                self.node.offer(stream)
+            stream.on_session_closed()
+        self._wake_all()
+
+    def _on_streams_available(self, event: StreamsAvailable) -> None:
+        self._wake_openers()
+
+    @abstractmethod
+    def _wake_accept(self) -> None: ...
+
+    @abstractmethod
+    def _wake_datagrams(self) -> None: ...
+
+    @abstractmethod
+    def _wake_openers(self) -> None: ...
+
+    @abstractmethod
+    def _wake_all(self) -> None: ...
+
+
+_HANDLERS: Mapping[type[Any], Callable[[SessionBase[Any], Any], None]] = {
+    DatagramReceived: SessionBase._on_datagram,
+    SessionClosed: SessionBase._on_closed,
+    StreamAcked: SessionBase._on_acked,
+    StreamFinished: SessionBase._on_acked,
+    StreamOpened: SessionBase._on_opened,
+    StreamReadable: SessionBase._on_readable,
+    StreamReset: SessionBase._on_reset,
+    StreamsAvailable: SessionBase._on_streams_available,
+    StreamWritable: SessionBase._on_writable,
+}

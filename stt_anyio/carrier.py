@@ -1,0 +1,91 @@
+"""What a carrier is: the page that says how packets get from here to there.
+
+The core seals packets and says on which *path* each goes; a carrier moves them. UDP and memory are carriers, and a
+class of yours can be one (MQTT, a message queue, a radio): name it, describe it with `CarrierTraits`, and give it the
+five methods below. A node takes it as `STTNode(..., carriers=[mine])` and dials over it with
+`node.connect(address, transport=mine.name)`.
+
+A carrier never waits inside `send`, never looks into a packet, and never decides anything about the protocol.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol
+
+from stt_proto.types import Buffer, CarrierTraits, NetworkPath, Transmit
+
+
+class Port(Protocol):
+    """The node, as its carriers see it: where they put what arrives."""
+
+    def receive(self, data: Buffer, path: NetworkPath, segment_size: int | None = None) -> None:
+        """Hand over one message, or with `segment_size` a run of datagrams of that size. `data` is only borrowed."""
+
+    def pump(self) -> None:
+        """Say that the batch is over: now the node answers, and wakes whoever waited."""
+
+    def writable(self, path: NetworkPath | None = None) -> None:
+        """Say that there is room again: on one path, or (`None`) on the carrier as a whole."""
+
+    def path_closed(self, path: NetworkPath, reason: str | None = None) -> None:
+        """Say that this path has ended or was refused; `reason` is `"refused"`, `"unreachable"` or a sentence."""
+
+    def path_failed(self, path: NetworkPath, reason: str) -> None:
+        """Say that nobody seems to be there, on a carrier that cannot be sure: ends attempts to connect, no more."""
+
+
+class Outlet(Protocol):
+    """The sending half of a carrier, which is all that the pump needs."""
+
+    @property
+    def per_path(self) -> bool: ...
+
+    def send(self, transmit: Transmit) -> Transmit | None: ...
+
+
+class Carrier(ABC):
+    """A way to move packets.
+
+    Attributes:
+        name: the carrier's name in paths, and its `transport=` in `connect`.
+        traits: what the core must know of it.
+        per_path: how it gets full. False: all of it at once, as a socket does. True: each path for itself, as
+            connections do; then a full one holds up no other.
+    """
+
+    name: str
+    traits: CarrierTraits
+    per_path: ClassVar[bool] = False
+
+    async def open(self) -> None:
+        """Get ready: bind, listen. Called once when the node starts, which fails if this raises."""
+
+    @abstractmethod
+    async def run(self, port: Port) -> None:
+        """Receive until cancelled: `port.receive` for each message, then `port.pump` once for the batch.
+
+        What this raises ends the node.
+        """
+
+    @abstractmethod
+    async def path_to(self, address: Any) -> NetworkPath:
+        """Resolve an address given to `connect`, open what must be opened, and give the path.
+
+        The same peer should give the same object. Raises `OSError` when there is no way.
+        """
+
+    @abstractmethod
+    def send(self, transmit: Transmit) -> Transmit | None:
+        """Send at once, without waiting.
+
+        Returns:
+            `None` when it was taken (sent, or lost as networks lose things); else what is left of it, which the node
+            keeps and offers again after `port.writable`.
+
+        Raises:
+            OSError: the carrier is dead; this ends the node.
+        """
+
+    def close(self) -> None:
+        """Give everything back; called once, after `run` was cancelled."""

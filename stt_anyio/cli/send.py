@@ -1,0 +1,69 @@
+"""`stt send`: a file to a node that waits for it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stt_anyio.cli.address import Address, AddressType, NodeIdType
+from stt_anyio.cli.exchange import keep_alive, report, session_options
+from stt_anyio.cli.outcome import printable
+from stt_anyio.cli.progress import bars
+from stt_anyio.cli.seeds import node_seed, seed_options, shared_seed
+from stt_anyio.cli.transfer import send_file
+from stt_anyio.cli.verb import Verb, json_option, run
+from stt_anyio.node import STTNode
+
+
+@click.command(cls=Verb)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("address", type=AddressType())
+@seed_options
+@click.option("--peer", type=NodeIdType(), help="Send to the node with this id and to nobody else.")
+@click.option("--name", help="What to call the file there; its own name if not given.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a connection.",
+)
+@session_options
+@json_option
+def send(
+    file: Path,
+    address: Address,
+    seed_file: Path | None,
+    identity_file: Path | None,
+    peer: bytes | None,
+    name: str | None,
+    timeout: float,
+    silence: float,
+    hide_progress: bool,
+    as_json: bool,
+) -> None:
+    """Send FILE to the `stt recv` that listens at ADDRESS, such as udp://192.0.2.1:4433.
+
+    Done means that the receiver has the file in its place, whole, and has confirmed its hash.
+    """
+    parameters: dict[str, Any] = {
+        "node_seed": node_seed(identity_file),
+        "shared_seed": shared_seed(seed_file),
+        "handshake_timeout": timeout,
+        **keep_alive(silence),
+    }
+
+    async def main() -> None:
+        async with STTNode(host="0.0.0.0", port=0, **parameters) as node:
+            session = await node.connect((address.host, address.port), peer_node_id=peer, timeout=timeout)
+            started = time.perf_counter()
+            with bars(wanted=not hide_progress) as shown, shown.track(printable(file.name)) as on_progress:
+                sent = await send_file(session, file, name=name, on_progress=on_progress)
+            report("sent", sent, session.peer_node_id, time.perf_counter() - started, as_json=as_json)
+            await session.close()
+
+    run(main)

@@ -1,0 +1,273 @@
+"""The configuration of a node: every parameter, checked when it is made.
+
+A mistake is one `ArgumentError` that names the parameter, the bad value and what is allowed. What a parameter of the
+protocol may be is the core's to say (`stt_proto.Config`), so its default and its check are taken from there.
+
+`STTNode(config=...)` takes a configuration as it is; without one the node makes its own, from the environment and the
+defaults. Parameters given to `STTNode` by name come before either.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from attrs import Attribute, field, fields_dict, frozen
+
+from stt_anyio.errors import ArgumentError
+from stt_proto import CarrierTraits, Config, Identity
+from stt_proto.config import CARRIERS, Limits
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+TRANSPORTS = ("udp",)
+"""What `transport` may be; carriers given to the node add their names to what `connect` takes."""
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        "STT_PORT": "port",
+        "STT_TRANSPORT": "transport",
+        "STT_LOG_LEVEL": "log_level",
+        "STT_RECV_BUFFER_SIZE": "recv_buffer_size",
+        "STT_KEEP_ALIVE_INTERVAL": "keep_alive_interval",
+    }
+)
+"""Variables of the environment and the parameters they set. `STT_SHARED_SEED` is read by the node itself."""
+
+_CORE = fields_dict(Config)
+_Validator = Callable[[Any, "Attribute[Any]", Any], None]
+
+
+def _refuse(name: str, value: object, allowed: str) -> NoReturn:
+    raise ArgumentError(f"{name} is {value!r}; it must be {allowed}", argument=name)
+
+
+def _of_the_core(name: str) -> Any:
+    """A parameter of the protocol."""
+    return field(default=_CORE[name].default, validator=_CORE[name].validator)
+
+
+def _whole(low: int, high: int) -> _Validator:
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        if type(value) is not int or not low <= value <= high:
+            _refuse(attribute.name, value, f"a whole number from {low:,} to {high:,}")
+
+    return check
+
+
+def _one_of(*choices: str | None) -> _Validator:
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            _refuse(attribute.name, value, "one of " + ", ".join(map(str, choices)))
+
+    return check
+
+
+def _check_reuse_port(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        _refuse(attribute.name, value, "True or False")
+    if value and not hasattr(socket, "SO_REUSEPORT"):
+        _refuse(attribute.name, value, "False on this system")
+
+
+def _only_without_udp(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if value not in (None, False):  # and the error does not quote it: it may be a password
+        raise ArgumentError(
+            f"{attribute.name} must be {attribute.default}: transport 'udp' has no use for it", argument=attribute.name
+        )
+
+
+def _check_address(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not value or any(character.isspace() for character in value):
+        _refuse(attribute.name, value, "an address or the name of a host")
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+@frozen(kw_only=True)
+class NodeConfig:
+    """What a node is and how it behaves.
+
+    Attributes:
+        bind_address: the address to bind; an IPv6 address binds IPv6 only.
+        port: the port to bind, 0 for any.
+        transport: the carrier that `connect` uses when it is not told: `"udp"`.
+        reuse_port: let several processes share the port.
+        recv_buffer_size: bytes of socket buffer to ask of the system for receiving; it may grant less.
+        send_buffer_size: likewise for sending.
+        datagram_size: bytes in a UDP datagram, 1,200 to 65,507. What is not known to fit the whole way is lost, so
+            raise it on networks that you know: 1,452 on Ethernet.
+        tls, tls_cert, tls_key, proxy, proxy_auth: for transports that have a use for them; `"udp"` has none.
+        keep_alive_interval: seconds of silence after which a sign of life is asked for.
+        keep_alive_timeout: seconds of silence after which the peer is given up; more than twice the interval.
+        handshake_timeout: seconds that a handshake may take.
+        max_concurrent_sessions: sessions held at once.
+        max_concurrent_streams: streams of each kind that a peer may have open at once, in a session.
+        default_max_frame_size: bytes that one stream puts into a packet while another waits, 1 to 65,536.
+        stream_recv_buffer: bytes of one stream that may lie unread here.
+        stream_send_buffer: bytes of one stream that may wait here to be acknowledged.
+        session_recv_buffer: bytes of all streams of a session that may lie unread here; never more than half of
+            the socket buffer that the system granted.
+        max_datagram_size: the largest unreliable datagram taken, 0 for none.
+        ack_delay: seconds that an acknowledgement may wait for company.
+        no_delay: send small writes at once.
+        detach_timeout: seconds that a session without a path waits for one.
+        resumption_timeout: seconds that a ticket is good for.
+        rotate_after_seconds, rotate_after_bytes, rotate_after_packets: when keys are replaced.
+        application: a name that both sides must share; separates applications with one seed.
+        suites: cipher suites, the preferred first: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
+        congestion: the congestion controller, by name.
+        allow_self: whether a node may hold a session with itself.
+        reset_key: secret of the stateless reset, so that a restarted server can tell its old peers at once.
+        limits: bounds on what peers can make this node hold.
+        log_level: of the logger `stt`, set when the node starts; `None` leaves it alone.
+
+    Raises:
+        ArgumentError: names the parameter, the value and what is allowed.
+    """
+
+    bind_address: str = field(default="0.0.0.0", validator=_check_address)
+    port: int = field(default=0, validator=_whole(0, 65_535))
+    transport: str = field(default="udp", validator=_one_of(*TRANSPORTS))
+    reuse_port: bool = field(default=False, validator=_check_reuse_port)
+    recv_buffer_size: int = field(default=2 * MIB, validator=_whole(4 * KIB, 1 << 30))
+    send_buffer_size: int = field(default=2 * MIB, validator=_whole(4 * KIB, 1 << 30))
+    datagram_size: int = field(default=CARRIERS["udp"].max_packet, validator=_whole(1200, 65_507))
+    tls: bool = field(default=False, validator=_only_without_udp)
+    tls_cert: str | None = field(default=None, validator=_only_without_udp)
+    tls_key: str | None = field(default=None, validator=_only_without_udp, repr=False)
+    proxy: str | None = field(default=None, validator=_only_without_udp, repr=False)
+    proxy_auth: str | None = field(default=None, validator=_only_without_udp, repr=False)
+    keep_alive_interval: float = _of_the_core("keep_alive_interval")
+    keep_alive_timeout: float = _of_the_core("keep_alive_timeout")
+    handshake_timeout: float = _of_the_core("handshake_timeout")
+    max_concurrent_sessions: int = _of_the_core("max_concurrent_sessions")
+    max_concurrent_streams: int = _of_the_core("max_concurrent_streams")
+    default_max_frame_size: int = _of_the_core("default_max_frame_size")
+    stream_recv_buffer: int = _of_the_core("stream_receive_window")
+    stream_send_buffer: int = _of_the_core("stream_send_buffer")
+    session_recv_buffer: int = _of_the_core("session_receive_window")
+    max_datagram_size: int = _of_the_core("max_datagram_size")
+    ack_delay: float = _of_the_core("ack_delay")
+    no_delay: bool = _of_the_core("no_delay")
+    detach_timeout: float = _of_the_core("detach_timeout")
+    resumption_timeout: float = _of_the_core("resumption_timeout")
+    rotate_after_seconds: float = _of_the_core("rotate_after_seconds")
+    rotate_after_bytes: int = _of_the_core("rotate_after_bytes")
+    rotate_after_packets: int = _of_the_core("rotate_after_packets")
+    application: str = _of_the_core("application")
+    suites: tuple[int, ...] = field(
+        default=_CORE["suites"].default, converter=tuple, validator=_CORE["suites"].validator
+    )
+    congestion: str = _of_the_core("congestion")
+    allow_self: bool = _of_the_core("allow_self")
+    reset_key: bytes | None = field(default=None, repr=False, validator=_CORE["reset_key"].validator)
+    limits: Limits = field(factory=Limits)
+    log_level: str | None = field(default=None, converter=_upper, validator=_one_of(None, *LOG_LEVELS))
+
+    def __attrs_post_init__(self) -> None:
+        if self.keep_alive_timeout <= 2 * self.keep_alive_interval:
+            _refuse(
+                "keep_alive_timeout",
+                self.keep_alive_timeout,
+                f"more than twice keep_alive_interval, which is {self.keep_alive_interval:g} seconds",
+            )
+
+    # -- ready-made ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def low_latency(cls, **parameters: Any) -> NodeConfig:
+        """For games, voice and remote control: small frames, short queues, early acknowledgements."""
+        return cls(**(_LOW_LATENCY | parameters))
+
+    @classmethod
+    def high_throughput(cls, **parameters: Any) -> NodeConfig:
+        """For bulk: large frames and buffers, few streams."""
+        return cls(**(_HIGH_THROUGHPUT | parameters))
+
+    @classmethod
+    def balanced(cls, **parameters: Any) -> NodeConfig:
+        """For everything else: the defaults."""
+        return cls(**parameters)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ, **parameters: Any) -> NodeConfig:
+        """What the environment says (`ENVIRONMENT` lists the variables), except for the parameters given here.
+
+        Raises:
+            ArgumentError: also for a variable that does not parse; it is named.
+        """
+        found: dict[str, Any] = {}
+        for variable, name in ENVIRONMENT.items():
+            text = environ.get(variable)
+            if text is not None and name not in parameters:
+                found[name] = _parsed(variable, name, text)
+        return cls(**found, **parameters)
+
+    # -- for the core ----------------------------------------------------------------------------------------------
+
+    def core_config(self, identity: Identity, shared_seed: bytes | str, **changes: Any) -> Config:
+        """The configuration of the endpoint.
+
+        Args:
+            identity: who the node is.
+            shared_seed: who may talk to it.
+            changes: fields of `stt_proto.Config` that are to be otherwise.
+        """
+        udp = CARRIERS["udp"]
+        parameters: dict[str, Any] = {_CORE_NAMES.get(name, name): getattr(self, name) for name in _SHARED}
+        parameters["carriers"] = {
+            "udp": CarrierTraits(udp.reliable, udp.framed, max_packet=self.datagram_size, overhead=udp.overhead)
+        }
+        return Config(identity=identity, shared_seed=shared_seed, **(parameters | changes))
+
+
+_LOW_LATENCY: Mapping[str, Any] = MappingProxyType(
+    {
+        "default_max_frame_size": 4 * KIB,
+        "recv_buffer_size": 512 * KIB,
+        "send_buffer_size": 512 * KIB,
+        "stream_recv_buffer": 512 * KIB,
+        "stream_send_buffer": 512 * KIB,
+        "ack_delay": 0.01,
+        "no_delay": True,
+    }
+)
+_HIGH_THROUGHPUT: Mapping[str, Any] = MappingProxyType(
+    {
+        "default_max_frame_size": 64 * KIB,
+        "recv_buffer_size": 8 * MIB,
+        "send_buffer_size": 8 * MIB,
+        "stream_recv_buffer": 8 * MIB,
+        "stream_send_buffer": 8 * MIB,
+        "session_recv_buffer": 8 * MIB,
+        "max_concurrent_streams": 64,
+        "ack_delay": 0.1,
+    }
+)
+
+_CORE_NAMES: Mapping[str, str] = MappingProxyType(
+    {"stream_recv_buffer": "stream_receive_window", "session_recv_buffer": "session_receive_window"}
+)
+"""Where the documented name of a parameter differs from the core's."""
+_SHARED = tuple(name for name in fields_dict(NodeConfig) if _CORE_NAMES.get(name, name) in _CORE)
+
+
+def _parsed(variable: str, name: str, text: str) -> Any:
+    """A value out of the environment, of the type that its parameter has."""
+    kind = type(fields_dict(NodeConfig)[name].default)
+    if kind not in (int, float):
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        raise ArgumentError(
+            f"{name} is {text!r} in the environment ({variable}); it must be a number", argument=name
+        ) from None

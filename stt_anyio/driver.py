@@ -1,0 +1,157 @@
+"""The pump: what every host does after every call on the core, in four steps.
+
+1. Take every transmit and hand it to its carrier.
+2. Deliver every event.
+3. Arm the timer, if the core now wants to be woken earlier than before.
+4. Nothing else.
+
+There is no waiting in here, so the asyncio, trio and blocking hosts share it. What differs between them stands outside:
+who waits for the socket and the timer, and what `deliver` wakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+
+from stt_anyio.carrier import Outlet
+from stt_proto import Endpoint, Session
+from stt_proto.events import Event
+from stt_proto.types import Buffer, NetworkPath, Transmit
+
+_BLOCKED_PAUSE = 0.001
+"""Seconds between two ticks while the socket is full: what is due then cannot be sent anyway."""
+
+
+class Driver:
+    """Pumps one endpoint.
+
+    Args:
+        endpoint: the core.
+        clock: seconds on a monotonic clock, the one that `arm` is told times of.
+        outlets: the carriers, by name.
+        deliver: takes each event; must not raise.
+        arm: called with a time earlier than any that is armed; the host then calls `tick` at that time.
+        fail: called when a carrier died under a send; nothing is taken from the core from then on.
+        path_failed: called with a path and a reason when the system says that nobody is there.
+
+    Attributes:
+        armed: when `tick` is due; `inf` when never.
+    """
+
+    __slots__ = (
+        "_again",
+        "_arm",
+        "_deliver",
+        "_fail",
+        "_held",
+        "_held_paths",
+        "_outlets",
+        "_pumping",
+        "armed",
+        "clock",
+        "endpoint",
+        "path_failed",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        clock: Callable[[], float],
+        outlets: Mapping[str, Outlet],
+        deliver: Callable[[Session | None, Event], None],
+        arm: Callable[[float], None],
+        fail: Callable[[OSError], None],
+        path_failed: Callable[[NetworkPath, str], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.clock = clock
+        self.armed = inf
+        self._outlets = outlets
+        self._deliver = deliver
+        self._arm = arm
+        self._fail = fail
+        self.path_failed = path_failed
+        self._held: Transmit | None = None
+        self._held_paths: dict[NetworkPath, Transmit] = {}
+        self._pumping = False
+        self._again = False
+
+    # -- bytes and time in -----------------------------------------------------------------------------------------
+
+    def receive(self, data: Buffer, path: NetworkPath, segment_size: int | None = None) -> None:
+        """Hand over what arrived; `pump` after the batch."""
+        self.endpoint.receive(data, path, self.clock(), segment_size)
+
+    def tick(self) -> None:
+        """The timer went off."""
+        self.armed = inf
+        self.endpoint.tick(self.clock())
+        self.pump()
+
+    def path_closed(self, path: NetworkPath, reason: str | None = None) -> None:
+        """A carrier says that a path has ended."""
+        self._held_paths.pop(path, None)
+        self.endpoint.path_closed(path, self.clock(), reason)
+        self.pump()
+
+    def writable(self, path: NetworkPath | None = None) -> None:
+        """A carrier has room again: send what was kept, then go on."""
+        if path is None:
+            held, self._held = self._held, None
+        else:
+            held = self._held_paths.pop(path, None)
+            if held is not None:
+                self.endpoint.path_writable(path, True, self.clock())
+        if held is not None:
+            self._send(held)
+        self.pump()
+
+    def close(self) -> None:
+        """Stop for good: calls that come later, on what is over anyway, send nothing."""
+        self._pumping = True
+
+    # -- the four steps --------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Send, deliver, arm. Called in the middle of itself, by whatever an event set off, it goes round once more."""
+        if self._pumping:
+            self._again = True
+            return
+        self._pumping = True
+        try:
+            endpoint, deliver = self.endpoint, self._deliver
+            now = self.clock()
+            while True:
+                self._again = False
+                while self._held is None and (transmit := endpoint.next_transmit(now)) is not None:
+                    self._send(transmit)
+                for session, event in endpoint.events():
+                    deliver(session, event)
+                if not self._again:
+                    break
+            deadline = endpoint.next_deadline()
+            if deadline is not None and deadline.at < self.armed:
+                at = deadline.at if self._held is None else max(deadline.at, now + _BLOCKED_PAUSE)
+                if at < self.armed:
+                    self.armed = at
+                    self._arm(at)
+        finally:
+            self._pumping = False
+
+    def _send(self, transmit: Transmit) -> None:
+        outlet = self._outlets[transmit.path.carrier]
+        try:
+            left = outlet.send(transmit)
+        except OSError as error:
+            self._held = transmit  # and nothing more is taken
+            self._fail(error)
+            return
+        if left is None:
+            return
+        if outlet.per_path:
+            self._held_paths[left.path] = left
+            self.endpoint.path_writable(left.path, False, self.clock())
+        else:
+            self._held = left

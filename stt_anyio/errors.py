@@ -1,0 +1,83 @@
+"""The errors that hosts raise: the core's own, each also one that the networking world already knows.
+
+The core says *what* failed (`SessionClosedError`, `AuthenticationError`). A program that was written against anyio
+asks something else: did *I* close this (`anyio.ClosedResourceError`), did it *break* (`anyio.BrokenResourceError`), did
+a *connect* fail (`anyio.ConnectionFailed`)? An error raised by a host answers both, since its class inherits from both:
+
+    try:
+        await stream.send(data)
+    except StreamClosedError as error:      # or: except anyio.BrokenResourceError
+        log.info("gave up, code %s", error.stream_code)
+
+Every raise makes a new object, so that tasks which fail for one reason do not share a traceback.
+
+`stt_anyio.errors` has every class of `stt_proto.errors`; those whose names shadow builtins stay out of `__all__`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import anyio
+
+from stt_proto import errors as _core
+from stt_proto.errors import *  # noqa: F403: this page is the same vocabulary, seen from a host
+from stt_proto.errors import ConnectionError as ConnectionError  # noqa: PLC0414
+from stt_proto.errors import ConnectionRefusedError as ConnectionRefusedError  # noqa: PLC0414
+from stt_proto.errors import LocalError, SttError
+
+__all__ = list(_core.__all__)
+
+
+def closed_here(error: SttError) -> SttError:
+    """The same error, for a call on something that this side closed: also an `anyio.ClosedResourceError`."""
+    return mixed(error, anyio.ClosedResourceError)
+
+
+def broken(error: SttError) -> SttError:
+    """The same error, for a call on what the peer or the network ended: also an `anyio.BrokenResourceError`."""
+    return mixed(error, anyio.BrokenResourceError)
+
+
+def connection_failed(error: SttError) -> SttError:
+    """The same error, out of a connect: also an `anyio.ConnectionFailed`, which is an `OSError`."""
+    return mixed(error, anyio.ConnectionFailed)
+
+
+def mixed(error: SttError, also: type[Exception]) -> SttError:
+    """A new error that is both: of the class of `error`, with all that it holds, and an instance of `also`.
+
+    An error that the caller made himself (a `LocalError`) stays what it is.
+    """
+    if isinstance(error, LocalError):
+        return error
+    core_class: type[SttError] = getattr(error, "core_class", type(error))
+    return _rebuild(core_class, also, error.args, vars(error))
+
+
+@cache
+def _mixed_class(core_class: type[SttError], also: type[Exception]) -> type[SttError]:
+    names = {
+        "__module__": core_class.__module__,
+        "__doc__": core_class.__doc__,
+        "__reduce__": _reduce,
+        "core_class": core_class,
+        "also": also,
+    }
+    return type(core_class.__name__, (core_class, also), names)
+
+
+def _rebuild(
+    core_class: type[SttError], also: type[Exception], args: tuple[Any, ...], state: dict[str, Any]
+) -> SttError:
+    cls = _mixed_class(core_class, also)
+    error = cls.__new__(cls, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
+
+
+def _reduce(error: Any) -> tuple[Any, ...]:
+    """Errors travel between processes, where the class is not found by its name but made again."""
+    return _rebuild, (error.core_class, error.also, error.args, vars(error))

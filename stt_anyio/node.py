@@ -1,0 +1,555 @@
+"""The node under asyncio and trio: it owns the carriers, pumps the core, and gives out sessions.
+
+It runs in a task of the event loop rather than in a task group of whoever started it, so `start` and `stop` may be
+called from any task and in any order. That task holds a cancel scope and, inside it, the one task group of the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+import warnings
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import anyio
+from anyio.abc import ByteStreamConnectable, TaskGroup
+from anyio.lowlevel import EventLoopToken, checkpoint, current_token
+
+from stt_anyio.base import SessionBase
+from stt_anyio.carrier import Carrier
+from stt_anyio.driver import Driver
+from stt_anyio.errors import (
+    ArgumentError,
+    ConnectionTimeoutError,
+    SessionClosedError,
+    StateError,
+    SttError,
+    UnreachableError,
+    closed_here,
+    connection_failed,
+)
+from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, logger
+from stt_anyio.session import Session
+from stt_anyio.stream import Stream
+from stt_anyio.udp import UdpCarrier, UdpSocket
+from stt_anyio.waiting import Bell, Feed, Incoming
+from stt_proto import NetworkPath
+from stt_proto.events import (
+    DatagramReceived,
+    Event,
+    SessionClosed,
+    StreamAcked,
+    StreamFinished,
+    StreamOpened,
+    StreamReadable,
+    StreamReset,
+    StreamsAvailable,
+    StreamWritable,
+)
+
+STOP_TIMEOUT = 5.0
+"""Seconds that `stop` gives its sessions to close."""
+MAX_EVENTS = 10_000
+"""Events that wait for one who iterates over them; the oldest goes first."""
+
+_OF_STREAMS = (
+    DatagramReceived,
+    StreamAcked,
+    StreamFinished,
+    StreamOpened,
+    StreamReadable,
+    StreamReset,
+    StreamsAvailable,
+    StreamWritable,
+)
+
+
+class STTNode(NodeBase[Session]):
+    """A node: it dials and accepts sessions.
+
+    Use it as `async with STTNode(...) as node:`, or call `start` and `stop`.
+
+    Args:
+        node_seed: who it is: 32 random bytes or more (`stt keygen`). Without one the node is somebody new each time.
+        shared_seed: who may talk to it: bytes or text, a passphrase is safe. `STT_SHARED_SEED` when not given.
+        host: the address to bind, `0.0.0.0` by default.
+        port: the port to bind, 0 for any; `node.port` tells which.
+        config: the other parameters, as a `NodeConfig`.
+        server_mode: whether it accepts sessions from the start.
+        admit: decides, once a peer has proven who it is: `(peer_node_id, path, now) -> error code or None`.
+        carriers: how it moves packets: UDP, as `config` says, when not given; else exactly these, and the first is
+            the one that `connect` uses when it is not told.
+        parameters: fields of `NodeConfig`, which come before those of `config`.
+
+    Raises:
+        ArgumentError: names the parameter, the value and what is allowed.
+    """
+
+    session_class = Session
+
+    def __init__(
+        self,
+        node_seed: bytes | None = None,
+        shared_seed: bytes | str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        carriers: Iterable[Carrier] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(node_seed, shared_seed, host, port, **options)
+        self._given_carriers = None if carriers is None else tuple(carriers)
+        self._carriers: dict[str, Carrier] = {}
+        self._scope = anyio.CancelScope()
+        self._tasks: TaskGroup | None = None
+        self._timer: anyio.CancelScope | None = None
+        self._task: object = None
+        self._finished: anyio.Event | None = None
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self._backlog: dict[Session, None] = {}
+        self._listening = False
+        self._arrived = Bell()
+        self._packet = Bell()
+        self._quiet = Bell()
+        self._watchers: list[tuple[deque[tuple[Session | None, Event]], Bell]] = []
+
+    # -- starting and stopping -------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._driver is not None
+
+    @property
+    def host(self) -> str:
+        """The address that it is bound to."""
+        return str(self._bound()[0])
+
+    @property
+    def port(self) -> int:
+        """The port that it is bound to."""
+        return int(self._bound()[1])
+
+    def _bound(self) -> Sequence[Any]:
+        for sock in self._udp_sockets():
+            return sock.local
+        return self.config.bind_address, self.config.port
+
+    def _udp_sockets(self) -> Iterator[UdpSocket]:
+        for carrier in self._carriers.values():
+            if isinstance(carrier, UdpCarrier):
+                yield from carrier.sockets
+
+    async def start(self, server_mode: bool | None = None) -> None:
+        """Bind, and run in the background until `stop`.
+
+        Args:
+            server_mode: whether to accept sessions; what the constructor was told when `None`.
+
+        Raises:
+            OSError: the address is taken, or not ours.
+            StateError: it is running already.
+        """
+        if self._finished is not None and not self._finished.is_set():
+            raise StateError("the node is running already")
+        if server_mode is not None:
+            self._server_mode = server_mode
+        self._finished = anyio.Event()
+        carriers = [UdpCarrier(self.config)] if self._given_carriers is None else self._given_carriers
+        self._carriers = {carrier.name: carrier for carrier in carriers}
+        try:
+            for carrier in carriers:
+                await carrier.open()
+        except BaseException:
+            self._close_carriers()
+            self._finished.set()
+            raise
+        if self.config.log_level is not None:
+            logging.getLogger("stt").setLevel(self.config.log_level)
+        self._scope, self._timer = anyio.CancelScope(), None
+        self._stopping, self._failure = False, None
+        loop = current_token()
+        self._driver = self._make_driver(
+            clock=_clock_of(loop),
+            unix_time=time.time(),
+            outlets=self._carriers,
+            traits={name: carrier.traits for name, carrier in self._carriers.items()},
+            granted=[sock.granted for sock in self._udp_sockets()],
+            arm=self._arm,
+            fail=self._fail,
+        )
+        self._task = _spawn(loop, self._run)
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as self._tasks:
+                    self._tasks.start_soon(self._run_timer)
+                    for carrier in self._carriers.values():
+                        self._tasks.start_soon(carrier.run, self.driver)
+        except Exception as error:
+            self._fail(_unwrapped(error))
+        finally:
+            self._end()
+
+    async def _run_timer(self) -> None:
+        driver = self.driver
+        while True:
+            with anyio.CancelScope(deadline=driver.armed) as self._timer:
+                await anyio.sleep_forever()
+            driver.tick()
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.deadline = at
+
+    def _fail(self, error: BaseException) -> None:
+        """Something without which the node cannot go on."""
+        if self._failure is None:
+            self._failure = error
+            self._scope.cancel()
+
+    def _end(self) -> None:
+        """Nothing waits any more: end what is left, wake everybody, give everything back."""
+        for session in (*self.sessions.values(), *self._dialing):
+            session.ended_here = self._failure is None
+            session.core.abort(self.driver.clock())
+        self.driver.pump()
+        self.driver.close()
+        self._close_carriers()
+        self._driver = None
+        self._tasks = None
+        self._backlog.clear()
+        for bell in (self._arrived, self._packet, self._quiet, *(bell for _, bell in self._watchers)):
+            bell.ring()
+        assert self._finished is not None
+        self._finished.set()
+
+    def _close_carriers(self) -> None:
+        for carrier in self._carriers.values():
+            carrier.close()
+
+    async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Refuse new sessions, close those that are there, and end. May be called from any task, and again.
+
+        Args:
+            timeout: seconds that the sessions get to deliver what they accepted; then they are aborted.
+
+        Raises:
+            OSError: what ended the node, if it did not end because of this.
+        """
+        if self._finished is None:
+            await checkpoint()
+            return
+        with anyio.CancelScope(shield=True):
+            if not self._stopping and self._driver is not None:
+                self._stopping = True
+                self._driver.endpoint.accepting = False
+                for session in (*self.sessions.values(), *self._dialing):
+                    session.begin_close()
+                with anyio.move_on_after(timeout):
+                    while self.sessions and self._driver is not None:
+                        await self._quiet.wait()
+                self._scope.cancel()
+            await self._finished.wait()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def __aenter__(self) -> STTNode:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop()
+        except Exception as failure:
+            if error is None:
+                raise
+            logger.error("the node had failed: %s", failure)
+
+    def __del__(self) -> None:
+        finished = getattr(self, "_finished", None)
+        if finished is not None and not (self._stopping or self._failure or (self._driver is None and finished.is_set())):
+            warnings.warn(f"{self!r} was never stopped", ResourceWarning, source=self, stacklevel=2)
+
+    # -- dialling --------------------------------------------------------------------------------------------------
+
+    async def connect(
+        self,
+        address: Any,
+        peer_node_id: bytes | None = None,
+        timeout: float | None = 10.0,
+        transport: str | None = None,
+    ) -> Session:
+        """Dial, and return the established session.
+
+        Args:
+            address: `(host, port)` on UDP; what the carrier understands on others.
+            peer_node_id: accept nobody but the node with this id.
+            timeout: seconds in all, looking up the name included; `None` leaves it to `handshake_timeout`.
+            transport: the carrier to use, by name.
+
+        Raises:
+            ConnectionTimeoutError: no answer in time; also a `TimeoutError`.
+            ConnectionRefusedError: nobody listens there, or it does not accept sessions; also the builtin one.
+            AuthenticationError: the shared seeds differ, or the peer is not `peer_node_id`.
+            TooManySessionsError: one side holds as many as it may.
+            UnreachableError: the name is unknown, or no way leads there.
+            VersionError: no version or suite in common.
+            ArgumentError: `peer_node_id` or `transport` is none.
+
+        All but the last are also an `anyio.ConnectionFailed`. Cancelled, it leaves nothing behind.
+        """
+        driver = self.driver
+        name = next(iter(self._carriers)) if transport is None else transport
+        carrier = self._carriers.get(name)
+        if carrier is None:
+            known = ", ".join(self._carriers)
+            raise ArgumentError(f"transport is {transport!r}; this node has {known}", argument="transport")
+        with anyio.move_on_after(timeout):
+            try:
+                path = await carrier.path_to(address)
+            except OSError as error:
+                raise connection_failed(UnreachableError(f"no way to {address}: {error}")) from error
+            return await self._dial(driver, path, peer_node_id)
+        raise connection_failed(ConnectionTimeoutError(f"no answer from {address} within {timeout:g} seconds"))
+
+    async def _dial(self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None) -> Session:
+        try:
+            core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
+        except SttError as error:
+            raise connection_failed(error) from None
+        session = Session(self, core)
+        self._dialing[session] = path
+        try:
+            driver.pump()
+            await session.wait_established()
+        except BaseException:
+            session.abort()
+            raise
+        finally:
+            del self._dialing[session]
+        if session.is_closed:
+            raise connection_failed(core.close_error or SessionClosedError("closed at once"))
+        return session
+
+    async def connect_udp(
+        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> Session:
+        """`connect` over UDP."""
+        return await self.connect((host, port), peer_node_id, timeout, "udp")
+
+    def connectable(
+        self, address: Any, peer_node_id: bytes | None = None, *, transport: str | None = None, purpose: str = ""
+    ) -> StreamConnectable:
+        """A peer as an `anyio.abc.ByteStreamConnectable`: each `connect` opens a stream of one shared session."""
+        return StreamConnectable(self, address, peer_node_id, transport, purpose)
+
+    # -- accepting -------------------------------------------------------------------------------------------------
+
+    async def accept(self) -> Session:
+        """Wait for the next session that a peer has established with this node.
+
+        Raises:
+            SessionClosedError: the node was stopped; also an `anyio.ClosedResourceError`.
+        """
+        self._listening = True
+        await checkpoint()
+        while not self._backlog:
+            if self._driver is None or self._stopping:
+                raise closed_here(SessionClosedError("the node has been stopped"))
+            await self._arrived.wait()
+        session = next(iter(self._backlog))
+        del self._backlog[session]
+        return session
+
+    def listener(self) -> Incoming[Session]:
+        """The sessions that peers establish, as an `anyio.abc.Listener`."""
+        return Incoming(self.accept, lambda session, error: self.handler_failed(error, session))
+
+    async def serve(self, handler: Callable[[Session], Any], task_group: TaskGroup | None = None) -> None:
+        """Handle each session that a peer establishes, in a task of its own, until the node is stopped.
+
+        A handler that raises ends its session with reason `error`, and nothing else.
+        """
+        await self.listener().serve(handler, task_group)
+
+    # -- what comes in ---------------------------------------------------------------------------------------------
+
+    def receive(self) -> Feed[ReceivedPacket]:
+        """`async for packet in node.receive()`: data on streams that peers open and nobody claims.
+
+        A session on which `accept_stream` was called keeps its streams, and one fetched with `get_stream` is answered
+        on by whoever fetched it; the others are closed when the peer has ended them. Ends when the node stops.
+        """
+        self._collect()
+        return Feed(self._next_packet, self._packet, lambda: self._driver is None)
+
+    def events(self) -> Feed[tuple[Session | None, Event]]:
+        """`async for session, event in node.events()`: what happens from now on, except on streams.
+
+        The session is `None` for what concerns the node itself, such as `HandshakeFailed`. Events that nobody takes
+        are dropped when there are 10,000, the oldest first.
+        """
+        watcher: tuple[deque[tuple[Session | None, Event]], Bell] = deque(maxlen=MAX_EVENTS), Bell()
+        self._watchers.append(watcher)
+        waiting, bell = watcher
+        return Feed(lambda: waiting.popleft() if waiting else None, bell, lambda: self._driver is None)
+
+    # -- broadcast -------------------------------------------------------------------------------------------------
+
+    async def send_to_all(
+        self, data: bytes, stream_id: int | None = None, timeout: float | None = 10.0
+    ) -> list[bytes]:
+        """Send the same to every session, to all at once; see `send_to_sessions`."""
+        return await self.send_to_sessions(list(self.sessions), data, stream_id, timeout)
+
+    async def send_to_sessions(
+        self, session_ids: Iterable[bytes], data: bytes, stream_id: int | None = None, timeout: float | None = 10.0
+    ) -> list[bytes]:
+        """Send the same to several sessions, to all at once: one that is slow or dead delays no other.
+
+        Args:
+            session_ids: who; ids that no session has are passed over.
+            data: what.
+            stream_id: on which open stream, and opened where it is not; a stream of its own for each when `None`.
+            timeout: seconds to wait for acknowledgements.
+
+        Returns:
+            the ids of the sessions whose peers acknowledged all of it in time, in the order asked for.
+        """
+        got: set[bytes] = set()
+        sessions = [session for each in session_ids if (session := self.sessions.get(each)) is not None]
+        with anyio.move_on_after(timeout):
+            async with anyio.create_task_group() as tasks:
+                for session in sessions:
+                    tasks.start_soon(_send_one, session, data, stream_id, got)
+        return [session.session_id for session in sessions if session.session_id in got]
+
+    # -- what the base asks for ------------------------------------------------------------------------------------
+
+    def _call(self, callback: Callback, session: SessionBase[Any] | None, *arguments: Any) -> None:
+        try:
+            result = callback(*arguments)
+        except Exception as error:
+            self.handler_failed(error, session)
+            return
+        if inspect.isawaitable(result) and self._tasks is not None:
+            self._tasks.start_soon(self._finish_call, result, session)
+
+    async def _finish_call(self, result: Awaitable[Any], session: SessionBase[Any] | None) -> None:
+        try:
+            await result
+        except Exception as error:
+            self.handler_failed(error, session)
+
+    def _publish(self, session: Session | None, event: Event) -> None:
+        if self._watchers and not isinstance(event, _OF_STREAMS):
+            for waiting, bell in self._watchers:
+                waiting.append((session, event))
+                bell.ring()
+
+    def _wake_receive(self) -> None:
+        self._packet.ring()
+
+    def _datagrams_dropped(self) -> int:
+        return sum(sock.datagrams_dropped for sock in self._udp_sockets())
+
+    def _on_session_established(self, session: Session) -> None:
+        super()._on_session_established(session)
+        session.on_established()
+        if session not in self._dialing:
+            self._backlog[session] = None
+            self._arrived.ring()
+
+    def _on_session_closed(self, session: Session, event: SessionClosed) -> None:
+        super()._on_session_closed(session, event)
+        if not self._listening:
+            self._backlog.pop(session, None)
+        if not self.sessions:
+            self._quiet.ring()
+
+
+class StreamConnectable(ByteStreamConnectable):
+    """A peer that streams are opened to: dialled when first asked for, and again when the session was lost."""
+
+    def __init__(
+        self, node: STTNode, address: Any, peer_node_id: bytes | None, transport: str | None, purpose: str
+    ) -> None:
+        self._node = node
+        self._address = address
+        self._peer_node_id = peer_node_id
+        self._transport = transport
+        self._purpose = purpose
+        self._session: Session | None = None
+        self._dialling = anyio.Lock()
+
+    async def connect(self) -> Stream:
+        """Open a stream, and a session first if there is none.
+
+        Raises:
+            ConnectionFailed: as `STTNode.connect`.
+        """
+        async with self._dialling:
+            session = self._session
+            if session is None or not session.is_active():
+                session = await self._node.connect(self._address, self._peer_node_id, transport=self._transport)
+                self._session = session
+            return session.open_stream(purpose=self._purpose)
+
+    async def aclose(self) -> None:
+        """Close the session, and with it its streams."""
+        if self._session is not None:
+            await self._session.aclose()
+
+
+async def _send_one(session: Session, data: bytes, stream_id: int | None, got: set[bytes]) -> None:
+    """One receiver of a broadcast."""
+    try:
+        if stream_id is None:
+            async with session.open_stream(purpose="broadcast", bidirectional=False) as stream:
+                await stream.send(data)
+                await stream.send_eof()
+                await stream.flush()
+        else:
+            stream = session.streams.get(stream_id) or session.open_stream(stream_id)
+            await stream.send(data)
+            await stream.flush()
+    except (SttError, anyio.BusyResourceError) as error:
+        logger.debug("broadcast did not reach %r: %s", session, error)
+    else:
+        got.add(session.session_id)
+
+
+def _clock_of(loop: EventLoopToken) -> Callable[[], float]:
+    """The clock that the loop's own deadlines are in, without the way through anyio: it is read for every batch."""
+    if isinstance(loop.native_token, asyncio.AbstractEventLoop):
+        return loop.native_token.time
+    import trio
+
+    return trio.lowlevel.current_clock().current_time
+
+
+def _spawn(loop: EventLoopToken, run: Callable[[], Any]) -> object:
+    """Start a task that belongs to the loop and to no task group of a caller."""
+    if isinstance(loop.native_token, asyncio.AbstractEventLoop):
+        return loop.native_token.create_task(run(), name="STTNode")
+    import trio
+
+    return trio.lowlevel.spawn_system_task(run, name="STTNode")
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """What a task group was ended by, if it is one thing."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

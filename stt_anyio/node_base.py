@@ -1,0 +1,372 @@
+"""What every host's node has in common: the endpoint, its sessions, who is told of them, and what nobody claimed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+from attrs import evolve, field, frozen
+
+from stt_anyio.base import SessionBase, StreamBase
+from stt_anyio.carrier import Outlet
+from stt_anyio.config import NodeConfig
+from stt_anyio.driver import Driver
+from stt_anyio.errors import ArgumentError, StateError, SttError
+from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
+from stt_proto import Session as CoreSession
+from stt_proto.endpoint import Admit
+from stt_proto.events import Event, HandshakeFailed, SessionClosed, SessionEstablished
+from stt_proto.types import CloseReason
+
+logger = logging.getLogger("stt.node")
+
+PACKET_SIZE = 65_536
+"""Bytes in the largest `ReceivedPacket`."""
+
+SessionT = TypeVar("SessionT", bound=SessionBase[Any])
+Callback = Callable[..., Any]
+
+
+@frozen
+class ReceivedPacket:
+    """Data from a stream that a peer opened and nobody claimed.
+
+    A stream has no packets: this is what had arrived, in order, and the next one goes on where it ends.
+
+    Attributes:
+        session_id: of the session.
+        stream_id: of the stream.
+        data: 1 to 65,536 bytes.
+    """
+
+    session_id: bytes
+    stream_id: int
+    data: bytes = field(repr=False)
+
+
+@frozen(kw_only=True)
+class NodeStats:
+    """What a node has seen.
+
+    Attributes:
+        active: sessions established now.
+        established: sessions established so far.
+        closed: those that ended, by reason; `active` and these add up to `established`.
+        handshakes_failed: attempts of others that came to nothing, as far as they were reported.
+        handler_errors: exceptions that came out of handlers and callbacks.
+    """
+
+    active: int
+    established: int
+    closed: Mapping[str, int]
+    handshakes_failed: int
+    handler_errors: int
+
+
+@frozen(kw_only=True)
+class TransportStats:
+    """What a node's sessions have moved, those that ended included.
+
+    Attributes:
+        bytes_sent: bytes of datagrams handed to the carriers.
+        bytes_received: bytes of datagrams taken in.
+        packets_sent: packets sealed.
+        packets_received: packets opened.
+        packets_lost: packets declared lost.
+        loss_rate: `packets_lost` by `packets_sent`, 0 to 1.
+        rtt: mean smoothed round trip of the sessions active now, in seconds; `None` without one.
+        datagrams_dropped: datagrams that the system refused to send.
+    """
+
+    bytes_sent: int
+    bytes_received: int
+    packets_sent: int
+    packets_received: int
+    packets_lost: int
+    loss_rate: float
+    rtt: float | None
+    datagrams_dropped: int
+
+
+_SUMMED = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "packets_lost")
+
+
+class NodeBase(Generic[SessionT]):
+    """A node, but for the waiting.
+
+    Attributes:
+        config: its configuration.
+        sessions: the established sessions, by id.
+    """
+
+    session_class: ClassVar[type[Any]]
+
+    def __init__(
+        self,
+        node_seed: bytes | None = None,
+        shared_seed: bytes | str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        config: NodeConfig | None = None,
+        server_mode: bool = False,
+        admit: Admit | None = None,
+        **parameters: Any,
+    ) -> None:
+        if host is not None:
+            parameters["bind_address"] = host
+        if port is not None:
+            parameters["port"] = port
+        if config is None:
+            self.config = NodeConfig.from_environment(**parameters)
+        else:
+            self.config = evolve(config, **parameters)
+        if shared_seed is None:
+            shared_seed = os.environ.get("STT_SHARED_SEED")
+        if shared_seed is None:
+            raise ArgumentError("shared_seed is missing; it says who may talk to this node", argument="shared_seed")
+        self._identity = Identity.from_seed(os.urandom(32) if node_seed is None else node_seed)
+        self._core_config = self.config.core_config(self._identity, shared_seed)
+        self._admit = admit
+        self._server_mode = server_mode
+        self._driver: Driver | None = None
+        self.sessions: dict[bytes, SessionT] = {}
+        self._dialing: dict[SessionT, NetworkPath] = {}
+        self._on_established: list[Callback] = []
+        self._on_closed: list[Callback] = []
+        self._collecting = False
+        self._ready: dict[StreamBase, None] = {}
+        self._established = 0
+        self._closed = dict.fromkeys(map(str, CloseReason), 0)
+        self._totals = dict.fromkeys(_SUMMED, 0)
+        self._handshakes_failed = 0
+        self._handler_errors = 0
+
+    # -- who it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> bytes:
+        """This node's public key: 32 bytes, the same for the same `node_seed`."""
+        return self._identity.node_id
+
+    @property
+    def driver(self) -> Driver:
+        """The pump, while the node runs."""
+        if self._driver is None:
+            raise StateError("the node is not running")
+        return self._driver
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The core, while the node runs."""
+        return self.driver.endpoint
+
+    def get_session(self, session_id: bytes) -> SessionT | None:
+        """The established session with this id."""
+        return self.sessions.get(session_id)
+
+    def get_active_sessions(self) -> list[SessionT]:
+        """The established sessions."""
+        return [session for session in self.sessions.values() if session.is_active()]
+
+    # -- accepting -------------------------------------------------------------------------------------------------
+
+    def enable_accept_connections(self) -> None:
+        """Accept sessions from now on."""
+        self.endpoint.accepting = True
+
+    def disable_accept_connections(self) -> None:
+        """Refuse new sessions; those that are there go on."""
+        self.endpoint.accepting = False
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new sessions are accepted."""
+        return self._driver is not None and self._driver.endpoint.accepting
+
+    # -- being told ------------------------------------------------------------------------------------------------
+
+    def on_session_established(self, callback: Callback) -> Callback:
+        """Have `callback(session)` called for each session, dialled or accepted. Usable as a decorator.
+
+        If it raises, its session is closed with reason `error`.
+        """
+        self._on_established.append(callback)
+        return callback
+
+    def on_session_closed(self, callback: Callback) -> Callback:
+        """Have `callback(session_id, reason)` called when a session ends. Usable as a decorator.
+
+        The reason is `graceful`, `timeout`, `error` or `auth_failure`. The last is also told of a stranger who could
+        not prove himself, with an empty session id, at most once a second for each source.
+        """
+        self._on_closed.append(callback)
+        return callback
+
+    def handler_failed(self, error: BaseException, session: SessionBase[Any] | None) -> None:
+        """Contain an exception out of a handler: logged once, counted, its session closed."""
+        self._handler_errors += 1
+        if session is not None and session.is_closed and isinstance(error, SttError):
+            logger.info("handler of %r gave up as the session ended: %s", session, error)
+            return
+        logger.error("handler of %r failed", session or self, exc_info=error)
+        if session is not None and not session.is_closed:
+            session.begin_close("error", "a handler failed")
+
+    @abstractmethod
+    def _call(self, callback: Callback, session: SessionBase[Any] | None, *arguments: Any) -> None:
+        """Call back, and contain what it raises."""
+
+    # -- what nobody claimed ---------------------------------------------------------------------------------------
+
+    def offer(self, stream: StreamBase) -> None:
+        """`receive` may find something here."""
+        if self._collecting:
+            self._ready[stream] = None
+            self._wake_receive()
+
+    def _collect(self) -> None:
+        """Someone wants packets: from now on, streams that nobody claims are his."""
+        if not self._collecting:
+            self._collecting = True
+            for session in self.sessions.values():
+                self._ready.update(dict.fromkeys(session.incoming.values()))
+
+    def _next_packet(self) -> ReceivedPacket | None:
+        """What has arrived on the stream that has waited longest."""
+        while self._ready:
+            stream = next(iter(self._ready))
+            del self._ready[stream]
+            session = stream.session
+            if not stream.collected:
+                if session.claimed or session.incoming.pop(stream.stream_id, None) is None:
+                    continue  # somebody else has it
+                stream.collected = True
+            try:
+                data = stream._take(PACKET_SIZE)
+            except SttError:
+                session.forget(stream)
+                continue
+            if data:
+                self._ready[stream] = None
+                return ReceivedPacket(session.session_id, stream.stream_id, data)
+            if data is not None and not stream.kept:
+                stream._close()
+        return None
+
+    @abstractmethod
+    def _wake_receive(self) -> None: ...
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _deliver(self, core: CoreSession | None, event: Event) -> None:
+        if core is None:
+            if isinstance(event, HandshakeFailed):
+                self._on_handshake_failed(event)
+            self._publish(None, event)
+            return
+        session: SessionT = core.host or self.session_class(self, core)
+        session.deliver(event)
+        kind = type(event)
+        if kind is SessionEstablished:
+            self._on_session_established(session)
+        elif kind is SessionClosed:
+            self._on_session_closed(session, event)  # type: ignore[arg-type]
+        self._publish(session, event)
+
+    @abstractmethod
+    def _publish(self, session: SessionT | None, event: Event) -> None:
+        """Pass an event on to those who iterate."""
+
+    def _on_handshake_failed(self, event: HandshakeFailed) -> None:
+        self._handshakes_failed += 1
+        logger.info("handshake from %s failed: %s", event.path.remote, event.reason)
+        if event.reason == CloseReason.AUTH_FAILURE:
+            for callback in self._on_closed:
+                self._call(callback, None, b"", event.reason)
+
+    def _on_session_established(self, session: SessionT) -> None:
+        self.sessions[session.session_id] = session
+        self._established += 1
+        logger.debug("%r established", session)
+        for callback in self._on_established:
+            self._call(callback, session, session)
+
+    def _on_session_closed(self, session: SessionT, event: SessionClosed) -> None:
+        if self.sessions.pop(session.session_id, None) is None:
+            return  # a dial that failed: `connect` tells
+        reason = str(event.reason)
+        self._closed[reason] += 1
+        stats = session.get_stats()
+        for name in _SUMMED:
+            self._totals[name] += getattr(stats, name)
+        logger.debug("%r closed: %s, code 0x%04x", session, reason, event.code)
+        for callback in self._on_closed:
+            self._call(callback, session, session.session_id, reason)
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    def get_stats(self) -> NodeStats:
+        """Counts of sessions."""
+        return NodeStats(
+            active=len(self.sessions),
+            established=self._established,
+            closed=dict(self._closed),
+            handshakes_failed=self._handshakes_failed,
+            handler_errors=self._handler_errors,
+        )
+
+    def get_transport_stats(self) -> TransportStats:
+        """Bytes, packets, loss and round trip."""
+        active = [session.get_stats() for session in self.sessions.values()]
+        sums = {name: self._totals[name] + sum(getattr(stats, name) for stats in active) for name in _SUMMED}
+        rtts = [stats.rtt for stats in active if stats.rtt is not None]
+        return TransportStats(
+            **sums,
+            loss_rate=sums["packets_lost"] / max(1, sums["packets_sent"]),
+            rtt=sum(rtts) / len(rtts) if rtts else None,
+            datagrams_dropped=self._datagrams_dropped(),
+        )
+
+    @abstractmethod
+    def _datagrams_dropped(self) -> int: ...
+
+    # -- making the core -------------------------------------------------------------------------------------------
+
+    def _make_driver(
+        self,
+        *,
+        clock: Callable[[], float],
+        unix_time: float,
+        outlets: Mapping[str, Outlet],
+        traits: Mapping[str, CarrierTraits],
+        granted: Iterable[int],
+        arm: Callable[[float], None],
+        fail: Callable[[OSError], None],
+    ) -> Driver:
+        """A fresh endpoint and its pump."""
+        window = min([self.config.session_recv_buffer, *(size // 2 for size in granted)])
+        config = evolve(
+            self._core_config,
+            session_receive_window=window,
+            carriers={**self._core_config.carriers, **traits},
+        )
+        endpoint = Endpoint(config, now=clock(), unix_time=unix_time, entropy=os.urandom, admit=self._admit)
+        endpoint.accepting = self._server_mode
+        return Driver(
+            endpoint,
+            clock=clock,
+            outlets=outlets,
+            deliver=self._deliver,
+            arm=arm,
+            fail=fail,
+            path_failed=self._path_failed,
+        )
+
+    def _path_failed(self, path: NetworkPath, reason: str) -> None:
+        """The system says that nobody is there: a hint, which ends attempts to connect and nothing else."""
+        if path in self._dialing.values() and not any(session.core.path == path for session in self.sessions.values()):
+            self.driver.path_closed(path, reason)

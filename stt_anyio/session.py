@@ -1,0 +1,194 @@
+"""A session under asyncio and trio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import AsyncResource, UnreliableObjectStream
+from anyio.lowlevel import checkpoint
+
+from stt_anyio.attributes import attributes_of
+from stt_anyio.base import SessionBase
+from stt_anyio.stream import Stream
+from stt_anyio.waiting import Bell, Incoming
+from stt_proto import Session as CoreSession
+from stt_proto import SessionState
+from stt_proto.types import CloseReason
+
+if TYPE_CHECKING:
+    from stt_anyio.node import STTNode
+
+
+class Session(SessionBase[Stream], AsyncResource):
+    """A session with a peer: streams, datagrams, and a life that ends for a reason.
+
+    `async with session:` closes it at the end, gracefully; in a cancelled scope it is aborted.
+    """
+
+    stream_class = Stream
+    node: STTNode
+
+    def __init__(self, node: STTNode, core: CoreSession) -> None:
+        super().__init__(node, core)
+        self._accepted = Bell()
+        self._datagram = Bell()
+        self._openers = Bell()
+        self._changed = Bell()
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    async def accept_stream(self) -> Stream:
+        """Wait for the next stream that the peer opens.
+
+        From the first call on, the session keeps its streams to itself and `node.receive()` leaves them alone.
+
+        Raises:
+            SessionClosedError: the session is over, and so are the streams that had come in.
+        """
+        self.claimed = True
+        await checkpoint()
+        while not self.incoming:
+            if self.is_closed:
+                raise self.ended()
+            await self._accepted.wait()
+        stream_id = next(iter(self.incoming))
+        return self.incoming.pop(stream_id)
+
+    def listener(self) -> Incoming[Stream]:
+        """The streams that the peer opens, as an `anyio.abc.Listener`."""
+        return Incoming(self.accept_stream, lambda stream, error: self.node.handler_failed(error, self), lambda: self.extra_attributes)
+
+    async def serve(self, handler: Callable[[Stream], Any], task_group: anyio.abc.TaskGroup | None = None) -> None:
+        """Handle each stream that the peer opens, in a task of its own, until the session is over."""
+        await self.listener().serve(handler, task_group)
+
+    async def wait_streams_available(self) -> None:
+        """Wait until the peer allows more streams, after `open_stream` raised `TooManyStreamsError`."""
+        if self.is_closed:
+            await checkpoint()
+            raise self.ended()
+        await self._openers.wait()
+        if self.is_closed:
+            raise self.ended()
+
+    # -- datagrams -------------------------------------------------------------------------------------------------
+
+    async def receive_datagram(self) -> bytes:
+        """Wait for an unreliable datagram.
+
+        Raises:
+            SessionClosedError: the session is over.
+        """
+        await checkpoint()
+        while (data := self.take_datagram()) is None:
+            if self.is_closed:
+                raise self.ended()
+            await self._datagram.wait()
+        return data
+
+    @property
+    def datagrams(self) -> SessionDatagrams:
+        """The session's datagrams, as an `anyio.abc.UnreliableObjectStream`."""
+        return SessionDatagrams(self)
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    async def close(self, reason: str = "graceful", detail: str = "") -> None:
+        """Close: what streams have accepted is delivered (for at most 10 s), the peer is told, and that is acknowledged.
+
+        Returns when the session is over; closing one that is over does nothing. Cancelled, it aborts.
+
+        Args:
+            reason: `"graceful"` or `"error"`.
+            detail: a sentence for the peer.
+        """
+        self.begin_close(reason, detail)
+        try:
+            await checkpoint()
+            await self.wait_closed()
+        except anyio.get_cancelled_exc_class():
+            self.abort()
+            raise
+
+    async def aclose(self) -> None:
+        """Close gracefully; in a cancelled scope, abort."""
+        await self.close()
+
+    async def wait_closed(self) -> str:
+        """Wait until the session is over, and say why: `graceful`, `timeout`, `error` or `auth_failure`."""
+        while not self.is_closed:
+            await self._changed.wait()
+        return self.close_reason or str(CloseReason.GRACEFUL)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and not issubclass(kind, anyio.get_cancelled_exc_class()):
+            self.begin_close(str(CloseReason.ERROR))
+        await self.aclose()
+
+    # -- being woken -----------------------------------------------------------------------------------------------
+
+    async def wait_established(self) -> None:
+        """Wait until the handshake is through or has failed."""
+        while self.state in (SessionState.INIT, SessionState.HANDSHAKING):
+            await self._changed.wait()
+
+    def on_established(self) -> None:
+        self._changed.ring()
+
+    def _wake_accept(self) -> None:
+        self._accepted.ring()
+
+    def _wake_datagrams(self) -> None:
+        self._datagram.ring()
+
+    def _wake_openers(self) -> None:
+        self._openers.ring()
+
+    def _wake_all(self) -> None:
+        for bell in (self._accepted, self._datagram, self._openers, self._changed):
+            bell.ring()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """`SttAttribute` and `anyio.abc.SocketAttribute`, as far as they apply."""
+        return attributes_of(self)
+
+
+class SessionDatagrams(UnreliableObjectStream[bytes]):
+    """The datagrams of a session. Closing this closes nothing: they belong to the session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._closed = False
+
+    async def receive(self) -> bytes:
+        """Wait for a datagram; `EndOfStream` when the session has been closed gracefully."""
+        if self._closed:
+            await checkpoint()
+            raise anyio.ClosedResourceError
+        try:
+            return await self._session.receive_datagram()
+        except anyio.BrokenResourceError:
+            if self._session.close_reason == CloseReason.GRACEFUL:
+                raise anyio.EndOfStream from None
+            raise
+
+    async def send(self, item: bytes) -> None:
+        """Send a datagram; when too many wait, the oldest is dropped."""
+        await checkpoint()
+        if self._closed:
+            raise anyio.ClosedResourceError
+        self._session.send_datagram(item)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await checkpoint()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._session.extra_attributes

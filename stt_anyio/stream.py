@@ -1,0 +1,187 @@
+"""A stream under asyncio and trio: an `anyio.abc.ByteStream` that can be flushed and reset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import anyio
+from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
+
+from stt_anyio.attributes import attributes_of
+from stt_anyio.base import SessionBase, StreamBase
+from stt_anyio.waiting import Bell
+from stt_proto import Stream as CoreStream
+
+
+class Stream(StreamBase, ByteStream):
+    """Bytes both ways (or one way), reliable and in order.
+
+    Every method that can wait is a checkpoint even when it does not, taken *before* any bytes are: cancelled or timed
+    out, `receive` took nothing. Two tasks in one direction get `anyio.BusyResourceError`.
+
+    Errors are `StreamClosedError` (this stream) or `SessionClosedError` (all of it), each also anyio's
+    `ClosedResourceError` when this side closed and `BrokenResourceError` when the peer or the network did.
+    """
+
+    def __init__(self, session: SessionBase[Any], core: CoreStream) -> None:
+        super().__init__(session, core)
+        self._receiving = False
+        self._sending = False
+        self._readable = Bell()
+        self._writable = Bell()
+        self._acknowledged = Bell()
+
+    def __await__(self) -> Generator[Any, None, Stream]:
+        """`await session.open_stream()` is as good as without: a checkpoint, and the stream itself."""
+        yield from checkpoint().__await__()
+        return self
+
+    # -- receiving -------------------------------------------------------------------------------------------------
+
+    async def receive(self, max_bytes: int = 65536, timeout: float | None = None) -> bytes:
+        """Receive what has arrived, 1 to `max_bytes` bytes.
+
+        Raises:
+            EndOfStream: the peer has ended its direction, and everything was received.
+            StreamClosedError: the peer reset it (`stream_code` tells why), or this side closed it.
+            TimeoutError: nothing came within `timeout` seconds.
+        """
+        self._check_receive(max_bytes)
+        if timeout is not None:
+            with anyio.fail_after(timeout):
+                return await self.receive(max_bytes)
+        if self._receiving:
+            await checkpoint()
+            raise anyio.BusyResourceError("receiving from")
+        self._receiving = True
+        try:
+            await checkpoint()
+            while (data := self._take(max_bytes)) is None:
+                await self._readable.wait()
+        finally:
+            self._receiving = False
+        if not data:
+            raise anyio.EndOfStream
+        return data
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    async def send(self, item: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
+        """Send bytes; returns when all are in the send buffer.
+
+        With a `timeout` it returns when the peer's core has acknowledged them. Cancelled or timed out, what was taken
+        goes out all the same, and `bytes_accepted` tells how much that is; `reset()` withdraws it.
+
+        Raises:
+            StreamClosedError: the peer refuses more, or this side has ended the stream.
+            TimeoutError: not acknowledged within `timeout` seconds.
+        """
+        if timeout is not None:
+            with anyio.fail_after(timeout):
+                await self._send(item)
+                await self.flush()
+        else:
+            await self._send(item)
+
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
+        await self._begin_sending()
+        try:
+            rest = data if type(data) is bytes else memoryview(data).cast("B")
+            while True:
+                taken = self._put(rest)
+                room = self._writable.arm() if taken < len(rest) else None
+                self._driver.pump()
+                if room is None:
+                    return
+                rest = memoryview(rest)[taken:]
+                await room.wait()
+        finally:
+            self._sending = False
+
+    async def _begin_sending(self) -> None:
+        if self._sending:
+            await checkpoint()
+            raise anyio.BusyResourceError("sending to")
+        self._sending = True
+        try:
+            await checkpoint()
+            self._check_send()
+        except BaseException:
+            self._sending = False
+            raise
+
+    async def send_all(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
+        """The same as `send`."""
+        await self.send(data, timeout)
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until the peer's core has acknowledged everything that was sent so far.
+
+        Raises:
+            TimeoutError: not within `timeout` seconds; the data stays on its way.
+        """
+        if timeout is not None:
+            with anyio.fail_after(timeout):
+                await self.flush()
+            return
+        await checkpoint()
+        await self._wait_acknowledged(self.bytes_accepted)
+
+    async def _wait_acknowledged(self, offset: int) -> None:
+        while not self._is_acknowledged(offset):
+            acknowledged = self._acknowledged.arm()
+            self._driver.pump()
+            await acknowledged.wait()
+
+    async def wait_writable(self) -> None:
+        """Wait until a quarter of the send buffer is free, so that a `send` of that much will not wait."""
+        await self._begin_sending()
+        try:
+            await self._wait_acknowledged(self.bytes_accepted - self.session.send_buffer * 3 // 4)
+        finally:
+            self._sending = False
+
+    async def send_eof(self) -> None:
+        """End this direction; receiving goes on."""
+        if self._sending:
+            await checkpoint()
+            raise anyio.BusyResourceError("sending to")
+        await checkpoint()
+        self._finish()
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End both directions; what was accepted is still delivered, by the session, without waiting here.
+
+        In a cancelled scope it resets instead.
+        """
+        self._close()
+        try:
+            await checkpoint()
+        except anyio.get_cancelled_exc_class():
+            if not self.session.is_closed:
+                self.reset()
+            raise
+
+    async def close(self) -> None:
+        """The same as `aclose`."""
+        await self.aclose()
+
+    # -- being woken -----------------------------------------------------------------------------------------------
+
+    def _wake_reader(self) -> None:
+        self._readable.ring()
+
+    def _wake_writer(self) -> None:
+        self._writable.ring()
+
+    def _wake_flusher(self) -> None:
+        self._acknowledged.ring()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """`SttAttribute` and `anyio.abc.SocketAttribute`, as far as they apply."""
+        return attributes_of(self.session, self)

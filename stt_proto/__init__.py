@@ -1,0 +1,47 @@
+"""STT: secure sessions as a pure state machine. No I/O, no clock, no randomness of its own.
+
+    endpoint = Endpoint(Config(identity=..., shared_seed=...), now=0.0, unix_time=1.7e9, entropy=os.urandom)
+
+Bytes, time and commands go in; bytes, events and the next deadline come out. `stt_anyio` binds it to asyncio, trio and
+plain sockets; docs/integrating.md shows how to bind it to anything else.
+"""
+
+from __future__ import annotations
+
+from stt_proto import errors, events
+from stt_proto.config import CARRIERS, Config, Limits
+from stt_proto.endpoint import Endpoint, EndpointCounters
+from stt_proto.events import Event
+from stt_proto.identity import Identity
+from stt_proto.session import Session, SessionStats, Stream
+from stt_proto.types import (
+    CarrierTraits,
+    CloseReason,
+    Deadline,
+    HandshakeStep,
+    NetworkPath,
+    SessionState,
+    Transmit,
+)
+
+__all__ = [
+    "CARRIERS",
+    "CarrierTraits",
+    "CloseReason",
+    "Config",
+    "Deadline",
+    "Endpoint",
+    "EndpointCounters",
+    "Event",
+    "HandshakeStep",
+    "Identity",
+    "Limits",
+    "NetworkPath",
+    "Session",
+    "SessionState",
+    "SessionStats",
+    "Stream",
+    "Transmit",
+    "errors",
+    "events",
+]

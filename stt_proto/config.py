@@ -1,0 +1,204 @@
+"""The configuration of an endpoint: every parameter and every limit, validated when made.
+
+One error names the parameter, the value and the allowed range. Configurations are frozen values: change one with
+`attrs.evolve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+from types import MappingProxyType
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from stt_proto.errors import ArgumentError
+from stt_proto.identity import Identity, shared_seed_bytes
+from stt_proto.types import CarrierTraits
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+_Validator = Callable[[Any, "Attribute[Any]", Any], None]
+
+
+def _refuse(name: str, value: object, allowed: str) -> ArgumentError:
+    return ArgumentError(f"{name} is {value!r}; it must be {allowed}", argument=name)
+
+
+def _whole(low: int, high: int) -> _Validator:
+    """A whole number from `low` to `high`."""
+
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        if type(value) is not int or not low <= value <= high:
+            raise _refuse(attribute.name, value, f"a whole number from {low:,} to {high:,}")
+
+    return check
+
+
+def _seconds(low: float, high: float) -> _Validator:
+    """A finite number of seconds from `low` to `high`."""
+
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not isfinite(value) or not low <= value <= high:
+            raise _refuse(attribute.name, value, f"from {low:g} to {high:g} seconds")
+
+    return check
+
+
+def _flag(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _refuse(attribute.name, value, "True or False")
+
+
+@frozen
+class Limits:
+    """Everything that a peer, or anybody on the network, can make an endpoint hold or do (docs/protocol.md, 13).
+
+    The numbers in the comments name the requirement that sets the default.
+    """
+
+    half_open: int = field(default=1024, validator=_whole(1, 1 << 20))  # H-21
+    half_open_without_cookie: int = field(default=128, validator=_whole(0, 1 << 20))  # H-21
+    unfinished_without_cookie: int = field(default=1000, validator=_whole(0, 1 << 20))  # H-21, in 10 s
+    challenge_repeats: int = field(default=32, validator=_whole(1, 1000))  # H-20
+    challenges_tried: int = field(default=4, validator=_whole(1, 16))  # H-12
+    failed_guesses_without_cookie: int = field(default=8, validator=_whole(0, 1000))  # H-23, a minute
+    failed_guesses_burst: int = field(default=64, validator=_whole(1, 10_000))  # H-23
+    failed_guesses_per_second: float = field(default=1.0, validator=_seconds(0.001, 1000))  # H-23
+    sources: int = field(default=4096, validator=_whole(16, 1 << 20))  # H-23
+    piece_groups: int = field(default=64, validator=_whole(4, 1024))  # W-3
+    held_packets: int = field(default=10, validator=_whole(0, 100))  # H-26
+    held_bytes: int = field(default=16 * KIB, validator=_whole(0, MIB))  # H-26
+    unsolicited_replies: int = field(default=100, validator=_whole(0, 10_000))  # H-28, in 100 ms
+    resets_per_second: int = field(default=10, validator=_whole(0, 10_000))  # P-14
+    trains: int = field(default=32, validator=_whole(1, 1024))  # P-9
+    train_bytes: int = field(default=2 * MIB, validator=_whole(128 * KIB, 256 * MIB))  # P-9
+    train_bytes_in_all: int = field(default=64 * MIB, validator=_whole(128 * KIB, 4096 * MIB))  # P-9
+    stream_pieces: int = field(default=1024, validator=_whole(16, 65_536))  # S-8
+    datagrams: int = field(default=256, validator=_whole(1, 65_536))  # S-11
+    datagram_bytes: int = field(default=MIB, validator=_whole(64 * KIB, 256 * MIB))  # S-11
+    suspicious_burst: int = field(default=1000, validator=_whole(10, 1 << 20))  # F-5
+    suspicious_per_second: float = field(default=100.0, validator=_seconds(0.1, 1e6))  # F-5
+    failure_reports: int = field(default=1024, validator=_whole(1, 1 << 20))  # H-32, sources remembered
+
+
+CARRIERS: Mapping[str, CarrierTraits] = MappingProxyType(
+    {
+        "udp": CarrierTraits(reliable=False, framed=True, max_packet=1200, overhead=28),
+        "ws": CarrierTraits(reliable=True, framed=True, max_packet=65_535, overhead=14),
+        "stream": CarrierTraits(reliable=True, framed=False, max_packet=65_535, overhead=2),
+        "memory": CarrierTraits(reliable=True, framed=True, max_packet=65_535, overhead=0),
+    }
+)
+"""The carriers that every configuration knows."""
+
+
+def _carriers(value: Mapping[str, CarrierTraits]) -> Mapping[str, CarrierTraits]:
+    return MappingProxyType({**CARRIERS, **value})
+
+
+def _check_carriers(_: Any, attribute: Attribute[Any], value: Mapping[str, CarrierTraits]) -> None:
+    for name, traits in value.items():
+        if not 1200 <= traits.max_packet <= 65_535:
+            raise _refuse(f"{attribute.name}[{name!r}].max_packet", traits.max_packet, "from 1,200 to 65,535")
+
+
+def _check_numbers(known: frozenset[int]) -> _Validator:
+    def check(_: Any, attribute: Attribute[Any], value: tuple[int, ...]) -> None:
+        if not value or len(set(value)) != len(value) or not known.issuperset(value):
+            raise _refuse(attribute.name, value, f"some of {sorted(known)}, each once, the preferred first")
+
+    return check
+
+
+def _check_application(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or len(value.encode()) > 255:
+        raise _refuse(attribute.name, value, "text of at most 255 bytes")
+
+
+def _check_reset_key(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and not (isinstance(value, bytes) and len(value) >= 32):
+        raise ArgumentError(f"{attribute.name} must be at least 32 bytes", argument=attribute.name)
+
+
+def _check_identity(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Identity):
+        raise _refuse(attribute.name, value, "an Identity")
+
+
+@frozen(kw_only=True)
+class Config:
+    """What an endpoint is and how it behaves.
+
+    Attributes:
+        identity: who this node is; `Identity.from_seed`.
+        shared_seed: who may talk to it: bytes, or text of any strength (a passphrase is safe).
+        application: a name that both sides must share, up to 255 bytes; separates applications with one seed.
+        versions: protocol versions spoken, the preferred first.
+        suites: cipher suites spoken, the preferred first: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
+        keep_alive_interval: seconds of silence after which a sign of life is asked for.
+        keep_alive_timeout: seconds of silence after which the peer is given up; more than twice the interval.
+        handshake_timeout: seconds that a handshake may take.
+        max_concurrent_sessions: sessions that this endpoint holds at once.
+        max_concurrent_streams: streams of each kind that a peer may have open at once.
+        default_max_frame_size: bytes that a stream puts into a packet while another stream waits.
+        stream_receive_window: bytes of one stream that may lie unread here.
+        stream_send_buffer: bytes of one stream that may wait here to be acknowledged.
+        session_receive_window: bytes of all streams together that may lie unread here.
+        max_datagram_size: the largest unreliable datagram taken, 0 for none.
+        ack_delay: seconds that an acknowledgement may wait for company.
+        no_delay: send small writes at once; False gathers them while earlier ones are unacknowledged.
+        detach_timeout: seconds that a session without a path waits for one.
+        resumption_timeout: seconds that a ticket is good for.
+        rotate_after_seconds: age of a key at which it is replaced.
+        rotate_after_bytes: bytes under a key at which it is replaced.
+        rotate_after_packets: packets under a key at which it is replaced.
+        congestion: the congestion controller, by name.
+        carriers: traits of carriers beyond, or instead of, "udp", "ws", "stream" and "memory".
+        reset_key: secret of the stateless reset, at least 32 bytes; random for each endpoint when `None`. Give one
+            so that a restarted server can tell its old peers at once.
+        allow_self: whether a node may hold a session with itself.
+        limits: bounds on what peers can make this endpoint hold.
+
+    Raises:
+        ArgumentError: names the parameter, the value and the allowed range.
+    """
+
+    identity: Identity = field(validator=_check_identity)
+    shared_seed: bytes = field(converter=shared_seed_bytes, repr=False)
+    application: str = field(default="", validator=_check_application)
+    versions: tuple[int, ...] = field(default=(1,), converter=tuple, validator=_check_numbers(frozenset({1})))
+    suites: tuple[int, ...] = field(default=(1, 2), converter=tuple, validator=_check_numbers(frozenset({1, 2})))
+    keep_alive_interval: float = field(default=10.0, validator=_seconds(0.05, 3600))
+    keep_alive_timeout: float = field(default=30.0, validator=_seconds(0.1, 86_400))
+    handshake_timeout: float = field(default=10.0, validator=_seconds(0.1, 600))
+    max_concurrent_sessions: int = field(default=100, validator=_whole(1, 1 << 20))
+    max_concurrent_streams: int = field(default=256, validator=_whole(0, 1 << 20))
+    default_max_frame_size: int = field(default=16 * KIB, validator=_whole(1, 65_536))
+    stream_receive_window: int = field(default=MIB, validator=_whole(1024, 1 << 30))
+    stream_send_buffer: int = field(default=MIB, validator=_whole(1024, 1 << 30))
+    session_receive_window: int = field(default=MIB, validator=_whole(1024, 1 << 30))
+    max_datagram_size: int = field(default=65_535, validator=_whole(0, 65_535))
+    ack_delay: float = field(default=0.025, validator=_seconds(0.0, 1.0))
+    no_delay: bool = field(default=True, validator=_flag)
+    detach_timeout: float = field(default=120.0, validator=_seconds(0.0, 86_400))
+    resumption_timeout: float = field(default=86_400.0, validator=_seconds(0.0, 604_800))
+    rotate_after_seconds: float = field(default=3600.0, validator=_seconds(1.0, 86_400))
+    rotate_after_bytes: int = field(default=1 << 30, validator=_whole(1 << 16, 1 << 40))
+    rotate_after_packets: int = field(default=1 << 20, validator=_whole(1 << 8, 1 << 22))
+    congestion: str = "newreno"
+    carriers: Mapping[str, CarrierTraits] = field(
+        factory=dict, converter=_carriers, validator=_check_carriers, repr=False
+    )
+    reset_key: bytes | None = field(default=None, repr=False, validator=_check_reset_key)
+    allow_self: bool = field(default=False, validator=_flag)
+    limits: Limits = field(factory=Limits)
+
+    def __attrs_post_init__(self) -> None:
+        if self.identity.made_from(self.shared_seed):
+            raise ArgumentError("node_seed and shared_seed must differ", argument="node_seed")
+        if self.keep_alive_timeout <= 2 * self.keep_alive_interval:
+            raise _refuse("keep_alive_timeout", self.keep_alive_timeout, "more than twice keep_alive_interval")

@@ -1,0 +1,519 @@
+"""The endpoint: many sessions behind the addresses of one node.
+
+It routes what comes in by connection ID, answers strangers, accepts or refuses, keeps the limits, and hands out what
+the sessions want to send, one transmit at a time and in turn. It holds no stream and opens no packet: a datagram is
+looked at here as far as its owner, and no further.
+
+Like everything in this package it is pure: bytes, time and commands in; bytes, events and the next deadline out. See
+docs/integrating.md for the four steps that a host repeats.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+from attrs import define
+
+from stt_proto.clock import Clock, DeadlineQueue
+from stt_proto.config import Config
+from stt_proto.crypto import MLKEM768, Kem
+from stt_proto.errors import (
+    ArgumentError,
+    ConnectionRefusedError,
+    ProtocolError,
+    StateError,
+    TooManySessionsError,
+)
+from stt_proto.events import Event, HandshakeFailed
+from stt_proto.handshake import (
+    Accepted,
+    Challenged,
+    Ended,
+    Initiator,
+    Outcome,
+    PieceCollector,
+    Reply,
+    Responder,
+    Terms,
+    source_of,
+)
+from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget, run_end
+from stt_proto.recovery import CONTROLLERS
+from stt_proto.session.context import SessionContext
+from stt_proto.session.engines import local_parameters
+from stt_proto.session.session import Session
+from stt_proto.types import Buffer, Deadline, NetworkPath, Transmit
+from stt_proto.wire import Message, MessageType, decode_datagram_untrusted
+from stt_proto.wire.header import CONNECTION_ID_SIZE, PACKET_HEADER
+
+Admit = Callable[[bytes, NetworkPath, float], "int | None"]
+"""Decides who may have a session: `(peer_node_id, path, now)` to an error code, or `None` to let in. A pure function."""
+
+HANDSHAKE_DATAGRAM = 1200
+"""Bytes of the largest handshake datagram where datagrams can get lost (W-4)."""
+OUTBOX = 4096
+"""Answers of the handshake that may wait for the host to take them; beyond, the oldest is dropped."""
+REPORT_INTERVAL = 1.0
+"""Seconds between two `HandshakeFailed` for one source (H-32)."""
+
+_TO_INITIATOR = frozenset({MessageType.CHALLENGE, MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION})
+
+
+@define
+class EndpointCounters:
+    """What the endpoint dropped, because it concerned nobody or was not fit to be looked at.
+
+    Attributes:
+        malformed: neither a packet nor a handshake message.
+        damaged: handshake datagrams whose check did not fit.
+        misdirected: packets for nobody here.
+        refused: handshake messages that led to nothing.
+        resets_sent: stateless resets.
+        outbox_dropped: answers that the host did not take in time.
+    """
+
+    malformed: int = 0
+    damaged: int = 0
+    misdirected: int = 0
+    refused: int = 0
+    resets_sent: int = 0
+    outbox_dropped: int = 0
+
+
+class Endpoint:
+    """One node, as the network sees it.
+
+    Args:
+        config: who it is and how it behaves.
+        now: seconds on any monotonic clock; so are all other `now`.
+        unix_time: the wall clock at the same moment, seconds since 1970.
+        entropy: `entropy(n)` gives n random bytes; the only randomness. Anything but the system's is for tests.
+        admit: asked once for each peer, after it has proven who it is and before its session exists.
+        kem: replaces the key encapsulation in tests, since the library's draws its own randomness.
+
+    Attributes:
+        config: as given.
+        accepting: set to False to refuse new sessions.
+        counters: what was dropped here.
+
+    Raises:
+        ArgumentError: the configuration names a congestion controller that does not exist.
+    """
+
+    __slots__ = (
+        "_admit",
+        "_clock",
+        "_context",
+        "_deadlines",
+        "_entropy",
+        "_events",
+        "_kem",
+        "_outbox",
+        "_pieces",
+        "_reported",
+        "_responder",
+        "_terms",
+        "accepting",
+        "config",
+        "counters",
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        now: float,
+        unix_time: float,
+        entropy: Callable[[int], bytes],
+        admit: Admit | None = None,
+        kem: Kem | None = None,
+    ) -> None:
+        if config.congestion not in CONTROLLERS:
+            raise ArgumentError(
+                f"congestion is {config.congestion!r}; it must be one of {sorted(CONTROLLERS)}", argument="congestion"
+            )
+        self.config = config
+        self.accepting = True
+        self.counters = EndpointCounters()
+        self._admit = admit
+        self._kem = kem or MLKEM768()
+        self._entropy = entropy
+        self._clock = Clock(now, unix_time)
+        self._events: deque[tuple[Session | None, Event]] = deque()
+        self._outbox: deque[Transmit] = deque()
+        self._pieces = PieceCollector(config.limits.piece_groups)
+        self._reported: OrderedDict[object, float] = OrderedDict()
+        self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
+        self._terms: dict[str, Terms] = {}
+        self._context = SessionContext(
+            config=config,
+            clock=self._clock,
+            entropy=entropy,
+            events=self._events,
+            ready={},
+            unarmed={},
+            connection_ids=ConnectionIdTable(entropy),
+            reset_tokens=ResetTokens(config.reset_key or entropy(32), config.limits.resets_per_second),
+            expected_resets=ExpectedResets(entropy(32)),
+            train_budget=TrainBudget(config.limits.train_bytes_in_all),
+            dial_keys={},
+            live={},
+            sessions={},
+        )
+        self._responder = Responder(
+            identity=config.identity,
+            shared_seed=config.shared_seed,
+            application=config.application,
+            versions=config.versions,
+            suites=config.suites,
+            kem=self._kem,
+            entropy=entropy,
+            limits=config.limits,
+            allow_self=config.allow_self,
+            handshake_timeout=config.handshake_timeout,
+        )
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> Mapping[bytes, Session]:
+        """The established sessions by their id; a live view."""
+        return MappingProxyType(self._context.sessions)
+
+    def connect(
+        self, path: NetworkPath, peer_node_id: bytes | None = None, ticket: bytes | None = None, *, now: float
+    ) -> Session:
+        """Dial. The session is in `HANDSHAKING`; its events tell what becomes of it.
+
+        Args:
+            path: the way there; its carrier must be one of `config.carriers`.
+            peer_node_id: who must answer, 32 bytes; `None` for anybody with the shared seed.
+            ticket: reserved for resumption.
+            now: seconds.
+
+        Raises:
+            ArgumentError: an argument is out of range.
+            TooManySessionsError: this endpoint holds as many sessions as it may.
+        """
+        now = self._clock.advance(now)
+        if path.carrier not in self.config.carriers:
+            raise ArgumentError(
+                f"path has the carrier {path.carrier!r}; the configuration knows {sorted(self.config.carriers)}",
+                argument="path",
+            )
+        if peer_node_id is not None and len(peer_node_id) != 32:
+            raise ArgumentError(f"peer_node_id has {len(peer_node_id)} bytes; it must have 32", argument="peer_node_id")
+        if ticket is not None:
+            raise ArgumentError("ticket is given; this version cannot resume sessions", argument="ticket")
+        if self._is_full():
+            raise TooManySessionsError(f"this endpoint holds {self.config.max_concurrent_sessions} sessions")
+        config, context = self.config, self._context
+        traits = config.carriers[path.carrier]
+        session = Session(context, path, True, now)
+        initiator = Initiator(
+            identity=config.identity,
+            shared_seed=config.shared_seed,
+            application=config.application,
+            versions=config.versions,
+            suites=config.suites,
+            parameters=local_parameters(config, traits),
+            local_cid=context.connection_ids.issue(session),
+            reliable=traits.reliable,
+            max_datagram=traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM,
+            peer_node_id=peer_node_id,
+            allow_self=config.allow_self,
+            handshake_timeout=config.handshake_timeout,
+            max_challenges=config.limits.challenges_tried,
+            entropy=self._entropy,
+            kem=self._kem,
+            now=now,
+        )
+        session.dial(initiator, now)
+        return session
+
+    def _is_full(self) -> bool:
+        return len(self._context.live) >= self.config.max_concurrent_sessions
+
+    # -- bytes in --------------------------------------------------------------------------------------------------
+
+    def receive(
+        self, data: Buffer, path: NetworkPath, now: float, segment_size: int | None = None, ecn: int = 0
+    ) -> None:
+        """Take in what arrived. Never raises on what is in it.
+
+        Args:
+            data: one datagram, or with `segment_size` a run of them; borrowed for the call.
+            path: where it came from.
+            now: seconds.
+            segment_size: bytes of each datagram of the run but perhaps the last.
+            ecn: the two ECN bits of the IP header, 0 when they are not known.
+
+        Raises:
+            ArgumentError: the path's carrier is not one of `config.carriers`, or `segment_size` is not positive.
+        """
+        now = self._clock.advance(now)
+        if path.carrier not in self.config.carriers:
+            raise ArgumentError(f"path has the unknown carrier {path.carrier!r}", argument="path")
+        size = len(data)
+        if segment_size is None:
+            self._receive_run(data, 0, size, None, path, now, ecn)
+            return
+        if segment_size < 1:
+            raise ArgumentError(f"segment_size is {segment_size}; it must be at least 1", argument="segment_size")
+        view = memoryview(data)
+        start = 0
+        while start < size:
+            end = run_end(view, start, size, segment_size)
+            self._receive_run(view, start, end, segment_size, path, now, ecn)
+            start = end
+
+    def _receive_run(
+        self, data: Buffer, start: int, end: int, segment_size: int | None, path: NetworkPath, now: float, ecn: int
+    ) -> None:
+        """Take in datagrams of one form that carry one connection ID."""
+        if end - start < PACKET_HEADER:
+            self.counters.malformed += 1
+        elif data[start] & 0x80:
+            step = segment_size or end - start
+            for at in range(start, end, step):
+                self._receive_handshake(bytes(data[at : min(at + step, end)]), path, now)
+        else:
+            connection_id = bytes(data[start + 1 : start + 1 + CONNECTION_ID_SIZE])
+            owner = self._context.connection_ids.route(connection_id)
+            if owner.__class__ is Session:
+                owner.receive(data, start, end, segment_size, path, now, ecn)
+            elif owner is None:
+                self._receive_misdirected(bytes(data[start:end]), connection_id, path, now)
+            else:
+                half_open = self._responder.get(connection_id)
+                if half_open is not None and half_open.path == path:
+                    step = segment_size or end - start
+                    for at in range(start, end, step):
+                        half_open.hold(bytes(data[at : min(at + step, end)]))
+
+    def _receive_misdirected(self, datagram: bytes, connection_id: bytes, path: NetworkPath, now: float) -> None:
+        """A packet for nobody: a stateless reset of one of our sessions, or worth one itself (P-14)."""
+        context = self._context
+        session = context.expected_resets.owner_of(datagram)
+        if session is not None:
+            session.on_stateless_reset(now)
+            return
+        self.counters.misdirected += 1
+        if self.config.carriers[path.carrier].reliable:
+            return
+        reset = context.reset_tokens.make_reset(connection_id, len(datagram), now, self._entropy)
+        if reset is not None:
+            self.counters.resets_sent += 1
+            self._post(path, (reset,))
+
+    # -- handshakes ------------------------------------------------------------------------------------------------
+
+    def _receive_handshake(self, datagram: bytes, path: NetworkPath, now: float) -> None:
+        try:
+            decoded = decode_datagram_untrusted(datagram)
+        except ProtocolError as error:
+            if error.code == 0x0403:
+                self.counters.damaged += 1
+            else:
+                self.counters.malformed += 1
+            return
+        message: Message | None
+        if isinstance(decoded, Message):
+            message = decoded
+        else:
+            if decoded.type is not MessageType.HELLO and decoded.dcid not in self._context.connection_ids:
+                return
+            message = self._pieces.add(decoded, path, self.config.carriers[path.carrier].reliable)
+            if message is None:
+                return
+        if message.type in _TO_INITIATOR:
+            session = self._context.connection_ids.route(message.dcid)
+            if session.__class__ is Session:
+                session.on_message(message, path, now)
+        else:
+            self._answer(message, path, len(datagram), now)
+
+    def _answer(self, message: Message, path: NetworkPath, size: int, now: float) -> None:
+        """A message for the responder's side."""
+        context = self._context
+        refusal = None
+        if not self.accepting:
+            refusal = ConnectionRefusedError.code
+        elif self._is_full():
+            refusal = TooManySessionsError.code
+        outcome = self._responder.on_message(
+            message,
+            path,
+            now,
+            terms=self._terms_of(path.carrier),
+            size=size,
+            issue=lambda: context.connection_ids.issue(self._responder),
+            refusal=refusal,
+            live_keys=context.dial_keys,
+        )
+        self._act(outcome, path, now)
+        self._deadlines.arm(self._responder, self._responder.deadline, "half_open")
+
+    def _terms_of(self, carrier: str) -> Terms:
+        """What the responder needs to know of a carrier, made once."""
+        terms = self._terms.get(carrier)
+        if terms is None:
+            traits = self.config.carriers[carrier]
+            largest = traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM
+            parameters = local_parameters(self.config, traits).encode()
+            terms = self._terms[carrier] = Terms(traits.reliable, largest, parameters)
+        return terms
+
+    def _act(self, outcome: Outcome, path: NetworkPath, now: float) -> None:
+        """Do what the responder decided."""
+        match outcome:
+            case Reply(datagrams):
+                self._post(path, datagrams)
+            case Challenged(half_open, ended):
+                self._post(path, half_open.datagrams)
+                if ended is not None:
+                    self._release(ended, now)
+            case Accepted():
+                self._accept(outcome, path, now)
+            case Ended():
+                self._release(outcome, now)
+            case _:
+                self.counters.refused += 1
+
+    def _accept(self, accepted: Accepted, path: NetworkPath, now: float) -> None:
+        """The peer has proven who it is: let it in, or tell it why not (H-29)."""
+        established = accepted.established
+        self._pieces.forget(path, established.local_cid)
+        session = Session(self._context, path, False, now)
+        code = self._refusal(established.peer_node_id, established.secrets.session_id, path, now)
+        if code is None:
+            session.accept(established, now)
+        else:
+            session.refuse(established, code, now)
+            self._report(path, "too_many_sessions" if code == TooManySessionsError.code else "refused", now)
+        for packet in accepted.held_packets:
+            session.receive(packet, 0, len(packet), None, path, now, 0)
+
+    def _refusal(self, peer_node_id: bytes, session_id: bytes, path: NetworkPath, now: float) -> int | None:
+        """The code to refuse a proven peer with, or `None`."""
+        if not self.accepting:
+            return ConnectionRefusedError.code
+        if self._is_full():
+            return TooManySessionsError.code
+        twin = self._context.sessions.get(session_id)
+        if twin is not None and not twin.initiator:
+            return ConnectionRefusedError.code
+        return None if self._admit is None else self._admit(peer_node_id, path, now)
+
+    def _release(self, ended: Ended, now: float) -> None:
+        """A half-open handshake has failed."""
+        half_open = ended.half_open
+        self._context.connection_ids.retire(half_open.local_cid)
+        self._pieces.forget(half_open.path, half_open.local_cid)
+        self._report(half_open.path, ended.reason, now)
+
+    def _report(self, path: NetworkPath, reason: str, now: float) -> None:
+        """Tell the host of a failed attempt, at most once a second and source (H-32)."""
+        source = source_of(path)
+        reported = self._reported
+        last = reported.get(source)
+        if last is not None and now - last < REPORT_INTERVAL:
+            return
+        reported[source] = now
+        reported.move_to_end(source)
+        if len(reported) > self.config.limits.failure_reports:
+            reported.popitem(last=False)
+        self._events.append((None, HandshakeFailed(path, reason)))
+
+    def _post(self, path: NetworkPath, datagrams: tuple[bytes, ...]) -> None:
+        """Queue answers that belong to no session."""
+        for datagram in datagrams:
+            if len(self._outbox) >= OUTBOX:
+                self._outbox.popleft()
+                self.counters.outbox_dropped += 1
+            self._outbox.append(Transmit(path, (datagram,)))
+
+    # -- bytes out -------------------------------------------------------------------------------------------------
+
+    def next_transmit(self, now: float) -> Transmit | None:
+        """Take the next thing to send; `None` when nothing is to be sent now. What was taken counts as sent."""
+        now = self._clock.advance(now)
+        if self._outbox:
+            return self._outbox.popleft()
+        ready = self._context.ready
+        while ready:
+            session = next(iter(ready))
+            transmit = session.next_transmit(now)
+            del ready[session]
+            if transmit is not None:
+                ready[session] = None
+                self._context.unarmed[session] = None
+                return transmit
+        return None
+
+    def transmits(self, now: float) -> Iterator[Transmit]:
+        """Take everything there is to send now, one by one."""
+        while (transmit := self.next_transmit(now)) is not None:
+            yield transmit
+
+    def events(self) -> Iterator[tuple[Session | None, Event]]:
+        """Take what happened, in order; the session is `None` when it concerns the endpoint itself."""
+        events = self._events
+        while events:
+            yield events.popleft()
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> Deadline | None:
+        """When `tick` wants to be called next; `None` when never. Calling it early is harmless."""
+        self._arm()
+        return self._deadlines.next()
+
+    def _arm(self) -> None:
+        """Enter the deadlines of the sessions that were touched, and forget those that are over."""
+        unarmed, now = self._context.unarmed, self._clock.now
+        while unarmed:
+            session, _ = unarmed.popitem()
+            if session.is_over(now):
+                self._context.ready.pop(session, None)
+                self._deadlines.forget(session)
+                session.release()
+                continue
+            deadline = session.deadline()
+            if deadline is not None:
+                self._deadlines.arm(session, deadline.at, deadline.reason)
+
+    def tick(self, now: float) -> None:
+        """Let time pass; idempotent for the same `now`."""
+        now = self._clock.advance(now)
+        self._arm()
+        while (owner := self._deadlines.pop_due(now)) is not None:
+            if owner.__class__ is Session:
+                owner.tick(now)
+            else:
+                for ended in self._responder.expire(now):
+                    self._release(ended, now)
+        self._arm()
+        self._deadlines.arm(self._responder, self._responder.deadline, "half_open")
+
+    def set_unix_time(self, unix_time: float, now: float) -> None:
+        """Correct the wall clock."""
+        self._clock.set_unix(unix_time, self._clock.advance(now))
+
+    # -- paths -----------------------------------------------------------------------------------------------------
+
+    def path_closed(self, path: NetworkPath, now: float, reason: str | None = None) -> None:
+        """The carrier of a path ended, failed or was refused."""
+        now = self._clock.advance(now)
+        for session in [session for session in self._context.live if session.path == path]:
+            session.path_closed(now, reason)
+        for ended in self._responder.path_closed(path, now):
+            self._release(ended, now)
+
+    def path_writable(self, path: NetworkPath, writable: bool, now: float) -> None:
+        """A carrier that queues is full (`False`), or has room again."""
+        now = self._clock.advance(now)
+        for session in [session for session in self._context.live if session.path == path]:
+            session.set_writable(writable, now)

@@ -1,0 +1,49 @@
+"""The handshake: two strangers with one shared seed become a session (docs/protocol.md, section 4).
+
+`Initiator` dials, `Responder` answers for a whole endpoint; both walk the one `schedule` of keys, and both end in an
+`Established`. They take messages and time and give datagrams and values: nothing here knows a packet, a stream, a
+session or a socket.
+"""
+
+from __future__ import annotations
+
+from stt_proto.handshake.cookies import CookieJar
+from stt_proto.handshake.established import Established, SessionSecrets
+from stt_proto.handshake.guesses import GuessMeter, source_of
+from stt_proto.handshake.half_open import HalfOpen
+from stt_proto.handshake.initiator import TRANSITIONS, Initiator, InitiatorState, Input
+from stt_proto.handshake.pieces import PieceCollector
+from stt_proto.handshake.responder import (
+    Accepted,
+    Challenged,
+    Dropped,
+    Ended,
+    Outcome,
+    Reason,
+    Reply,
+    Responder,
+    Terms,
+)
+
+__all__ = [
+    "TRANSITIONS",
+    "Accepted",
+    "Challenged",
+    "CookieJar",
+    "Dropped",
+    "Ended",
+    "Established",
+    "GuessMeter",
+    "HalfOpen",
+    "Initiator",
+    "InitiatorState",
+    "Input",
+    "Outcome",
+    "PieceCollector",
+    "Reason",
+    "Reply",
+    "Responder",
+    "SessionSecrets",
+    "Terms",
+    "source_of",
+]

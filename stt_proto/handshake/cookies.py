@@ -1,0 +1,61 @@
+"""Cookies: how a responder under load has an address shown without keeping anything (H-22).
+
+RETRY sends a cookie to the address that a HELLO claims to come from. Only who receives there can repeat the HELLO with
+it. The cookie is a keyed hash of that address and of the HELLO, so it fits no other, and the responder remembers
+nothing but one key, random for each endpoint and derived from no seed (I-5).
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from stt_proto.crypto import Secret
+from stt_proto.types import NetworkPath
+from stt_proto.wire import encode_varint
+
+TICK = 10.0
+"""Seconds that a tick lasts. A cookie is good in the tick it was made in and in the next."""
+
+COOKIE_SIZE = 17
+"""Bytes of a cookie: the tick, and 16 of keyed hash."""
+
+COOKIE_KEY_SIZE = 32
+"""Random bytes for the key of a jar."""
+
+_MAC_SIZE = COOKIE_SIZE - 1
+
+
+class CookieJar(Secret):
+    """Makes cookies and knows its own again."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        """Take 32 fresh random bytes."""
+        self._key = key
+
+    def make(self, path: NetworkPath, hello_hash: bytes, now: float) -> bytes:
+        """A cookie for the HELLO with this hash, from this path."""
+        return self._cookie(_tick(now), path, hello_hash)
+
+    def check(self, cookie: bytes, path: NetworkPath, hello_hash: bytes, now: float) -> bool:
+        """Whether this is a cookie of ours for this HELLO and path, made in this tick or the one before."""
+        if len(cookie) != COOKIE_SIZE or (_tick(now) - cookie[0]) & 0xFF > 1:
+            return False
+        return hmac.compare_digest(cookie, self._cookie(cookie[0], path, hello_hash))
+
+    def _cookie(self, tick: int, path: NetworkPath, hello_hash: bytes) -> bytes:
+        remote = path.remote
+        port = str(remote[1]) if isinstance(remote, tuple) and len(remote) > 1 else ""
+        tag = bytes((tick,))
+        named = tag + _lv(path.remote_host) + _lv(port) + hello_hash
+        return tag + hmac.digest(self._key, named, "sha256")[:_MAC_SIZE]
+
+
+def _tick(now: float) -> int:
+    return int(now // TICK) & 0xFF
+
+
+def _lv(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return encode_varint(len(data)) + data

@@ -1,0 +1,95 @@
+"""Handshake messages that take more than one datagram are put together here (W-3).
+
+Pieces are not authenticated before the message is whole, so they are worth little memory: few groups, few bytes, few
+pieces, the oldest first out. A group whose bytes do not have the hash that its pieces named is thrown away whole; the
+next repetition of the message starts it anew.
+"""
+
+from __future__ import annotations
+
+from stt_proto.types import NetworkPath
+from stt_proto.wire import Message, MessageType, Piece
+
+GROUPS = 64
+"""Groups kept for an endpoint."""
+
+GROUPS_PER_HANDSHAKE = 4
+"""Groups kept for one path and destination connection ID."""
+
+MAX_PIECES = 32
+"""Pieces of one message; the largest message takes 8 in datagrams of 1,200 bytes."""
+
+_Group = tuple[NetworkPath, int, bytes, bytes, bytes, int]
+
+
+class PieceCollector:
+    """The incomplete messages of an endpoint, as initiator and as responder."""
+
+    __slots__ = ("_groups", "_limit")
+
+    def __init__(self, limit: int = GROUPS) -> None:
+        """Keep at most `limit` groups in all."""
+        self._limit = limit
+        self._groups: dict[_Group, dict[int, bytes]] = {}
+
+    def __len__(self) -> int:
+        """Groups kept."""
+        return len(self._groups)
+
+    def add(self, piece: Piece, path: NetworkPath, reliable: bool) -> Message | None:
+        """Take in a piece; give the message when this was the last one of it.
+
+        The caller has checked that the destination connection ID is one in use, unless the piece is of a HELLO. A
+        HELLO in pieces is only taken from a reliable carrier: elsewhere it has to pay with a datagram of its own (W-4).
+
+        Args:
+            piece: as decoded.
+            path: where it came from.
+            reliable: whether the path's carrier is.
+        """
+        if piece.type == MessageType.HELLO and not reliable:
+            return None
+        key = (path, piece.type, piece.dcid, piece.scid, piece.hash8, piece.total)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._open(key)
+        if not _put(group, piece):
+            return None
+        if sum(map(len, group.values())) < piece.total:
+            return None
+        del self._groups[key]
+        body = b"".join(group[offset] for offset in sorted(group))
+        message = Message(piece.type, piece.dcid, piece.scid, body)
+        return message if message.hash8 == piece.hash8 else None
+
+    def forget(self, path: NetworkPath, dcid: bytes) -> None:
+        """Drop what was kept for a handshake that is over."""
+        for key in self._of_handshake(path, dcid):
+            del self._groups[key]
+
+    def _open(self, key: _Group) -> dict[int, bytes]:
+        """Make room for a group and begin it; the oldest of the same handshake, or of all, goes first."""
+        groups = self._groups
+        siblings = self._of_handshake(key[0], key[2])
+        if len(siblings) >= GROUPS_PER_HANDSHAKE:
+            del groups[siblings[0]]
+        elif len(groups) >= self._limit:
+            del groups[next(iter(groups))]
+        group: dict[int, bytes] = {}
+        groups[key] = group
+        return group
+
+    def _of_handshake(self, path: NetworkPath, dcid: bytes) -> list[_Group]:
+        return [key for key in self._groups if key[2] == dcid and key[0] == path]
+
+
+def _put(group: dict[int, bytes], piece: Piece) -> bool:
+    """Put a piece into its group, unless it overlaps with what is there."""
+    start = piece.offset
+    end = start + len(piece.data)
+    if len(group) >= MAX_PIECES:
+        return False
+    if any(start < offset + len(data) and offset < end for offset, data in group.items()):
+        return False
+    group[start] = piece.data
+    return True

@@ -1,0 +1,458 @@
+"""The side that is dialled: one policy for all handshakes of an endpoint (4.3).
+
+An attacker pays little for a HELLO and we pay much for an answer, so everything is asked in order of what the question
+costs (H-19): size, form, a look into a table, a cookie, limits. Only a HELLO that has passed all of them makes the
+endpoint compute keys, and then it becomes a `HalfOpen`.
+
+Nothing here sends, stores callbacks or knows a socket. What a message leads to is returned, as one of the values of
+`Outcome`; what time leads to, by `expire`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Container, Iterable
+from enum import StrEnum
+from math import inf
+
+from attrs import frozen
+
+from stt_proto.config import Limits
+from stt_proto.crypto import Kem, Secret, channel_identifier
+from stt_proto.errors import EncryptionError, HandshakeError
+from stt_proto.handshake.cookies import COOKIE_KEY_SIZE, CookieJar
+from stt_proto.handshake.established import Established
+from stt_proto.handshake.guesses import GuessMeter, source_of
+from stt_proto.handshake.half_open import Answerer, HalfOpen, Offer
+from stt_proto.handshake.schedule import hello_hash
+from stt_proto.identity import Identity
+from stt_proto.types import NetworkPath
+from stt_proto.wire import (
+    Hello,
+    Message,
+    MessageType,
+    Refused,
+    Retry,
+    VersionList,
+    decode_parameters_untrusted,
+    encode_datagram,
+)
+
+LEAST_HELLO = 1200
+"""Bytes of the smallest datagram that a HELLO may come in where addresses can be forged (W-4)."""
+
+REPLY_WINDOW = 0.1
+"""Seconds in which RETRY, REFUSED and VERSION together are limited (H-28)."""
+
+UNFINISHED_WINDOW = 10.0
+"""Seconds in which handshakes that ended unfinished are counted (H-21)."""
+
+EXPANDED_KEYS = 8
+"""The newest half-open handshakes keep their KEM key expanded, so that without a crowd it is expanded only once."""
+
+_HelloKey = tuple[NetworkPath, bytes]
+
+
+# -- what a message leads to ---------------------------------------------------------------------------------------
+
+
+class Reason(StrEnum):
+    """Why a message was dropped."""
+
+    SMALL = "HELLO in a datagram of less than 1,200 bytes"
+    MALFORMED = "does not parse, or holds a key that must be refused"
+    REPEATED = "a HELLO repeated too often, or after its handshake has ended well"
+    GUESSING = "its source has failed too often"
+    FULL = "no room for another handshake"
+    REPLIES = "enough replies were sent already"
+    REFLECTED = "our own HELLO"
+    UNKNOWN = "no handshake of this path has these connection IDs"
+    SHUT = "does not open, or is from ourselves"
+    UNEXPECTED = "a message that a responder does not get"
+
+
+@frozen
+class Dropped:
+    """Nothing is to be done."""
+
+    reason: Reason
+
+
+@frozen
+class Reply:
+    """Send these datagrams back: a CHALLENGE again, or RETRY, REFUSED or VERSION."""
+
+    datagrams: tuple[bytes, ...]
+
+
+@frozen
+class Ended:
+    """A handshake has failed; its connection ID can be released.
+
+    Attributes:
+        half_open: which; it is in no table any more.
+        reason: `timeout` (silence, until its time or its place was needed) or `auth_failure` (ABORT).
+    """
+
+    half_open: HalfOpen
+    reason: str
+
+
+@frozen
+class Challenged:
+    """A handshake has begun: its connection ID is routed here, and its datagrams are to be sent back.
+
+    Attributes:
+        half_open: which; its `datagrams` are CHALLENGE.
+        ended: the one that had to make room, if any.
+    """
+
+    half_open: HalfOpen
+    ended: Ended | None
+
+
+@frozen
+class Accepted:
+    """The initiator has proven itself; what becomes of it is the endpoint's to decide (H-29).
+
+    Attributes:
+        established: the evidence, with the keys.
+        half_open: which; it is in no table any more.
+        held_packets: packets that overtook AUTH_PROOF, in order.
+    """
+
+    established: Established
+    half_open: HalfOpen
+    held_packets: tuple[bytes, ...]
+
+
+Outcome = Dropped | Reply | Challenged | Accepted | Ended
+"""The closed union of what a message leads to."""
+
+
+@frozen
+class Terms:
+    """What is the same for all handshakes over one carrier; make it once.
+
+    Attributes:
+        reliable: whether the carrier is: no padding, no cookies.
+        max_datagram: bytes of its largest datagram; 1,200 where it is not reliable (W-4).
+        parameters: ours, encoded.
+    """
+
+    reliable: bool
+    max_datagram: int
+    parameters: bytes
+
+
+# -- the responder -------------------------------------------------------------------------------------------------
+
+
+class Responder(Secret):
+    """All half-open handshakes of an endpoint, and the rules by which there come more."""
+
+    __slots__ = (
+        "_answerer",
+        "_by_cid",
+        "_by_hello",
+        "_cookies",
+        "_entropy",
+        "_expanded",
+        "_finished",
+        "_guesses",
+        "_limits",
+        "_replies",
+        "_suites",
+        "_timeout",
+        "_unfinished",
+        "_unproven",
+        "_versions",
+    )
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        shared_seed: bytes,
+        application: str,
+        versions: Iterable[int],
+        suites: Iterable[int],
+        kem: Kem,
+        entropy: Callable[[int], bytes],
+        limits: Limits,
+        allow_self: bool = False,
+        handshake_timeout: float = 10.0,
+    ) -> None:
+        """Begin without any handshake; draws the key of the cookies.
+
+        Args:
+            identity: who we are.
+            shared_seed: PRS of CPace.
+            application: the name that both sides must share.
+            versions: spoken.
+            suites: spoken.
+            kem: the key encapsulation.
+            entropy: gives random bytes.
+            limits: of the endpoint.
+            allow_self: whether a peer may be ourselves.
+            handshake_timeout: seconds.
+        """
+        self._answerer = Answerer(
+            identity=identity,
+            shared_seed=shared_seed,
+            channel=channel_identifier(application.encode()),
+            kem=kem,
+            allow_self=allow_self,
+            challenge_repeats=limits.challenge_repeats,
+            held_packets=limits.held_packets,
+            held_bytes=limits.held_bytes,
+        )
+        self._versions = tuple(versions)
+        self._suites = tuple(suites)
+        self._entropy = entropy
+        self._limits = limits
+        self._timeout = handshake_timeout
+        self._cookies = CookieJar(entropy(COOKIE_KEY_SIZE))
+        self._guesses = GuessMeter(
+            without_cookie=limits.failed_guesses_without_cookie,
+            burst=limits.failed_guesses_burst,
+            per_second=limits.failed_guesses_per_second,
+            sources=limits.sources,
+        )
+        self._by_cid: OrderedDict[bytes, HalfOpen] = OrderedDict()  # by age, as all live equally long
+        self._unproven: OrderedDict[bytes, HalfOpen] = OrderedDict()  # those of them without a cookie
+        self._expanded: OrderedDict[bytes, HalfOpen] = OrderedDict()  # the newest of them
+        self._by_hello: dict[_HelloKey, HalfOpen | None] = {}  # `None`: has ended well
+        self._finished: deque[tuple[float, _HelloKey]] = deque()  # until when that is remembered
+        self._unfinished = _Recent(limits.unfinished_without_cookie, UNFINISHED_WINDOW)
+        self._replies = _Recent(limits.unsolicited_replies, REPLY_WINDOW)
+
+    def __len__(self) -> int:
+        """How many handshakes are half-open."""
+        return len(self._by_cid)
+
+    def get(self, local_cid: bytes) -> HalfOpen | None:
+        """The half-open handshake with this connection ID of ours, to hold a packet for it."""
+        return self._by_cid.get(local_cid)
+
+    @property
+    def deadline(self) -> float:
+        """When `expire` wants to be called; `inf` when never."""
+        return next(iter(self._by_cid.values())).deadline if self._by_cid else inf
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    def on_message(
+        self,
+        message: Message,
+        path: NetworkPath,
+        now: float,
+        *,
+        terms: Terms,
+        size: int,
+        issue: Callable[[], bytes],
+        refusal: int | None = None,
+        live_keys: Container[bytes] = (),
+    ) -> Outcome:
+        """Take in a message that arrived undamaged.
+
+        Args:
+            message: a HELLO, or one that names a connection ID of a half-open handshake.
+            path: where it came from.
+            now: seconds.
+            terms: of the path's carrier.
+            size: bytes of the datagram it came in.
+            issue: gives a connection ID of ours; called only when all that is cheap has been checked.
+            refusal: the code for which no HELLO is accepted at the moment (H-28), or `None`.
+            live_keys: the ephemeral keys of our own live dials (H-27).
+        """
+        if message.type is MessageType.HELLO:
+            return self._on_hello(message, path, now, terms, size, issue, refusal, live_keys)
+        half_open = self._by_cid.get(message.dcid)
+        if half_open is None or half_open.path != path:
+            return Dropped(Reason.UNKNOWN)
+        if message.type is MessageType.AUTH_PROOF:
+            return self._on_auth_proof(half_open, message, now)
+        if message.type is not MessageType.ABORT:
+            return Dropped(Reason.UNEXPECTED)
+        if not half_open.on_abort(message):
+            return Dropped(Reason.SHUT)
+        return self._end(half_open, "auth_failure", now)
+
+    def expire(self, now: float) -> list[Ended]:
+        """End the handshakes whose time is over."""
+        ended = []
+        while self._by_cid:
+            oldest = next(iter(self._by_cid.values()))
+            if oldest.deadline > now:
+                break
+            ended.append(self._end(oldest, "timeout", now))
+        self._forget_finished(now)
+        return ended
+
+    def path_closed(self, path: NetworkPath, now: float) -> list[Ended]:
+        """End the handshakes of a carrier that is gone."""
+        gone = [half_open for half_open in self._by_cid.values() if half_open.path == path]
+        return [self._end(half_open, "timeout", now) for half_open in gone]
+
+    # -- HELLO, in order of cost -----------------------------------------------------------------------------------
+
+    def _on_hello(
+        self,
+        message: Message,
+        path: NetworkPath,
+        now: float,
+        terms: Terms,
+        size: int,
+        issue: Callable[[], bytes],
+        refusal: int | None,
+        live_keys: Container[bytes],
+    ) -> Outcome:
+        if size < LEAST_HELLO and not terms.reliable:
+            return Dropped(Reason.SMALL)
+        try:
+            hello = Hello.decode_untrusted(message.body)
+        except HandshakeError:
+            return Dropped(Reason.MALFORMED)
+        transcript = message.prefix + hello.core()
+        name = hello_hash(transcript)
+        if (path, name) in self._by_hello:
+            return self._repeat(path, name)
+        version = _first_shared(hello.versions, self._versions)
+        suite = _first_shared(hello.suites, self._suites)
+        if version is None or suite is None:
+            body = VersionList(name, self._versions, self._suites).encode()
+            return self._unsolicited(MessageType.VERSION, message, body, now)
+
+        source = source_of(path)
+        proven = terms.reliable or self._cookies.check(hello.cookie, path, name, now)
+        if self._guesses.is_exhausted(source, now):
+            return Dropped(Reason.GUESSING)
+        if not proven and (self._is_crowded(now) or self._guesses.needs_cookie(source, now)):
+            body = Retry(name, self._cookies.make(path, name, now)).encode()
+            return self._unsolicited(MessageType.RETRY, message, body, now)
+        if refusal is not None:
+            return self._unsolicited(MessageType.REFUSED, message, Refused(name, refusal).encode(), now)
+        full = len(self._by_cid) >= self._limits.half_open
+        if full and not (proven and self._unproven):
+            return Dropped(Reason.FULL)
+        if hello.e in live_keys and not self._answerer.allow_self:
+            return Dropped(Reason.REFLECTED)
+        try:
+            offer = Offer(
+                hello=hello,
+                transcript=transcript,
+                hello_hash=name,
+                scid=message.scid,
+                parameters=decode_parameters_untrusted(hello.parameters),
+                path=path,
+                source=source,
+                proven=proven,
+                version=version,
+                suite=suite,
+            )
+            half_open = self._begin(offer, terms, now, issue)
+        except (HandshakeError, EncryptionError):
+            return Dropped(Reason.MALFORMED)
+        ended = self._end(next(iter(self._unproven.values())), "timeout", now) if full else None
+        self._enter(half_open, now)
+        return Challenged(half_open, ended)
+
+    def _repeat(self, path: NetworkPath, name: bytes) -> Outcome:
+        """A HELLO that is known already gets what it got before (H-20)."""
+        half_open = self._by_hello[path, name]
+        datagrams = half_open.repeat() if half_open else ()
+        return Reply(datagrams) if datagrams else Dropped(Reason.REPEATED)
+
+    def _unsolicited(self, kind: MessageType, hello: Message, body: bytes, now: float) -> Outcome:
+        """An answer without a handshake behind it; few of them in any tenth of a second (H-28)."""
+        if self._replies.is_full(now):
+            return Dropped(Reason.REPLIES)
+        self._replies.add(now)
+        return Reply((encode_datagram(Message(kind, hello.scid, hello.dcid, body)),))
+
+    def _is_crowded(self, now: float) -> bool:
+        """Whether there are so many handshakes that new ones need a cookie (H-21)."""
+        return len(self._by_cid) > self._limits.half_open_without_cookie or self._unfinished.is_full(now)
+
+    # -- the table -------------------------------------------------------------------------------------------------
+
+    def _begin(self, offer: Offer, terms: Terms, now: float, issue: Callable[[], bytes]) -> HalfOpen:
+        return HalfOpen(
+            self._answerer,
+            offer,
+            terms.parameters,
+            terms.max_datagram,
+            now=now,
+            timeout=self._timeout,
+            entropy=self._entropy,
+            issue=issue,
+        )
+
+    def _enter(self, half_open: HalfOpen, now: float) -> None:
+        self._by_cid[half_open.local_cid] = half_open
+        self._by_hello[half_open.path, half_open.hello_hash] = half_open
+        if not half_open.proven:
+            self._unproven[half_open.local_cid] = half_open
+        if len(self._expanded) >= EXPANDED_KEYS:
+            self._expanded.popitem(last=False)[1].shrink()
+        self._expanded[half_open.local_cid] = half_open
+        self._guesses.begin(half_open.source, half_open.proven, now)
+
+    def _leave(self, half_open: HalfOpen) -> None:
+        del self._by_cid[half_open.local_cid]
+        self._expanded.pop(half_open.local_cid, None)
+        del self._by_hello[half_open.path, half_open.hello_hash]
+        self._unproven.pop(half_open.local_cid, None)
+
+    def _end(self, half_open: HalfOpen, reason: str, now: float) -> Ended:
+        """It failed: a guess, for all that we know."""
+        self._leave(half_open)
+        self._guesses.fail(half_open.source, half_open.proven, now)
+        self._unfinished.add(now)
+        return Ended(half_open, reason)
+
+    def _on_auth_proof(self, half_open: HalfOpen, message: Message, now: float) -> Outcome:
+        established = half_open.on_auth_proof(message, now)
+        if established is None:
+            return Dropped(Reason.SHUT)
+        self._leave(half_open)
+        self._guesses.succeed(half_open.source, half_open.proven, now)
+        self._remember_finished((half_open.path, half_open.hello_hash), now)
+        return Accepted(established, half_open, tuple(half_open.held))
+
+    def _remember_finished(self, key: _HelloKey, now: float) -> None:
+        """Know a HELLO for a while after its handshake has ended well, so that a late copy begins no other."""
+        self._forget_finished(now)
+        if len(self._finished) >= self._limits.half_open:
+            del self._by_hello[self._finished.popleft()[1]]
+        self._by_hello[key] = None
+        self._finished.append((now + self._timeout, key))
+
+    def _forget_finished(self, now: float) -> None:
+        finished = self._finished
+        while finished and finished[0][0] <= now:
+            del self._by_hello[finished.popleft()[1]]
+
+
+class _Recent:
+    """How often something happened within so many seconds, as far as `limit`."""
+
+    __slots__ = ("_limit", "_seconds", "_times")
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._times: deque[float] = deque(maxlen=limit)
+
+    def is_full(self, now: float) -> bool:
+        times = self._times
+        return len(times) == self._limit and (not times or now - times[0] < self._seconds)
+
+    def add(self, now: float) -> None:
+        self._times.append(now)
+
+
+def _first_shared(offered: Iterable[int], ours: Container[int]) -> int | None:
+    """The one that the initiator prefers of those that we have too."""
+    return next((number for number in offered if number in ours), None)

@@ -1,0 +1,326 @@
+"""Connection IDs: how packets find their session (docs/protocol.md, C-1 to C-5).
+
+An ID is issued by the endpoint that wants to be reached by it. The endpoint's `ConnectionIdTable` is the routing
+table; each session adds to it what it issues (`LocalConnectionIds`) and takes back what the peer retires.
+`RemoteConnectionIds` are the other direction: the IDs by which a session reaches its peer.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Generic, TypeVar
+
+from stt_proto.errors import InvalidFrameError, ResourcesExhaustedError, StateError
+from stt_proto.packet.reset import ExpectedResets, ResetTokens
+from stt_proto.wire import NewConnectionId
+from stt_proto.wire.header import CONNECTION_ID_SIZE
+
+__all__ = ["ConnectionIdTable", "LocalConnectionIds", "RemoteConnectionIds"]
+
+MAX_LIVE = 4
+"""IDs that a session keeps issued, if its peer takes as many (C-2)."""
+MAX_RETIRING = 64
+"""Of our IDs: retired and still routed. Of the peer's: retired, and the RETIRE_CONNECTION_ID not acknowledged (C-4)."""
+MAX_ISSUED = 256
+"""IDs issued within `ISSUE_PERIOD` (C-4)."""
+ISSUE_PERIOD = 10.0
+"""Seconds."""
+MAX_RETIRED_OUT_OF_ORDER = 256
+"""Numbers remembered as retired while a smaller one was never seen."""
+
+_DRAWS = 8
+
+Owner = TypeVar("Owner")
+
+
+class ConnectionIdTable(Generic[Owner]):
+    """The routing table of an endpoint: from each connection ID that it issued to the session that is meant.
+
+    Attributes:
+        route: from an ID, 8 bytes, to its owner, or `None`.
+    """
+
+    __slots__ = ("_entropy", "_owners", "route")
+
+    def __init__(self, entropy: Callable[[int], bytes]) -> None:
+        self._entropy = entropy
+        self._owners: dict[bytes, Owner] = {}
+        # The dictionary's own method, since it is asked for every datagram.
+        self.route: Callable[[bytes], Owner | None] = self._owners.get
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def __contains__(self, connection_id: bytes) -> bool:
+        return connection_id in self._owners
+
+    def issue(self, owner: Owner) -> bytes:
+        """Draw a fresh ID for an owner.
+
+        Raises:
+            StateError: the source of entropy repeats itself.
+        """
+        for _ in range(_DRAWS):
+            connection_id = self._entropy(CONNECTION_ID_SIZE)
+            if connection_id not in self._owners:
+                self._owners[connection_id] = owner
+                return connection_id
+        raise StateError("the source of entropy repeats itself")
+
+    def rebind(self, connection_id: bytes, owner: Owner) -> None:
+        """Give an ID that was issued to another owner: from a handshake to its session."""
+        self._owners[connection_id] = owner
+
+    def retire(self, connection_id: bytes) -> None:
+        """Route an ID no more; one that is not routed is no mistake."""
+        self._owners.pop(connection_id, None)
+
+
+class LocalConnectionIds(Generic[Owner]):
+    """The IDs by which the peer reaches one session.
+
+    Methods that make something to be announced return the sequence numbers concerned; `frame` gives what stands in the
+    NEW_CONNECTION_ID of each, at the time when it is sent.
+    """
+
+    __slots__ = ("_issued_at", "_limit", "_live", "_next", "_owner", "_retired", "_table", "_tokens")
+
+    def __init__(self, table: ConnectionIdTable[Owner], tokens: ResetTokens, owner: Owner, first: bytes) -> None:
+        """Begin with the ID of the handshake, number 0, which is routed to `owner` from now on."""
+        self._table = table
+        self._tokens = tokens
+        self._owner = owner
+        self._live = {0: first}
+        self._next = 1
+        self._limit = 1
+        self._issued_at: deque[float] = deque()
+        self._retired: deque[tuple[float, bytes]] = deque()
+        table.rebind(first, owner)
+
+    @property
+    def live(self) -> tuple[bytes, ...]:
+        """The IDs that the peer may use, the oldest first."""
+        return tuple(self._live.values())
+
+    def announce(self, peer_limit: int, now: float) -> list[int]:
+        """Begin to issue: as many as the peer takes, at most 4, and number 0 again for its reset token (C-2)."""
+        self._limit = min(MAX_LIVE, peer_limit)
+        return [*self._live, *self._fill(now)]
+
+    def frame(self, number: int) -> NewConnectionId | None:
+        """What announces an ID, or `None` when it was retired meanwhile."""
+        connection_id = self._live.get(number)
+        if connection_id is None:
+            return None
+        return NewConnectionId(number, 0, connection_id, self._tokens.token(connection_id))
+
+    def on_retire(self, number: int, now: float, linger: float) -> list[int]:
+        """The peer uses an ID no more; it is replaced.
+
+        Args:
+            number: of the RETIRE_CONNECTION_ID.
+            now: seconds.
+            linger: seconds for which the ID is still routed, for packets on the way (3 PTO).
+
+        Returns:
+            The numbers to announce; none when this one was retired before.
+
+        Raises:
+            InvalidFrameError: no ID with this number was issued.
+            ResourcesExhaustedError: IDs are retired faster than the peer may ask for new ones.
+        """
+        if number >= self._next:
+            raise InvalidFrameError("retires a connection ID that was never issued")
+        connection_id = self._live.pop(number, None)
+        if connection_id is None:
+            return []
+        retired = self._retired
+        until = now + linger
+        if retired:
+            until = max(until, retired[-1][0])
+        retired.append((until, connection_id))
+        if len(retired) > MAX_RETIRING:
+            self._table.retire(retired.popleft()[1])
+        return self._fill(now)
+
+    @property
+    def deadline(self) -> float:
+        """When `expire` has something to do, or `inf`."""
+        return self._retired[0][0] if self._retired else inf
+
+    def expire(self, now: float) -> None:
+        """Route retired IDs no more once their time is over."""
+        retired = self._retired
+        while retired and retired[0][0] <= now:
+            self._table.retire(retired.popleft()[1])
+
+    def close(self) -> None:
+        """Route none of them any more."""
+        for connection_id in self._live.values():
+            self._table.retire(connection_id)
+        self._live.clear()
+        self.expire(inf)
+
+    def _fill(self, now: float) -> list[int]:
+        """Issue until there are as many as there should be."""
+        numbers = []
+        issued_at = self._issued_at
+        while len(self._live) < self._limit:
+            while issued_at and issued_at[0] <= now - ISSUE_PERIOD:
+                issued_at.popleft()
+            if len(issued_at) >= MAX_ISSUED:
+                raise ResourcesExhaustedError("too many connection IDs asked for")
+            issued_at.append(now)
+            self._live[self._next] = self._table.issue(self._owner)
+            numbers.append(self._next)
+            self._next += 1
+        return numbers
+
+
+class RemoteConnectionIds(Generic[Owner]):
+    """The IDs by which one session reaches its peer.
+
+    Methods that retire IDs return the numbers for which a RETIRE_CONNECTION_ID is to be sent.
+
+    Attributes:
+        current: the ID to send to.
+    """
+
+    __slots__ = (
+        "_floor",
+        "_limit",
+        "_live",
+        "_number",
+        "_owner",
+        "_resets",
+        "_retired",
+        "_retiring",
+        "current",
+    )
+
+    def __init__(self, resets: ExpectedResets[Owner], owner: Owner, first: bytes, limit: int) -> None:
+        """Begin with the peer's ID of the handshake, number 0.
+
+        Args:
+            resets: where the tokens of live IDs are expected.
+            owner: whose session they would reset.
+            first: the peer's ID, 8 bytes.
+            limit: the connection_id_limit that we announced.
+        """
+        self._resets = resets
+        self._owner = owner
+        self._limit = limit
+        self._live: dict[int, tuple[bytes, bytes | None]] = {0: (first, None)}
+        self._number = 0
+        self.current = first
+        # All numbers below the floor are retired; above it those in the set.
+        self._floor = 0
+        self._retired: set[int] = set()
+        self._retiring: dict[int, None] = {}
+
+    @property
+    def spare(self) -> int:
+        """How many IDs there are besides the current one."""
+        return len(self._live) - (self._number in self._live)
+
+    def add(self, frame: NewConnectionId) -> list[int] | None:
+        """Take in a NEW_CONNECTION_ID.
+
+        Returns:
+            The numbers to retire; `None` when the frame told nothing new (F-5).
+
+        Raises:
+            InvalidFrameError: it contradicts an earlier one, or announces more than we take (C-3).
+            ResourcesExhaustedError: it makes us retire more than 64 IDs that are not acknowledged (C-4).
+        """
+        number, retire_prior_to, connection_id, token = frame
+        retiring = self._raise_floor(retire_prior_to)
+        if number < self._floor or number in self._retired:
+            if number not in self._retiring:
+                self._retire(number)
+                retiring.append(number)
+            news = bool(retiring)
+        else:
+            news = self._learn(number, connection_id, token) or bool(retiring)
+        if len(self._live) > self._limit:
+            raise InvalidFrameError("announces more connection IDs than allowed")
+        if len(self._retiring) > MAX_RETIRING or len(self._retired) > MAX_RETIRED_OUT_OF_ORDER:
+            raise ResourcesExhaustedError("retires too many connection IDs")
+        if self._number not in self._live and self._live:
+            self._use(min(self._live))
+        return retiring if news else None
+
+    def use_next(self) -> int | None:
+        """Change to another ID, as a session does that moves, and retire the one used so far.
+
+        Returns:
+            The number to retire; `None` when there is no other, or when 64 retirements are not acknowledged yet.
+        """
+        old = self._number
+        others = self._live.keys() - {old}
+        if not others or len(self._retiring) >= MAX_RETIRING:
+            return None
+        self._use(min(others))
+        self._retire(old)
+        return old
+
+    def on_retire_acked(self, number: int) -> None:
+        """A RETIRE_CONNECTION_ID arrived."""
+        self._retiring.pop(number, None)
+
+    def close(self) -> None:
+        """Expect no reset any more."""
+        for _, token in self._live.values():
+            if token is not None:
+                self._resets.discard(token, self._owner)
+        self._live.clear()
+
+    def _use(self, number: int) -> None:
+        self._number = number
+        self.current = self._live[number][0]
+
+    def _learn(self, number: int, connection_id: bytes, token: bytes) -> bool:
+        """Add an ID to those that can be used; tell whether anything of it was new."""
+        known = self._live.get(number)
+        if known is None:
+            if any(connection_id == other for other, _ in self._live.values()):
+                raise InvalidFrameError("announces one connection ID under two numbers")
+        else:
+            known_id, known_token = known
+            if known_id != connection_id or not hmac.compare_digest(known_token or token, token):
+                raise InvalidFrameError("announces another connection ID or token under a number")
+            if known_token is not None:
+                return False
+        self._live[number] = connection_id, token
+        self._resets.add(token, self._owner)
+        return True
+
+    def _retire(self, number: int) -> None:
+        _, token = self._live.pop(number, (b"", None))
+        if token is not None:
+            self._resets.discard(token, self._owner)
+        self._retiring[number] = None
+        if number >= self._floor:
+            self._retired.add(number)
+            self._settle()
+
+    def _raise_floor(self, floor: int) -> list[int]:
+        """Retire every number below; return those that were live."""
+        if floor <= self._floor:
+            return []
+        retiring = [number for number in self._live if number < floor]
+        self._floor = floor
+        for number in retiring:
+            self._retire(number)
+        self._retired = {number for number in self._retired if number >= floor}
+        self._settle()
+        return retiring
+
+    def _settle(self) -> None:
+        """Let the floor rise over the numbers that are retired directly above it."""
+        while self._floor in self._retired:
+            self._retired.remove(self._floor)
+            self._floor += 1

@@ -1,0 +1,44 @@
+"""One path: a carrier and two addresses, and what is known of the way between them."""
+
+from __future__ import annotations
+
+from stt_proto.recovery import Recovery
+from stt_proto.types import CarrierTraits, NetworkPath
+
+
+class Path:
+    """Where a session sends, with the loss recovery of that way (RFC 9002: each path has its own).
+
+    Args:
+        network_path: the addresses.
+        traits: of its carrier.
+        max_datagram: bytes of the largest datagram that both the carrier and the peer take.
+        congestion: name of the congestion controller.
+        max_ack_delay: seconds that the peer may hold an acknowledgement back.
+        rtt: seconds of a round trip as the handshake measured it, or `None`.
+
+    Attributes:
+        validated: whether the peer is known to be at the other end. The handshake shows it, since nobody who did not
+            receive a CHALLENGE can answer it.
+        writable: whether the carrier takes anything; one that is full says so.
+    """
+
+    __slots__ = ("max_datagram", "network_path", "recovery", "traits", "validated", "writable")
+
+    def __init__(
+        self,
+        network_path: NetworkPath,
+        traits: CarrierTraits,
+        *,
+        max_datagram: int,
+        congestion: str,
+        max_ack_delay: float,
+        rtt: float | None,
+    ) -> None:
+        self.network_path = network_path
+        self.traits = traits
+        self.max_datagram = max_datagram
+        self.validated = True
+        self.writable = True
+        options = {} if rtt is None else {"initial_rtt": max(rtt, 0.001)}
+        self.recovery = Recovery(max_datagram, congestion=congestion, max_ack_delay=max_ack_delay, **options)

@@ -1,0 +1,153 @@
+"""The receiving side of acknowledgement: what arrived, and when to say so (docs/protocol.md, R-1, R-2, F-3).
+
+One tracker serves a session over all its paths. The newest range stands apart from the older ones, so a packet in order
+costs a comparison and a few assignments, however torn the past is.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from stt_proto.errors import ArgumentError
+
+MAX_RANGES = 32
+"""Ranges kept and reported, the newest (F-3)."""
+
+DELAY_UNITS = 125_000
+"""Units of 8 us in a second: what ACK frames count delays in."""
+
+Ranges = tuple[tuple[int, int], ...]
+"""Packet numbers as (lowest, highest), both included, newest range first."""
+
+CE = 3
+_ECN_COUNTER = (0, 1, 0, 2)
+"""Where the code points ECT(1), ECT(0) and CE (1, 2, 3; RFC 3168) stand among the counts of an ACK_ECN frame."""
+
+
+class AckTracker:
+    """Remembers which packets arrived until the peer knows.
+
+    Args:
+        max_ack_delay: seconds that an acknowledgement may wait for company: what our parameters promise.
+
+    Attributes:
+        due_at: when an acknowledgement has to be sent; `inf` when none is owed. At once is the `now` of the packet
+            that called for it, so ask at the end of a batch.
+        pending: datagrams' worth of eliciting packets not yet reported. Above 0, an acknowledgement is worth adding
+            to a packet that is sent anyway.
+
+    Raises:
+        ArgumentError: `max_ack_delay` is no time.
+    """
+
+    __slots__ = ("_delay", "_ecn", "_high", "_high_at", "_low", "_older", "due_at", "pending")
+
+    def __init__(self, max_ack_delay: float = 0.025) -> None:
+        if not 0 <= max_ack_delay < inf:
+            raise ArgumentError(
+                f"max_ack_delay must be a time of at least 0 s, not {max_ack_delay!r}", argument="max_ack_delay"
+            )
+        self._delay = max_ack_delay
+        # The newest range is _low to _high; empty, as when its packets need no more acknowledgement, _low is
+        # _high + 1. The others stand in _older, newest first.
+        self._low = 0
+        self._high = -1
+        self._high_at = 0.0
+        self._older: list[tuple[int, int]] = []
+        self._ecn: list[int] | None = None
+        self.due_at = inf
+        self.pending = 0
+
+    def on_packet(self, number: int, datagrams: int, eliciting: bool, now: float, ecn: int = 0) -> None:
+        """A packet was opened.
+
+        Args:
+            number: its packet number. One that is known already is ignored.
+            datagrams: in how many it came.
+            eliciting: whether it asks for an acknowledgement.
+            now: when its last datagram arrived.
+            ecn: the two ECN bits of its datagrams, CE if any of them had that.
+        """
+        urgent = False
+        if number == self._high + 1:
+            self._high = number
+            self._high_at = now
+        elif self._insert(number, now):
+            urgent = True
+        else:
+            return
+        if ecn:
+            urgent |= self._count(ecn)
+        if eliciting:
+            self.pending += datagrams
+            if urgent or self.pending > 1:
+                if self.due_at > now:
+                    self.due_at = now
+            elif self.due_at == inf:
+                self.due_at = now + self._delay
+
+    def take(self, now: float) -> tuple[int, int, Ranges, tuple[int, int, int] | None] | None:
+        """The content of an ACK frame that is being sent now; nothing is due after that.
+
+        Returns:
+            The largest number, its delay in units of 8 us, the ranges, and the counts of packets marked ECT(0),
+            ECT(1) and CE if any ever was; `None` if there is nothing that the peer does not know to be known.
+        """
+        low, high = self._low, self._high
+        self.due_at = inf
+        self.pending = 0
+        if low > high:
+            return None
+        delay = int((now - self._high_at) * DELAY_UNITS)
+        ecn = self._ecn
+        return high, delay, ((low, high), *self._older), (ecn[0], ecn[1], ecn[2]) if ecn else None
+
+    def on_acked(self, largest: int) -> None:
+        """A packet with our acknowledgement up to `largest` was itself acknowledged: forget what that covered."""
+        if largest >= self._low:
+            self._low = min(largest, self._high) + 1
+            self._older.clear()
+            return
+        older = self._older
+        while older and older[-1][1] <= largest:
+            older.pop()
+        if older and older[-1][0] <= largest:
+            older[-1] = largest + 1, older[-1][1]
+
+    def _insert(self, number: int, now: float) -> bool:
+        """Enter a number that is not the next; False if it is known."""
+        older = self._older
+        if number > self._high:
+            if self._low <= self._high:
+                older.insert(0, (self._low, self._high))
+                del older[MAX_RANGES - 1 :]
+            self._low = self._high = number
+            self._high_at = now
+            return True
+        if self._low > self._high:
+            self._low = self._high  # Only what is older than the newest range lies in _older: report it again.
+        if number >= self._low:
+            return False
+        if number == self._low - 1:
+            self._low = older.pop(0)[0] if older and older[0][1] == number - 1 else number
+            return True
+        place = 0
+        for low, high in older:
+            if number > high:
+                break
+            if number >= low:
+                return False
+            place += 1
+        joins_newer = place > 0 and older[place - 1][0] == number + 1
+        joins_older = place < len(older) and older[place][1] == number - 1
+        joined = older[place][0] if joins_older else number, older[place - 1][1] if joins_newer else number
+        older[place - joins_newer : place + joins_older] = [joined]
+        del older[MAX_RANGES - 1 :]
+        return True
+
+    def _count(self, ecn: int) -> bool:
+        """Count a marked packet; True for CE, whose news must not wait."""
+        if self._ecn is None:
+            self._ecn = [0, 0, 0]
+        self._ecn[_ECN_COUNTER[ecn]] += 1
+        return ecn == CE

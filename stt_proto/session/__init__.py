@@ -1,0 +1,9 @@
+"""A session: what comes in, what goes out, and the states between."""
+
+from __future__ import annotations
+
+from stt_proto.session.session import Session
+from stt_proto.session.statistics import SessionStats
+from stt_proto.session.stream import Stream
+
+__all__ = ["Session", "SessionStats", "Stream"]

@@ -1,0 +1,105 @@
+"""How a session ends: what is said, for how long it lingers, and which error its users get (K-1 to K-3, K-6)."""
+
+from __future__ import annotations
+
+from math import inf
+
+from stt_proto.errors import (
+    ArgumentError,
+    AuthenticationError,
+    ConnectionTimeoutError,
+    SessionClosedError,
+    SessionTimeoutError,
+    SttError,
+    error_for,
+)
+from stt_proto.types import CloseReason
+from stt_proto.wire import MAX_DETAIL, SessionClose
+
+FLUSH_TIMEOUT = 10.0
+"""Seconds that a closing session takes to deliver what its streams had accepted (K-1)."""
+LINGER_PTOS = 3
+"""Probe timeouts for which a close is awaited, and for which a session that is over still answers (K-1, K-3)."""
+MAX_ANSWERS = 16
+"""Packets with which a session that is over answers (K-3)."""
+
+_CODES = {
+    CloseReason.GRACEFUL: 0x0000,
+    CloseReason.TIMEOUT: SessionTimeoutError.code,
+    CloseReason.ERROR: SessionClosedError.code,
+    CloseReason.AUTH_FAILURE: AuthenticationError.code,
+}
+
+
+def close_frame(reason: str, detail: str) -> SessionClose:
+    """The frame for what the application said.
+
+    Raises:
+        ArgumentError: the reason is not one of the four, or the detail is longer than 512 bytes.
+    """
+    try:
+        word = CloseReason(reason)
+    except ValueError:
+        raise ArgumentError(
+            f"reason is {reason!r}; it must be graceful, timeout, error or auth_failure", argument="reason"
+        ) from None
+    if len(detail.encode()) > MAX_DETAIL:
+        raise ArgumentError(f"detail must have at most {MAX_DETAIL} bytes", argument="detail")
+    return SessionClose(_CODES[word], word, detail)
+
+
+def failure_frame(error: SttError) -> SessionClose:
+    """The frame that tells the peer what went wrong here."""
+    return SessionClose(error.code, reason_of(error), error.message[:MAX_DETAIL])
+
+
+def reason_of(error: SttError) -> CloseReason:
+    """The one word for an error."""
+    if isinstance(error, SessionClosedError):
+        return CloseReason(error.reason)
+    if isinstance(error, AuthenticationError):
+        return CloseReason.AUTH_FAILURE
+    return CloseReason.TIMEOUT if isinstance(error, ConnectionTimeoutError) else CloseReason.ERROR
+
+
+def error_of(frame: SessionClose, established: bool) -> SttError:
+    """The error that a SESSION_CLOSE of the peer means for this side.
+
+    Before the session was established it is a refusal, and its code says which.
+    """
+    detail = frame.detail or f"the peer closed the session ({frame.reason})"
+    if not established:
+        return error_for(frame.code, detail)
+    if frame.reason is CloseReason.TIMEOUT:
+        return SessionTimeoutError(detail)
+    return SessionClosedError(detail, reason=frame.reason, code=frame.code or SessionClosedError.code)
+
+
+class Ending:
+    """The last words of one session.
+
+    Attributes:
+        frame: our SESSION_CLOSE, once there is one.
+        at: when the next stage comes: waiting for delivery, for the acknowledgement, or for the peer's last packets.
+        answer_due: whether a packet with our last words is to be sent.
+    """
+
+    __slots__ = ("_answers", "answer_due", "at", "frame")
+
+    def __init__(self) -> None:
+        self.frame: SessionClose | None = None
+        self.at = inf
+        self.answer_due = False
+        self._answers = 0
+
+    def ask_answer(self) -> None:
+        """A packet came for a session that is over."""
+        self.answer_due = self._answers < MAX_ANSWERS
+
+    def take_answer(self) -> SessionClose | None:
+        """The last words, if they are due."""
+        if not self.answer_due:
+            return None
+        self.answer_due = False
+        self._answers += 1
+        return self.frame

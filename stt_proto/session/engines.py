@@ -1,0 +1,178 @@
+"""The engines of a session that has keys, made from the evidence that its handshake succeeded.
+
+Nothing here acts. It is the place where what both `inbound` and `outbound` need is held, each part once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from stt_proto.config import Config
+from stt_proto.errors import ArgumentError
+from stt_proto.handshake import Established
+from stt_proto.packet import (
+    LocalConnectionIds,
+    PacketKeys,
+    PacketNumbers,
+    PacketReceiver,
+    RemoteConnectionIds,
+    Sealer,
+    capacity,
+)
+from stt_proto.paths import Path
+from stt_proto.recovery import AckTracker
+from stt_proto.session.context import EventSink, SessionContext
+from stt_proto.session.control import ControlQueue
+from stt_proto.session.fates import Fates
+from stt_proto.session.liveness import Liveness
+from stt_proto.session.suspicion import Suspicion
+from stt_proto.streams import DatagramQueues, StreamTable
+from stt_proto.types import Buffer, CarrierTraits, NetworkPath
+from stt_proto.wire import Parameters
+
+if TYPE_CHECKING:
+    from stt_proto.session.session import Session
+
+MAX_SEGMENTS = 64
+CONNECTION_ID_LIMIT = 4
+DATAGRAM_HEADER = 5
+
+
+def local_parameters(config: Config, traits: CarrierTraits) -> Parameters:
+    """What this side announces about itself on a carrier of this kind."""
+    return Parameters(
+        max_data=config.session_receive_window,
+        max_stream_data=config.stream_receive_window,
+        max_streams_bidi=config.max_concurrent_streams,
+        max_streams_uni=config.max_concurrent_streams,
+        max_datagram=config.max_datagram_size,
+        max_ack_delay=round(config.ack_delay * 1000),
+        max_packet=65_535,
+        max_segments=1 if traits.reliable else MAX_SEGMENTS,
+        idle_timeout=round(config.keep_alive_timeout * 1000),
+        connection_id_limit=CONNECTION_ID_LIMIT,
+    )
+
+
+@define
+class Counters:
+    """What went through, all told; bytes are those of datagrams."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    packets_sent: int = 0
+    packets_received: int = 0
+    datagrams_sent: int = 0
+
+
+@define(eq=False)
+class Engines:
+    """Everything that works on the packets of one session.
+
+    Attributes:
+        path: the way that is used.
+        sealer, numbers: make packets.
+        receiver: opens packets.
+        acks: what arrived and is to be acknowledged.
+        streams, datagrams: what the application reads and writes.
+        local_ids, remote_ids: the connection IDs of both sides.
+        control: frames about the session as a whole.
+        liveness: signs of life.
+        suspicion: a bound on what is legal and suspicious.
+        fates: tells what was sent what became of it.
+        peer: what the peer announced.
+        counters: what went through.
+    """
+
+    path: Path
+    sealer: Sealer
+    numbers: PacketNumbers
+    receiver: PacketReceiver
+    acks: AckTracker
+    streams: StreamTable
+    datagrams: DatagramQueues
+    local_ids: LocalConnectionIds
+    remote_ids: RemoteConnectionIds
+    control: ControlQueue
+    liveness: Liveness
+    suspicion: Suspicion
+    fates: Fates
+    peer: Parameters
+    counters: Counters = field(factory=Counters)
+
+    @property
+    def max_datagram_payload(self) -> int:
+        """Bytes of the largest unreliable datagram that the peer takes and one packet holds; 0 for none."""
+        return min(self.peer.max_datagram, capacity(self.path.max_datagram, 1) - DATAGRAM_HEADER)
+
+    def send_datagram(self, data: Buffer) -> None:
+        """Queue an unreliable datagram.
+
+        Raises:
+            ArgumentError: it is too large, or no bytes.
+        """
+        largest = self.max_datagram_payload
+        if len(data) > largest:
+            raise ArgumentError(f"data has {len(data)} bytes; the path takes at most {largest}", argument="data")
+        self.datagrams.send(data)
+
+    @classmethod
+    def make(
+        cls, established: Established, path: NetworkPath, session: Session, context: SessionContext, now: float
+    ) -> Engines:
+        """Build and wire everything for one session."""
+        config, peer, secrets = context.config, established.peer_parameters, established.secrets
+        traits = config.carriers[path.carrier]
+        ours, theirs = (
+            (secrets.initiator_traffic, secrets.initiator_header),
+            (secrets.responder_traffic, secrets.responder_header),
+        )
+        if not established.initiator:
+            ours, theirs = theirs, ours
+        events = EventSink(session, context.events)
+        streams = StreamTable(established.initiator, config, events)
+        streams.set_peer_parameters(peer)
+        datagrams = DatagramQueues(config)
+        datagrams.peer_max = peer.max_datagram
+        limits = config.limits
+        receiver = PacketReceiver(
+            PacketKeys(secrets.suite, *theirs),
+            context.train_budget,
+            max_trains=limits.trains,
+            max_train_bytes=limits.train_bytes,
+        )
+        local_ids = LocalConnectionIds(context.connection_ids, context.reset_tokens, session, established.local_cid)
+        remote_ids = RemoteConnectionIds(
+            context.expected_resets, session, established.peer_cid, CONNECTION_ID_LIMIT
+        )
+        control = ControlQueue(local_ids, remote_ids)
+        return cls(
+            path=Path(
+                path,
+                traits,
+                max_datagram=min(traits.max_packet, peer.max_packet),
+                congestion=config.congestion,
+                max_ack_delay=peer.max_ack_delay / 1000,
+                rtt=established.rtt,
+            ),
+            sealer=Sealer(PacketKeys(secrets.suite, *ours)),
+            numbers=PacketNumbers(context.entropy),
+            receiver=receiver,
+            acks=AckTracker(config.ack_delay),
+            streams=streams,
+            datagrams=datagrams,
+            local_ids=local_ids,
+            remote_ids=remote_ids,
+            control=control,
+            liveness=Liveness(
+                min(config.keep_alive_interval, peer.idle_timeout / 3000),
+                config.keep_alive_timeout,
+                established.initiator,
+                now,
+            ),
+            suspicion=Suspicion(limits.suspicious_burst, limits.suspicious_per_second, now),
+            fates=Fates(streams, control),
+            peer=peer,
+        )

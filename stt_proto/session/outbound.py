@@ -1,0 +1,149 @@
+"""Packets out: what should the next one hold?
+
+In this order: an acknowledgement that is due, what is about the session, what is about streams, datagrams, stream
+data. An acknowledgement that is not due travels with whatever goes anyway. Everything that elicits an answer is held
+back by the congestion window and the pacer, but for the probes that recovery asks for.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from stt_proto.errors import EncryptionError
+from stt_proto.packet import capacity
+from stt_proto.recovery import SentPacket
+from stt_proto.session.control import NON_ELICITING, PING
+from stt_proto.session.engines import Engines
+from stt_proto.session.fates import PacketContents
+from stt_proto.types import Transmit
+from stt_proto.wire import SessionClose, encode_ack
+
+Parts = list[bytes | memoryview]
+
+
+class Outbound:
+    """The way out of one session.
+
+    Attributes:
+        paced_until: when the pacer lets the next packet go; `inf` when it holds nothing back.
+    """
+
+    __slots__ = ("_engines", "paced_until")
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+        self.paced_until = inf
+
+    def next_transmit(self, now: float) -> Transmit | None:
+        """Make the next packet, or give `None` when nothing can or need be sent now.
+
+        Raises:
+            EncryptionError: the key is used up; the session ends with that (P-11).
+        """
+        engines = self._engines
+        path, acks = engines.path, engines.acks
+        if not path.writable:
+            return None
+        sending = self._has_work() and self._may_send(now)
+        if not sending and acks.due_at > now:
+            return None
+        room = capacity(path.max_datagram, 1)
+        parts: Parts = []
+        contents = PacketContents([], [], self._write_ack(parts, now) if acks.pending or acks.due_at <= now else -1)
+        eliciting = self._fill(parts, contents, room - len(parts[0]) if parts else room, room) if sending else False
+        return self._seal(parts, contents, eliciting, now) if parts else None
+
+    def closing_transmit(self, frame: SessionClose, now: float) -> Transmit | None:
+        """Make a packet with an acknowledgement and SESSION_CLOSE whose fate nobody awaits (K-3)."""
+        if not self._engines.path.writable:
+            return None
+        parts: Parts = []
+        self._write_ack(parts, now)
+        parts.append(frame.encode())
+        return self._seal(parts, PacketContents([], [], -1), False, now)
+
+    def _has_work(self) -> bool:
+        """Whether there is anything to send that elicits an answer; a probe finds something."""
+        engines = self._engines
+        if engines.control.ready:
+            return True
+        if engines.control.closing:
+            return engines.path.recovery.probes > 0 and self._find_probe()
+        if engines.streams.has_pending or engines.datagrams.has_pending:
+            return True
+        return engines.path.recovery.probes > 0 and self._find_probe()
+
+    def _find_probe(self) -> bool:
+        """Repeat what is longest on its way, or ask for a bare sign of life."""
+        engines = self._engines
+        oldest = engines.path.recovery.oldest_eliciting()
+        if oldest is not None:
+            engines.fates.lost([oldest])
+        if not engines.control.ready and (engines.control.closing or not engines.streams.has_pending):
+            engines.control.put(PING)
+        return True
+
+    def _may_send(self, now: float) -> bool:
+        """Whether the congestion window and the pacer let a packet go now."""
+        path = self._engines.path
+        recovery, size = path.recovery, path.max_datagram
+        self.paced_until = inf
+        if recovery.probes:
+            return True
+        if not recovery.can_send(size):
+            return False
+        paced_until = recovery.pacing_deadline(now, size)
+        if paced_until > now:
+            self.paced_until = paced_until
+            return False
+        return True
+
+    def _write_ack(self, parts: Parts, now: float) -> int:
+        """Add an ACK frame if there is something to acknowledge; give the largest number in it, or -1."""
+        engines = self._engines
+        taken = engines.acks.take(now)
+        if taken is None:
+            return -1
+        largest, delay, ranges, ecn = taken
+        parts.append(encode_ack(largest, delay, engines.receiver.failed_trains, ranges, ecn))
+        return largest
+
+    def _fill(self, parts: Parts, contents: PacketContents, left: int, room: int) -> bool:
+        """Add frames as long as there are any and they fit; tell whether one of them elicits an answer."""
+        engines = self._engines
+        before = len(parts)
+        silent = 0
+        control = engines.control
+        for key in list(control.ready):
+            frame = control.encode(key)
+            if frame is not None:
+                if len(frame) > left:
+                    return True
+                left -= len(frame)
+                parts.append(frame)
+                contents.controls.append(key)
+                silent += key[0] in NON_ELICITING
+            del control.ready[key]
+        if not control.closing:
+            streams, datagrams = engines.streams, engines.datagrams
+            if streams.control_ready:
+                left -= streams.write_control(parts, contents.streams, left)
+            if datagrams.has_pending:
+                left -= datagrams.write_frames(parts, left, room)
+            if streams.has_pending and left > 0:
+                streams.write_frames(parts, contents.streams, left)
+        return len(parts) - before > silent
+
+    def _seal(self, parts: Parts, contents: PacketContents, eliciting: bool, now: float) -> Transmit:
+        engines = self._engines
+        if engines.sealer.exhausted:
+            raise EncryptionError("the key has sealed as many packets as it may")
+        path = engines.path
+        number = engines.numbers.next()
+        buffers, segments, size = engines.sealer.seal(number, engines.remote_ids.current, parts, path.max_datagram)
+        path.recovery.on_sent(SentPacket(number, now, size, segments, eliciting, eliciting, contents))
+        counters = engines.counters
+        counters.bytes_sent += size
+        counters.datagrams_sent += segments
+        counters.packets_sent += 1
+        return Transmit(path.network_path, buffers, path.max_datagram if segments > 1 else None)

@@ -1,0 +1,40 @@
+"""Streams, credit and datagrams (docs/protocol.md, section 9).
+
+Knows no packet, no recovery and no session: frames come in taken apart, go out as bytes, and what a packet has to
+remember of them is a token that means nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+from stt_proto.streams.datagrams import DatagramQueues
+from stt_proto.streams.flow import CreditWindow, SendCredit
+from stt_proto.streams.hub import ControlKey, EventQueue, Hub, StreamToken, Token
+from stt_proto.streams.ids import is_bidirectional, opened_by_responder, stream_index
+from stt_proto.streams.intervals import IntervalSet
+from stt_proto.streams.receive import ReceiveState, ReceiveStream
+from stt_proto.streams.send import SendState, SendStream
+from stt_proto.streams.stream import Stream
+from stt_proto.streams.table import CONTROL_KINDS, MIN_ROOM, StreamTable
+
+__all__ = [
+    "CONTROL_KINDS",
+    "MIN_ROOM",
+    "ControlKey",
+    "CreditWindow",
+    "DatagramQueues",
+    "EventQueue",
+    "Hub",
+    "IntervalSet",
+    "ReceiveState",
+    "ReceiveStream",
+    "SendCredit",
+    "SendState",
+    "SendStream",
+    "Stream",
+    "StreamTable",
+    "StreamToken",
+    "Token",
+    "is_bidirectional",
+    "opened_by_responder",
+    "stream_index",
+]

@@ -1,0 +1,589 @@
+"""The sending half of a stream: a bounded buffer, and what of it was sent, lost and acknowledged.
+
+| state | input | next |
+|---|---|---|
+| OPEN | `finish` | FINISHING |
+| OPEN, FINISHING | `reset`, STOP_SENDING | RESETTING |
+| FINISHING | everything and the end acknowledged | FINISHED |
+| RESETTING | RESET_STREAM acknowledged | RESET |
+| OPEN, FINISHING, RESETTING | the session ended | FAILED |
+
+(RFC 9000, section 3.1, where OPEN is "Ready" and "Send", and FINISHING is "Data Sent" once all is out.)
+
+Bytes lie in the buffer as the application gave them, chunk behind chunk. New data is cut where a cursor stands, with
+no search and, for large chunks, no copy; lost data is found by bisection over the offsets of the chunks. Everything
+else is intervals of offsets: what was lost waits in one set and goes first, cut as the packet at hand suits (R-9);
+what was acknowledged ahead of a gap is kept in another, so that it is never sent again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from enum import Enum
+from typing import TypeAlias
+
+from stt_proto.errors import ArgumentError, StateError, StreamClosedError, SttError
+from stt_proto.events import StreamAcked, StreamFinished, StreamWritable
+from stt_proto.streams.hub import Hub, Token
+from stt_proto.streams.intervals import IntervalSet
+from stt_proto.types import Buffer
+from stt_proto.wire import MAX_VARINT, stream_header
+
+__all__ = ["SendState", "SendStream"]
+
+Out: TypeAlias = list[bytes | memoryview]
+"""The plaintext of a packet, in pieces."""
+
+VIEWED = 4096
+"""Bytes from which a chunk is cut as views; below, a view costs more than a copy."""
+SMALL = 512
+"""Writes below this size are joined to an unsent chunk before them, up to `VIEWED` bytes."""
+MIN_PIECE = 64
+"""A frame is not begun for less than this many of the bytes that wait; the next packet has room for them."""
+NAGLE_SIZE = 1200
+"""Bytes from which a write is no longer small for a stream without `no_delay`."""
+BULK = 128
+"""Room from which on a frame that fills it surely has a piece of at least `MIN_PIECE` bytes."""
+COMPACT = 64
+"""Chunks that are over before their places are given back."""
+
+
+class SendState(Enum):
+    """Where a sending half stands; see the table above."""
+
+    OPEN = "open"
+    FINISHING = "finishing"
+    FINISHED = "finished"
+    RESETTING = "resetting"
+    RESET = "reset"
+    FAILED = "failed"
+
+
+_OPEN, _FINISHING, _RESETTING = SendState.OPEN, SendState.FINISHING, SendState.RESETTING
+
+
+class SendStream:
+    """What this side sends on one stream.
+
+    Args:
+        stream_id: its id.
+        hub: what the streams of the session share.
+        limit: offset up to which the peer takes data at first.
+        capacity: bytes that may lie here unacknowledged.
+        max_frame_size: bytes put into a packet while another stream waits.
+        no_delay: whether small writes go at once, though earlier ones are unacknowledged.
+        opener: a STREAM_OPEN frame to precede the data at offset 0, or `b""`.
+
+    Attributes:
+        state: see the table of this module.
+        bytes_accepted: bytes that `write` took so far.
+        sent_offset: offset of the first byte never sent.
+        acked_offset: offset below which everything is acknowledged.
+        limit: offset up to which the peer takes data.
+        code: what the stream was reset with.
+    """
+
+    __slots__ = (
+        "_acked",
+        "_blocked_at",
+        "_capacity",
+        "_chunks",
+        "_cursor",
+        "_error",
+        "_fin_acked",
+        "_fin_pending",
+        "_final",
+        "_first",
+        "_held",
+        "_hub",
+        "_lost",
+        "_no_delay",
+        "_opener",
+        "_starts",
+        "_wanted",
+        "_watches",
+        "acked_offset",
+        "bytes_accepted",
+        "code",
+        "id",
+        "limit",
+        "max_frame_size",
+        "sent_offset",
+        "state",
+    )
+
+    def __init__(
+        self,
+        stream_id: int,
+        hub: Hub,
+        *,
+        limit: int,
+        capacity: int,
+        max_frame_size: int,
+        no_delay: bool = True,
+        opener: bytes = b"",
+    ) -> None:
+        self.id = stream_id
+        self.state = _OPEN
+        self.limit = limit
+        self.max_frame_size = max_frame_size
+        self.bytes_accepted = 0
+        self.sent_offset = 0
+        self.acked_offset = 0
+        self.code = 0
+        self._hub = hub
+        self._capacity = capacity
+        self._no_delay = no_delay
+        self._opener = opener
+        self._chunks: list[bytes | bytearray | memoryview] = []
+        self._starts: list[int] = []  # the offset of each chunk
+        self._first = 0  # index of the first chunk that is not acknowledged
+        self._cursor = 0  # index of the chunk in which sent_offset lies
+        self._lost = IntervalSet()
+        self._acked = IntervalSet()  # beyond acked_offset
+        self._final = -1  # the final size once it is known
+        self._fin_pending = False
+        self._fin_acked = False
+        self._held = False  # a small write waits for acknowledgements (no_delay is False)
+        self._wanted = 0  # room that a short write waits for
+        self._watches: list[int] | None = None
+        self._blocked_at = -1
+        self._error: SttError | None = None
+
+    # -- the application -------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will be sent on this half, and the peer knows it."""
+        return self.state is SendState.FINISHED or self.state is SendState.RESET
+
+    @property
+    def resetting(self) -> bool:
+        """Whether a RESET_STREAM is to be sent, or to be acknowledged."""
+        return self.state is _RESETTING
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the peer asked for the reset."""
+        return self._error is not None and self.state is not SendState.FAILED
+
+    @property
+    def bytes_unsent(self) -> int:
+        """Bytes that were taken and never sent."""
+        return self.bytes_accepted - self.sent_offset
+
+    @property
+    def bytes_unacked(self) -> int:
+        """Bytes that were taken and lie in the buffer: all from the first that is not acknowledged."""
+        return self.bytes_accepted - self.acked_offset
+
+    def write(self, data: Buffer) -> int:
+        """Take as much of `data` as the buffer has room for, and give its size.
+
+        `bytes` are kept; anything else is copied. When not everything was taken, `StreamWritable` will tell, once,
+        that a quarter of the buffer is free again, or all that was wanted.
+
+        Raises:
+            ArgumentError: `data` is no bytes-like object.
+            StateError: this half was finished or reset.
+            StreamClosedError: the peer stopped it.
+            RemoteError: the session has ended; its error.
+        """
+        if self.state is not _OPEN:
+            raise self._refusal()
+        view = data if data.__class__ is bytes else _bytes_of(data)
+        size = len(view)
+        room = self._capacity - self.bytes_accepted + self.acked_offset
+        if size > room:
+            self._wanted = min(size - room, max(1, self._capacity // 4))
+            if not room:
+                return 0
+            view, size = memoryview(view)[:room], room
+        elif not size:
+            return 0
+        self._keep(view, size, copy=data.__class__ is not bytes)
+        hub = self._hub
+        self.bytes_accepted += size
+        hub.undelivered += size
+        hub.bytes_written += size
+        if not self._held or self.bytes_unsent >= NAGLE_SIZE:
+            self._held = False
+            self._offer()
+        return size
+
+    def finish(self) -> None:
+        """Tell the peer that nothing follows; doing it again does nothing.
+
+        Raises:
+            StateError: this half was reset.
+            StreamClosedError: the peer stopped it.
+            RemoteError: the session has ended; its error.
+        """
+        if self.state is _OPEN:
+            self.state = _FINISHING
+            self._final = self.bytes_accepted
+            self._fin_pending = True
+            self._held = False
+            self._wanted = 0
+            self._hub.undelivered += 1
+            self._offer()
+        elif self.state is not _FINISHING and self.state is not SendState.FINISHED:
+            raise self._refusal()
+
+    def reset(self, code: int) -> None:
+        """Give the stream up: what is not acknowledged is dropped, and the peer learns `code`.
+
+        Nothing happens when this half is over already, in whichever way.
+        """
+        if self.state is not _OPEN and self.state is not _FINISHING:
+            return
+        hub = self._hub
+        hub.undelivered += 1 - self.bytes_unacked - (self.state is _FINISHING)
+        self.state = _RESETTING
+        self.code = code
+        self._drop()
+        hub.control["reset", self.id] = None
+
+    def watch_acked(self, offset: int) -> None:
+        """Ask for one `StreamAcked` when everything below `offset` is acknowledged; at once if it is.
+
+        Raises:
+            ArgumentError: `offset` is not from 0 to 2^62 - 1.
+            StateError: this half was reset.
+            StreamClosedError: the peer stopped it.
+            RemoteError: the session has ended; its error.
+        """
+        if type(offset) is not int or not 0 <= offset <= MAX_VARINT:
+            raise ArgumentError(f"offset is {offset!r}; it must be from 0 to 2^62 - 1", argument="offset")
+        if offset <= self.acked_offset:
+            self._hub.events.append(StreamAcked(self.id, offset))
+        elif self.state is not _OPEN and (self.state is not _FINISHING or offset > self._final):
+            raise self._refusal()
+        elif self._watches is None:
+            self._watches = [offset]
+        elif offset not in self._watches:
+            insort(self._watches, offset)
+
+    def fail(self, error: SttError) -> None:
+        """The session has ended: drop everything, and raise `error` from now on."""
+        if not self.done:
+            self.state = SendState.FAILED
+            self._error = self._error or error
+            self._drop()
+
+    def _refusal(self) -> SttError:
+        """Why nothing can be written."""
+        if self._error is not None:
+            return self._error.with_traceback(None)
+        if self.state is _RESETTING or self.state is SendState.RESET:
+            return StateError(f"stream {self.id} was reset by this side")
+        return StateError(f"stream {self.id} was finished by this side")
+
+    # -- the buffer ------------------------------------------------------------------------------------------------
+
+    def _keep(self, view: bytes | memoryview, size: int, *, copy: bool) -> None:
+        """Put bytes behind those in the buffer."""
+        chunks, starts = self._chunks, self._starts
+        if size < SMALL and starts and starts[-1] >= self.sent_offset and len(chunks[-1]) + size <= VIEWED:
+            last = chunks[-1]
+            if not isinstance(last, bytearray):
+                chunks[-1] = last = bytearray(last)
+            last += view
+            return
+        if copy or (size < VIEWED and view.__class__ is memoryview):
+            view = bytes(view)
+        if size >= VIEWED:
+            view = memoryview(view)
+        chunks.append(view)
+        starts.append(self.bytes_accepted)
+
+    def _gather(self, out: Out, index: int, begin: int, size: int) -> int:
+        """Append bytes from place `begin` of chunk `index` on; give the chunk in which the next byte lies."""
+        chunks = self._chunks
+        while True:
+            chunk = chunks[index]
+            if isinstance(chunk, bytearray):  # still being filled; what was sent must not change any more
+                chunks[index] = chunk = bytes(chunk)
+            rest = len(chunk) - begin
+            if size < rest:
+                out.append(chunk[begin : begin + size])
+                return index
+            out.append(chunk[begin:] if begin else chunk)
+            index += 1
+            size -= rest
+            if not size:
+                return index
+            begin = 0
+
+    def _free(self) -> None:
+        """Let go of the chunks that are acknowledged from end to end."""
+        acked, starts, first = self.acked_offset, self._starts, self._first
+        if acked == self.bytes_accepted:
+            self._chunks.clear()
+            starts.clear()
+            self._first = self._cursor = 0
+            return
+        while first + 1 < len(starts) and starts[first + 1] <= acked:
+            self._chunks[first] = b""
+            first += 1
+        if first >= COMPACT and first * 2 >= len(starts):
+            del self._chunks[:first], starts[:first]
+            self._cursor -= first
+            first = 0
+        self._first = first
+
+    def _drop(self) -> None:
+        """Forget the buffer and leave every queue."""
+        self._chunks.clear()
+        self._starts.clear()
+        self._lost.bounds.clear()
+        self._acked.bounds.clear()
+        self._first = self._cursor = 0
+        self._fin_pending = self._held = False
+        self._wanted = 0
+        self._watches = None
+        self._hub.ready.pop(self, None)
+        self._hub.resend.pop(self, None)
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def _offer(self) -> None:
+        """Stand in the queue in which this half can be served, or say that credit is missing."""
+        hub = self._hub
+        if self.sent_offset < self.bytes_accepted:
+            if self.sent_offset < self.limit:
+                hub.ready[self] = None
+                if hub.credit.used >= hub.credit.limit and hub.credit.report_blocked():
+                    hub.control["data_blocked", 0] = None
+            else:
+                self._report_blocked()
+        elif self._fin_pending:
+            hub.resend[self] = None
+
+    def _report_blocked(self) -> None:
+        """Tell the peer, once for each limit, that the stream's credit is in the way (S-12)."""
+        if self._blocked_at != self.limit:
+            self._blocked_at = self.limit
+            self._hub.control["stream_data_blocked", self.id] = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether data waits that the stream's credit does not cover."""
+        return self.sent_offset >= self.limit and self.sent_offset < self.bytes_accepted
+
+    def raise_limit(self, limit: int) -> bool:
+        """Take in the peer's MAX_STREAM_DATA; False when it is no higher than before."""
+        if limit <= self.limit:
+            return False
+        self.limit = limit
+        if not self._held and (self.state is _OPEN or self.state is _FINISHING):
+            self._offer()
+        return True
+
+    def write_lost(self, out: Out, tokens: list[Token], room: int, most: int) -> int:
+        """Send one stretch of lost data again, or the end alone.
+
+        Args:
+            out: takes the bytes of the frame, in pieces.
+            tokens: takes one token for the frame.
+            room: bytes left in the packet.
+            most: bytes of data that may be sent.
+
+        Returns:
+            Bytes used; 0 when there is too little room. Nothing may follow a frame that used all of it.
+        """
+        lost = self._lost.bounds
+        if lost:
+            start, stop = lost[0], lost[1]
+            index = bisect_right(self._starts, start, self._first) - 1
+            used = self._write_frame(out, tokens, room, start, min(stop - start, most), index)
+            if not used:
+                return 0
+            reached = tokens[-1][2]  # type: ignore[misc]  # of a stream token
+            if reached < stop:
+                lost[0] = reached
+                return used
+            del lost[:2]
+        else:
+            used = self._write_frame(out, tokens, room, self._final, 0, 0)
+        if used and not self._resends:
+            del self._hub.resend[self]
+        return used
+
+    def write_new(self, out: Out, tokens: list[Token], room: int, most: int) -> int:
+        """Send new data in one frame; arguments and result as for `write_lost`.
+
+        With 0 as the result there is too little room, the session's credit is used up, or this half has left the
+        queue, since it would rather gather more.
+        """
+        hub = self._hub
+        credit = hub.credit
+        start = self.sent_offset
+        end = self.bytes_accepted if self.bytes_accepted < self.limit else self.limit
+        size = end - start
+        if not self._no_delay and self._holds_back(size, room):
+            return 0
+        if size > most:
+            size = most
+        allowed = credit.limit - credit.used
+        if size > allowed:
+            size = allowed
+            if not size:
+                return 0
+        used = self._write_frame(out, tokens, room, start, size, self._cursor)
+        if used:
+            stop = self.sent_offset
+            credit.used += stop - start
+            if stop == end:
+                del hub.ready[self]
+                if stop < self.bytes_accepted:
+                    self._report_blocked()
+            if credit.used >= credit.limit and hub.ready and credit.report_blocked():
+                hub.control["data_blocked", 0] = None
+        return used
+
+    def _holds_back(self, size: int, room: int) -> bool:
+        """Nagle's rule: a little data waits while earlier data is on its way, if more may follow."""
+        if size >= min(NAGLE_SIZE, room) or self.acked_offset == self.sent_offset or self.state is not _OPEN:
+            return False
+        self._held = True
+        del self._hub.ready[self]
+        return True
+
+    def _write_frame(self, out: Out, tokens: list[Token], room: int, start: int, size: int, index: int) -> int:
+        """Write one STREAM frame with at most `size` bytes from `start` on, which lie from chunk `index` on.
+
+        The frame that fills the packet needs no length. One that would fill it but for a few bytes is moved to the
+        end by as much padding, since with a length it would not fit.
+        """
+        if size >= room >= BULK and start:  # far more than fits: neither the end, nor a length, nor a purpose
+            header = stream_header(self.id, start, None, False)
+            size = room - len(header)
+            used = room
+            fin = False
+        else:
+            opener = self._opener if start == 0 else b""
+            used = len(opener)
+            left = room - used
+            fin = start + size == self._final
+            header = stream_header(self.id, start, size, fin)
+            if len(header) + size > left:
+                space = left - len(stream_header(self.id, start, None, fin))
+                if size > space:
+                    if space < MIN_PIECE:
+                        return 0
+                    size = space
+                    fin = False
+                elif size < space:
+                    out.append(bytes(space - size))
+                    used += space - size
+                header = stream_header(self.id, start, None, fin)
+            if opener:
+                out.append(opener)
+            used += len(header) + size
+        out.append(header)
+        stop = start + size
+        if size:
+            chunk = self._chunks[index]
+            begin = start - self._starts[index]
+            if begin + size < len(chunk) and chunk.__class__ is memoryview:
+                out.append(chunk[begin : begin + size])
+            else:
+                index = self._gather(out, index, begin, size)
+            if start == self.sent_offset:
+                self.sent_offset = stop
+                self._cursor = index
+        if fin:
+            self._fin_pending = False
+        tokens.append((self, start, stop, fin))
+        return used
+
+    # -- the fate of frames ----------------------------------------------------------------------------------------
+
+    def on_acked(self, start: int, stop: int, fin: bool) -> bool:
+        """A frame with these bytes arrived; tell whether this half is over now."""
+        if self.state is not _OPEN and self.state is not _FINISHING:
+            return False
+        if fin:
+            self._fin_acked = True
+            self._fin_pending = False
+        acked = self.acked_offset
+        if start > acked:
+            self._acked.add(start, stop)
+        elif stop > acked:
+            if self._acked.bounds:
+                stop = self._acked.absorb(stop)
+            self.acked_offset = stop
+            self._hub.undelivered -= stop - acked
+            self._free()
+            if self._wanted or self._watches or self._held:
+                self._tell()
+        if self._lost.bounds and start < stop:
+            self._lost.remove(start, stop)
+        if self in self._hub.resend and not self._resends:
+            del self._hub.resend[self]
+        if self._fin_acked and self.acked_offset == self._final:
+            self.state = SendState.FINISHED
+            self._hub.undelivered -= 1
+            self._hub.events.append(StreamFinished(self.id))
+            return True
+        return False
+
+    def on_lost(self, start: int, stop: int, fin: bool) -> None:
+        """A frame with these bytes was lost; what of it has not arrived otherwise is sent again."""
+        if self.state is not _OPEN and self.state is not _FINISHING:
+            return
+        start = max(start, self.acked_offset)
+        if start < stop:
+            self._lost.add(start, stop)
+            for low, high in self._acked.overlaps(start, stop):
+                self._lost.remove(low, high)
+        if fin and not self._fin_acked:
+            self._fin_pending = True
+        if self._resends:
+            self._hub.resend[self] = None
+
+    def on_stop(self, code: int) -> bool:
+        """The peer wants no more; answer with a reset of the same code (S-9). False when this half is over."""
+        if self.state is not _OPEN and self.state is not _FINISHING:
+            return False
+        self.reset(code)
+        self._error = StreamClosedError(f"the peer stopped stream {self.id} with code {code}", stream_code=code)
+        return True
+
+    def on_reset_acked(self) -> bool:
+        """The RESET_STREAM arrived; tell whether this half is over now."""
+        if self.state is not _RESETTING:
+            return False
+        self.state = SendState.RESET
+        self._hub.undelivered -= 1
+        return True
+
+    @property
+    def _resends(self) -> bool:
+        """Whether there is something for `write_lost` to do."""
+        return bool(self._lost.bounds) or (self._fin_pending and self.sent_offset == self._final)
+
+    def _tell(self) -> None:
+        """More is acknowledged: tell whoever waits for that."""
+        acked = self.acked_offset
+        events = self._hub.events
+        if self._wanted and self._capacity - self.bytes_unacked >= self._wanted:
+            self._wanted = 0
+            events.append(StreamWritable(self.id))
+        while self._watches and self._watches[0] <= acked:
+            events.append(StreamAcked(self.id, self._watches.pop(0)))
+        if self._held and acked == self.sent_offset:
+            self._held = False
+            self._offer()
+
+
+def _bytes_of(data: Buffer) -> memoryview:
+    """A view of single bytes on any bytes-like object."""
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise ArgumentError(f"data is {type(data).__name__}; it must be bytes-like", argument="data") from None
+    if view.format == "B" and view.ndim == 1 and view.contiguous:
+        return view
+    return memoryview(view.tobytes())

@@ -1,0 +1,547 @@
+"""All streams of one session: who exists, what comes in, what goes out.
+
+Four series of ids (two openers, two kinds) are counted apart; a stream that is over in all its directions leaves the
+table, and only an interval of ids remembers it. What the peer sends is checked here as far as it is about ids and
+limits, then goes to the half that it concerns.
+
+Going out, nothing is ever searched. Halves with something to send stand in the ordered sets of the `Hub`, the first
+is served first, and serving costs what is written, however many streams there are (`write_frames`). Control frames
+are keys in another such set: the frame itself is made when it is sent, from how things stand then (R-9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import cast
+
+from stt_proto.config import Config
+from stt_proto.errors import ArgumentError, InvalidFrameError, SttError, TooManyStreamsError
+from stt_proto.events import StreamOpened, StreamReset, StreamsAvailable
+from stt_proto.streams.flow import CreditWindow, SendCredit
+from stt_proto.streams.hub import ControlKey, EventQueue, Hub, Token
+from stt_proto.streams.ids import OwnIds, PeerIds, is_bidirectional
+from stt_proto.streams.receive import ReceiveStream
+from stt_proto.streams.send import SendStream
+from stt_proto.streams.stream import Stream
+from stt_proto.wire import (
+    DataBlocked,
+    MaxData,
+    MaxStreamData,
+    MaxStreams,
+    Parameters,
+    ResetStream,
+    StopSending,
+    StreamDataBlocked,
+    StreamOpen,
+    StreamsBlocked,
+)
+
+__all__ = ["CONTROL_KINDS", "MIN_ROOM", "StreamTable"]
+
+MIN_ROOM = 400
+"""Bytes of room in which `write_frames` always gets something done: the longest purpose, and a piece of data."""
+
+
+class StreamTable:
+    """The streams of one session.
+
+    Args:
+        initiator: whether this side dialled.
+        config: limits and defaults of this side.
+        events: takes what the host is to know.
+
+    Attributes:
+        control_ready: keys of control frames to be sent, in order; see `encode_control`.
+        suspicious: frames since this was last cleared that were legal and said nothing (F-5).
+    """
+
+    __slots__ = (
+        "_config",
+        "_error",
+        "_hub",
+        "_own",
+        "_parity",
+        "_peer",
+        "_peer_window",
+        "_streams",
+        "control_ready",
+        "suspicious",
+    )
+
+    def __init__(self, initiator: bool, config: Config, events: EventQueue) -> None:
+        self._config = config
+        self._hub = Hub(events, config.session_receive_window)
+        self._streams: dict[int, Stream] = {}
+        self._parity = 0 if initiator else 1
+        allowed = config.max_concurrent_streams
+        self._own = OwnIds(self._parity), OwnIds(self._parity | 2)
+        self._peer = PeerIds(allowed), PeerIds(allowed)
+        self._peer_window = 0
+        self._error: SttError | None = None
+        self.control_ready = self._hub.control
+        self.suspicious = 0
+
+    # -- the application -------------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        bidirectional: bool = True,
+        stream_id: int | None = None,
+        purpose: str = "",
+        max_frame_size: int | None = None,
+        no_delay: bool | None = None,
+    ) -> Stream:
+        """Open a stream. The peer hears of it with the first data, the end, or a reset.
+
+        Args:
+            bidirectional: whether the peer may send on it too.
+            stream_id: one of this side's, of this kind, never used; the smallest of these when `None`.
+            purpose: a word for the peer, up to 255 bytes of UTF-8.
+            max_frame_size: bytes put into a packet while another stream waits, 1 to 65,536.
+            no_delay: whether small writes go at once, though earlier ones are unacknowledged.
+
+        Raises:
+            ArgumentError: an argument is outside its range.
+            StreamIdConflict: `stream_id` is another side's or kind's, or was used.
+            TooManyStreamsError: the peer allows no more; `StreamsAvailable` will tell when it does.
+            RemoteError: the session has ended; its error.
+        """
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        config = self._config
+        if max_frame_size is None:
+            max_frame_size = config.default_max_frame_size
+        elif type(max_frame_size) is not int or not 1 <= max_frame_size <= 65_536:
+            raise ArgumentError(
+                f"max_frame_size is {max_frame_size!r}; it must be from 1 to 65,536", argument="max_frame_size"
+            )
+        if not isinstance(purpose, str):
+            raise ArgumentError(f"purpose is {purpose!r}; it must be text", argument="purpose")
+        ids = self._own[not bidirectional]
+        try:
+            if stream_id is None:
+                stream_id = ids.allocate(self._streams)
+            else:
+                stream_id = ids.claim(stream_id, self._streams)
+        except TooManyStreamsError:
+            if ids.report_blocked():
+                self.control_ready["streams_blocked", int(bidirectional)] = None
+            raise
+        send = SendStream(
+            stream_id,
+            self._hub,
+            limit=self._peer_window,
+            capacity=config.stream_send_buffer,
+            max_frame_size=max_frame_size,
+            no_delay=config.no_delay if no_delay is None else no_delay,
+            opener=StreamOpen(stream_id, purpose).encode() if purpose else b"",
+        )
+        recv = self._receiving_half(stream_id) if bidirectional else None
+        stream = self._streams[stream_id] = Stream(stream_id, self, send, recv, opened=True, purpose=purpose)
+        return stream
+
+    def get(self, stream_id: int) -> Stream | None:
+        """Give a stream that the application may know of and that is not over."""
+        stream = self._streams.get(stream_id)
+        return stream if stream is not None and stream.opened else None
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[Stream]:
+        """All streams, in the order in which they came to be."""
+        return iter(self._streams.values())
+
+    def retire(self, stream: Stream) -> None:
+        """Forget a stream if it is over; its peer may then open another."""
+        if not stream.done or self._streams.pop(stream.id, None) is None:
+            return
+        index, kind = stream.id >> 2, stream.id >> 1 & 1
+        if stream.id & 1 == self._parity:
+            self._own[kind].ended.add(index, index + 1)
+        elif self._peer[kind].end(index):
+            self.control_ready["max_streams", 1 - kind] = None
+
+    def fail_all(self, error: SttError) -> None:
+        """The session has ended: what arrived stays readable, and every later command raises `error`."""
+        self._error = error
+        for stream in self._streams.values():
+            if stream.send is not None:
+                stream.send.fail(error)
+            if stream.recv is not None:
+                stream.recv.fail(error)
+        self._hub.undelivered = 0
+        self.control_ready.clear()
+
+    @property
+    def credit(self) -> SendCredit:
+        """The session's credit for sending; for looking only."""
+        return self._hub.credit
+
+    @property
+    def window(self) -> CreditWindow:
+        """The session's credit for receiving; for looking only."""
+        return self._hub.window
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes, ends and resets that the peer has not acknowledged; 0 when everything has arrived."""
+        return self._hub.undelivered
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes taken from the application on all streams."""
+        return self._hub.bytes_written
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes given to the application on all streams."""
+        return self._hub.bytes_read
+
+    # -- frames of the peer ----------------------------------------------------------------------------------------
+    #
+    # All of these raise a RemoteError whose code is the one to close the session with, and nothing else. A stream
+    # that has ended is `None` for them: what comes for it is ignored (S-9).
+
+    def set_peer_parameters(self, parameters: Parameters) -> None:
+        """Take in what the handshake told; before it, nothing can be opened."""
+        self._hub.credit.raise_limit(parameters.max_data)
+        self._peer_window = parameters.max_stream_data
+        self._own[0].raise_limit(parameters.max_streams_bidi)
+        self._own[1].raise_limit(parameters.max_streams_uni)
+
+    def on_stream(self, stream_id: int, offset: int, data: bytes | memoryview, fin: bool) -> None:
+        """Take in a STREAM frame."""
+        stream = self._streams.get(stream_id)
+        recv = None if stream is None else stream.recv
+        if stream is None or recv is None:
+            stream = self._find(stream_id, receiving=True)
+            if stream is None:
+                self.suspicious += not data
+                return
+            recv = cast(ReceiveStream, stream.recv)
+        if not data and not (fin and recv.final_size < 0) and (offset or stream.opened):
+            self.suspicious += 1
+        if not offset and not stream.opened:
+            self._announce(stream)
+        recv.on_data(offset, data, fin)
+        if recv.done:
+            self.retire(stream)
+
+    def on_stream_open(self, stream_id: int, purpose: str) -> None:
+        """Take in a STREAM_OPEN frame."""
+        if stream_id & 1 == self._parity:
+            raise InvalidFrameError(f"STREAM_OPEN for stream {stream_id}, which is not the sender's")
+        stream = self._find(stream_id, receiving=True)
+        if stream is None or stream.opened:
+            self.suspicious += 1
+        else:
+            stream.purpose = purpose
+            self._announce(stream)
+
+    def on_reset(self, stream_id: int, code: int, final_size: int) -> None:
+        """Take in a RESET_STREAM frame."""
+        stream = self._find(stream_id, receiving=True)
+        if stream is None:
+            self.suspicious += 1
+            return
+        recv = cast(ReceiveStream, stream.recv)
+        if not stream.opened:
+            self._announce(stream)
+        if not recv.on_reset(code, final_size):
+            self.suspicious += 1
+        if recv.done:
+            self.retire(stream)
+
+    def on_stop(self, stream_id: int, code: int) -> None:
+        """Take in a STOP_SENDING frame."""
+        stream = self._find(stream_id, receiving=False)
+        if stream is None or not cast(SendStream, stream.send).on_stop(code):
+            self.suspicious += 1
+        elif stream.opened:
+            self._hub.events.append(StreamReset(stream_id, code, stopped=True))
+
+    def on_max_data(self, value: int) -> None:
+        """Take in a MAX_DATA frame."""
+        if not self._hub.credit.raise_limit(value):
+            self.suspicious += 1
+
+    def on_max_stream_data(self, stream_id: int, value: int) -> None:
+        """Take in a MAX_STREAM_DATA frame."""
+        stream = self._find(stream_id, receiving=False)
+        if stream is None or not cast(SendStream, stream.send).raise_limit(value):
+            self.suspicious += 1
+
+    def on_max_streams(self, bidirectional: bool, value: int) -> None:
+        """Take in a MAX_STREAMS frame."""
+        ids = self._own[not bidirectional]
+        if not ids.raise_limit(value):
+            self.suspicious += 1
+        elif ids.refused:
+            ids.refused = False
+            self._hub.events.append(StreamsAvailable(bidirectional))
+
+    def on_data_blocked(self, limit: int) -> None:
+        """Take in a DATA_BLOCKED frame."""
+        if not self._hub.window.on_blocked(limit):
+            self.suspicious += 1
+
+    def on_stream_data_blocked(self, stream_id: int, limit: int) -> None:
+        """Take in a STREAM_DATA_BLOCKED frame."""
+        stream = self._find(stream_id, receiving=True)
+        if stream is None or not cast(ReceiveStream, stream.recv).window.on_blocked(limit):
+            self.suspicious += 1
+
+    def on_streams_blocked(self, bidirectional: bool, limit: int) -> None:
+        """Take in a STREAMS_BLOCKED frame."""
+        if not self._peer[not bidirectional].on_blocked(limit):
+            self.suspicious += 1
+
+    def _find(self, stream_id: int, *, receiving: bool) -> Stream | None:
+        """Give the stream that a frame of the peer is about, made now if that is its right; `None` once it ended.
+
+        `receiving` tells which half of ours the frame concerns.
+        """
+        own = stream_id & 1 == self._parity
+        kind = stream_id >> 1 & 1
+        if kind and own == receiving:
+            raise InvalidFrameError(f"a frame for the wrong direction of stream {stream_id}")
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            return stream
+        index = stream_id >> 2
+        if own:
+            if index not in self._own[kind].ended:
+                raise InvalidFrameError(f"a frame for stream {stream_id}, which was never opened")
+            return None
+        ids = self._peer[kind]
+        if index >= ids.limit:
+            raise InvalidFrameError(
+                f"stream {stream_id} is beyond the limit of {ids.limit}", code=TooManyStreamsError.code
+            )
+        return None if index in ids.ended else self._accept(stream_id)
+
+    def _accept(self, stream_id: int) -> Stream:
+        """Make a stream of the peer's; the application does not know it yet."""
+        send = None
+        if is_bidirectional(stream_id):
+            config = self._config
+            send = SendStream(
+                stream_id,
+                self._hub,
+                limit=self._peer_window,
+                capacity=config.stream_send_buffer,
+                max_frame_size=config.default_max_frame_size,
+                no_delay=config.no_delay,
+            )
+        stream = Stream(stream_id, self, send, self._receiving_half(stream_id), opened=False)
+        self._streams[stream_id] = stream
+        return stream
+
+    def _receiving_half(self, stream_id: int) -> ReceiveStream:
+        config = self._config
+        return ReceiveStream(
+            stream_id, self._hub, window=config.stream_receive_window, max_pieces=config.limits.stream_pieces
+        )
+
+    def _announce(self, stream: Stream) -> None:
+        """Tell the application of a stream that the peer opened, and what happened to it before (S-4)."""
+        stream.opened = True
+        events = self._hub.events
+        events.append(StreamOpened(stream.id, stream.send is not None, stream.purpose))
+        if stream.send is not None and stream.send.stopped:
+            events.append(StreamReset(stream.id, stream.send.code, stopped=True))
+
+    # -- the next packet -------------------------------------------------------------------------------------------
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether `write_control` or `write_frames` have something to write."""
+        hub = self._hub
+        credit = hub.credit
+        return bool(hub.control) or bool(hub.resend) or (bool(hub.ready) and credit.used < credit.limit)
+
+    def write_frames(self, out: list[bytes | memoryview], tokens: list[Token], room: int) -> int:
+        """Fill a packet with data of the streams whose turn it is.
+
+        While several wait, each puts in at most its maximum frame size and goes behind the others; one that is
+        alone fills the packet (S-10). What was lost goes before what is new.
+
+        Args:
+            out: takes the bytes of the frames, in pieces that are not changed afterwards.
+            tokens: takes one token for each frame, for `on_token_acked` or `on_token_lost`.
+            room: bytes left in the packet. From `MIN_ROOM` on, something is written if anything waits.
+
+        Returns:
+            Bytes used. When that is all the room, the last frame has no length: nothing may follow it.
+        """
+        hub = self._hub
+        ready = hub.ready
+        if len(ready) == 1 and not hub.resend:  # nearly every packet of a transfer
+            return next(iter(ready)).write_new(out, tokens, room, room)
+        left, spent = room, dict[SendStream, int]()
+        if hub.resend:
+            left = self._write_lost(out, tokens, left, spent)
+        if ready:
+            left = self._write_new(out, tokens, left, spent)
+        return room - left
+
+    def _write_lost(
+        self, out: list[bytes | memoryview], tokens: list[Token], left: int, spent: dict[SendStream, int]
+    ) -> int:
+        """One round over the halves with something to send again; give what is left of the room."""
+        hub = self._hub
+        resend = hub.resend
+        for _ in range(len(resend)):
+            send = next(iter(resend))
+            alone = len(resend) == 1 and len(hub.ready) == (send in hub.ready)
+            most = left if alone else send.max_frame_size
+            spent[send] = 0
+            while send in resend and most > spent[send]:
+                used = send.write_lost(out, tokens, left, most - spent[send])
+                if not used:
+                    return left
+                left -= used
+                spent[send] += used
+            if send in resend:
+                resend.move_to_end(send)
+        return left
+
+    def _write_new(
+        self, out: list[bytes | memoryview], tokens: list[Token], left: int, spent: dict[SendStream, int]
+    ) -> int:
+        """One round over the halves with new data; give what is left of the room.
+
+        `spent` tells what some of them have put into this packet already.
+        """
+        hub = self._hub
+        ready = hub.ready
+        turns = len(ready)
+        while ready and left > 0:
+            send = next(iter(ready))
+            alone = len(ready) == 1 and not hub.resend
+            if not turns and not alone:
+                break
+            turns -= turns > 0
+            most = left if alone else send.max_frame_size - spent.get(send, 0)
+            if most > 0:
+                used = send.write_new(out, tokens, left, most)
+                left -= used
+                if send in ready and (not used or alone):
+                    break
+            if send in ready:
+                ready.move_to_end(send)
+        return left
+
+    def write_control(self, out: list[bytes | memoryview], tokens: list[Token], room: int) -> int:
+        """Write control frames that wait, in order, as far as they fit; give the bytes used."""
+        left = room
+        for key in tuple(islice(self.control_ready, room)):
+            frame = self.encode_control(key)
+            if frame is not None:
+                if len(frame) > left:
+                    break
+                left -= len(frame)
+                out.append(frame)
+                tokens.append(key)
+            del self.control_ready[key]
+        return room - left
+
+    def encode_control(self, key: ControlKey) -> bytes | None:
+        """Make the frame for a key as things stand now; `None` when it means nothing any more.
+
+        The key stays in `control_ready`; whoever sends the frame takes it out and keeps it as the token.
+        """
+        kind, number = key
+        return _ENCODERS[kind](self, number)
+
+    # -- the fate of packets ---------------------------------------------------------------------------------------
+
+    def on_token_acked(self, token: Token) -> None:
+        """The packet with this frame arrived."""
+        if len(token) == 4:
+            send, start, stop, fin = token
+            over = send.on_acked(start, stop, fin)
+        elif token[0] == "reset":
+            stream = self._streams.get(token[1])
+            if stream is None or stream.send is None:
+                return
+            send = stream.send
+            over = send.on_reset_acked()
+        else:
+            return
+        if over:
+            stream = self._streams.get(send.id)
+            if stream is not None:
+                self.retire(stream)
+
+    def on_token_lost(self, token: Token) -> None:
+        """The packet with this frame was lost; sent again is what still counts."""
+        if len(token) == 4:
+            send, start, stop, fin = token
+            send.on_lost(start, stop, fin)
+        elif token[0] in _KEPT and self._error is None:
+            self.control_ready[token] = None
+
+    # -- control frames --------------------------------------------------------------------------------------------
+
+    def _max_data(self, _: int) -> bytes:
+        return MaxData(self._hub.window.announce()).encode()
+
+    def _max_stream_data(self, stream_id: int) -> bytes | None:
+        recv = self._receiving_of(stream_id)
+        if recv is None or not recv.wants_credit:
+            return None
+        return MaxStreamData(stream_id, recv.window.announce()).encode()
+
+    def _max_streams(self, bidirectional: int) -> bytes:
+        return MaxStreams(bool(bidirectional), self._peer[1 - bidirectional].announce()).encode()
+
+    def _data_blocked(self, _: int) -> bytes | None:
+        credit = self._hub.credit
+        return DataBlocked(credit.limit).encode() if credit.exhausted else None
+
+    def _stream_data_blocked(self, stream_id: int) -> bytes | None:
+        send = self._sending_of(stream_id)
+        return StreamDataBlocked(stream_id, send.limit).encode() if send is not None and send.blocked else None
+
+    def _streams_blocked(self, bidirectional: int) -> bytes | None:
+        ids = self._own[1 - bidirectional]
+        return StreamsBlocked(bool(bidirectional), ids.limit).encode() if ids.refused else None
+
+    def _reset(self, stream_id: int) -> bytes | None:
+        send = self._sending_of(stream_id)
+        if send is None or not send.resetting:
+            return None
+        return ResetStream(stream_id, send.code, send.sent_offset).encode()
+
+    def _stop(self, stream_id: int) -> bytes | None:
+        recv = self._receiving_of(stream_id)
+        return StopSending(stream_id, recv.stop_code).encode() if recv is not None and recv.stopping else None
+
+    def _sending_of(self, stream_id: int) -> SendStream | None:
+        stream = self._streams.get(stream_id)
+        return None if stream is None else stream.send
+
+    def _receiving_of(self, stream_id: int) -> ReceiveStream | None:
+        stream = self._streams.get(stream_id)
+        return None if stream is None else stream.recv
+
+
+_ENCODERS: dict[str, Callable[[StreamTable, int], bytes | None]] = {
+    "max_data": StreamTable._max_data,
+    "max_stream_data": StreamTable._max_stream_data,
+    "max_streams": StreamTable._max_streams,
+    "data_blocked": StreamTable._data_blocked,
+    "stream_data_blocked": StreamTable._stream_data_blocked,
+    "streams_blocked": StreamTable._streams_blocked,
+    "reset": StreamTable._reset,
+    "stop": StreamTable._stop,
+}
+
+CONTROL_KINDS = frozenset(_ENCODERS)
+"""The first halves of all control keys of this room."""
+
+_KEPT = CONTROL_KINDS - {"data_blocked", "stream_data_blocked", "streams_blocked"}
+"""Kinds that are sent again when they are lost; the others are for diagnosis."""

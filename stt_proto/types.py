@@ -1,0 +1,125 @@
+"""The values that cross the border of the core: paths, carriers, transmits, deadlines, states."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from enum import Enum, StrEnum
+
+from attrs import field, frozen
+
+Buffer = bytes | bytearray | memoryview
+"""Anything that holds bytes; borrowed for the call, never kept."""
+
+
+class SessionState(Enum):
+    """Where a session stands. The transitions are the table in `stt_proto.session.states`."""
+
+    INIT = "init"
+    HANDSHAKING = "handshaking"
+    ESTABLISHED = "established"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class CloseReason(StrEnum):
+    """Why a session ended, in one word; a member equals its word as a string."""
+
+    GRACEFUL = "graceful"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    AUTH_FAILURE = "auth_failure"
+
+
+class HandshakeStep(StrEnum):
+    """The four messages of the handshake, in order."""
+
+    HELLO = "hello"
+    CHALLENGE = "challenge"
+    AUTH_PROOF = "auth_proof"
+    FINAL = "final"
+
+
+@frozen(eq=True, cache_hash=True)
+class NetworkPath:
+    """One way to the peer: a carrier and the two ends of it.
+
+    An opaque value for the core, which compares it and uses it as a key. Hosts intern them: one object per path.
+
+    Attributes:
+        carrier: a name in `Config.carriers`, such as `"udp"`.
+        local: this end, anything hashable (an address tuple, a number).
+        remote: the other end. For carriers whose addresses can be forged it is what cookies and the metering of
+            guesses are bound to: a tuple `(host, port, ...)` with the host as text.
+    """
+
+    carrier: str
+    local: Hashable
+    remote: Hashable
+
+    @property
+    def remote_host(self) -> str:
+        """The host part of `remote`, or its text when it is not an address tuple."""
+        remote = self.remote
+        return str(remote[0] if isinstance(remote, tuple) and remote else remote)
+
+
+@frozen
+class CarrierTraits:
+    """What the core must know of a kind of carrier.
+
+    Attributes:
+        reliable: what is handed over arrives, once and in order, or the carrier ends. No padding, cookie or
+            address validation is needed, and no packet is larger than one message.
+        framed: the carrier keeps the borders of messages (datagrams, WebSocket messages).
+        max_packet: the largest message in bytes, 1,200 to 65,535. Where it is not known, what is always safe.
+        overhead: bytes that the carrier adds to each message below this layer; counted in statistics only.
+    """
+
+    reliable: bool
+    framed: bool
+    max_packet: int
+    overhead: int
+
+
+@frozen(eq=False)
+class Transmit:
+    """Bytes to be sent on one path, in one system call where the system can segment.
+
+    Attributes:
+        path: where to.
+        buffers: immutable buffers; their concatenation is the run of datagrams, and none crosses a segment border.
+        segment_size: all datagrams but the last have this size; `None` when there is only one.
+        ecn: the two ECN bits to set, 0 when not marking.
+    """
+
+    path: NetworkPath
+    buffers: tuple[bytes | memoryview, ...]
+    segment_size: int | None = None
+    ecn: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(map(len, self.buffers))
+
+    def datagrams(self) -> Iterator[bytes]:
+        """Split into single datagrams, for a host without segmentation."""
+        if self.segment_size is None:
+            yield b"".join(self.buffers)
+            return
+        whole = b"".join(self.buffers)
+        for start in range(0, len(whole), self.segment_size):
+            yield whole[start : start + self.segment_size]
+
+
+@frozen
+class Deadline:
+    """When `Endpoint.tick` wants to be called next, and why.
+
+    Attributes:
+        at: seconds on the clock of `now`; may lie in the past, then the time is now.
+        reason: one word for a person; see `stt_proto.clock.Timer`.
+    """
+
+    at: float
+    reason: str = field(default="")

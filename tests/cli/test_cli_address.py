@@ -1,0 +1,58 @@
+"""Addresses on the command line."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+
+from stt_anyio.cli.address import Address, AddressType, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("udp://127.0.0.1:4433", "127.0.0.1", 4433),
+        ("udp://example.org:1", "example.org", 1),
+        ("udp://localhost:65535/", "localhost", 65535),
+        ("udp://[::1]:4433", "::1", 4433),
+        ("udp://[fe80::1%eth0]:9", "fe80::1%eth0", 9),
+        ("udp://0.0.0.0:0", "0.0.0.0", 0),
+    ],
+)
+def test_good(text: str, host: str, port: int) -> None:
+    address = parse_address(text)
+    assert (address.host, address.port) == (host, port)
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("ws://127.0.0.1:4433", "ws:// is not supported"),
+        ("udp://::1:4433", "brackets"),
+        ("udp://[::g]:4433", "::g"),
+        ("udp://127.0.0.1", "expected udp://HOST:PORT"),
+        ("udp://127.0.0.1:65536", "above 65535"),
+        ("udp://:4433", "expected"),
+        ("udp://a b:1", "expected"),
+        ("udp://user@host:1", "expected"),
+        ("udp://host:1/path", "expected"),
+        ("127.0.0.1:4433", "expected"),
+        ("udp://host:٣", "expected"),
+        ("", "expected"),
+    ],
+)
+def test_bad(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        parse_address(text)
+
+
+def test_as_an_argument() -> None:
+    address = Address("127.0.0.1", 0)
+    assert AddressType(listening=True).convert("udp://127.0.0.1:0", None, None) == address
+    assert AddressType().convert(address, None, None) is address
+    for text in ("udp://127.0.0.1:0", "nonsense"):
+        with pytest.raises(click.BadParameter):
+            AddressType().convert(text, None, None)
