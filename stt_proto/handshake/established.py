@@ -18,6 +18,8 @@ SECRET_SIZE = 32
 SESSION_ID_SIZE = 8
 """Bytes of the name that both sides have for a session."""
 
+_DRAWN = 7 * SECRET_SIZE + SESSION_ID_SIZE
+
 
 @frozen(eq=False)
 class SessionSecrets(Secret):
@@ -48,18 +50,8 @@ class SessionSecrets(Secret):
     @classmethod
     def derive(cls, suite: Suite, state: SymmetricState) -> SessionSecrets:
         """Draw all secrets from the chain and the transcript as they stand after the last token (H-6)."""
-        ck, h = state.ck, state.h
-        return cls(
-            suite,
-            hkdf_expand(ck, b"stt1 initiator traffic" + h, SECRET_SIZE),
-            hkdf_expand(ck, b"stt1 responder traffic" + h, SECRET_SIZE),
-            hkdf_expand(ck, b"stt1 initiator header" + h, SECRET_SIZE),
-            hkdf_expand(ck, b"stt1 responder header" + h, SECRET_SIZE),
-            hkdf_expand(ck, b"stt1 exporter" + h, SECRET_SIZE),
-            hkdf_expand(ck, b"stt1 resumption" + h, SECRET_SIZE),
-            hkdf_expand(ck, b"stt1 rotation" + h, SECRET_SIZE),
-            hkdf_expand(ck, b"stt1 session id" + h, SESSION_ID_SIZE),
-        )
+        drawn = hkdf_expand(state.ck, b"stt1 secrets" + state.h, _DRAWN)
+        return cls(suite, *(drawn[start : start + SECRET_SIZE] for start in range(0, _DRAWN, SECRET_SIZE)))
 
 
 @frozen(eq=False)

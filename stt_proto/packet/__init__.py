@@ -6,13 +6,14 @@ From the datagram to the frames and back. Nothing in this room knows what a fram
 from __future__ import annotations
 
 from stt_proto.packet.connection_ids import ConnectionIdTable, LocalConnectionIds, RemoteConnectionIds
+from stt_proto.packet.counters import PacketCounters
 from stt_proto.packet.keys import PacketKeys
 from stt_proto.packet.numbers import MAX_PACKET_NUMBER, PacketNumbers, decode_number
 from stt_proto.packet.protection import Opener, Sealed, Sealer, capacity
 from stt_proto.packet.receiver import Opened, PacketReceiver, run_end
 from stt_proto.packet.replay import REPLAY_WINDOW, ReplayWindow
 from stt_proto.packet.reset import ExpectedResets, ResetTokens
-from stt_proto.packet.trains import PacketCounters, TrainBudget, TrainReassembler
+from stt_proto.packet.trains import TrainBudget, TrainReassembler
 
 __all__ = [
     "MAX_PACKET_NUMBER",

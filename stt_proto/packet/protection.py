@@ -13,7 +13,7 @@ from struct import Struct
 from stt_proto.crypto import SAMPLE_SIZE, TAG_SIZE, InvalidTag
 from stt_proto.errors import ArgumentError, StateError
 from stt_proto.packet.keys import PacketKeys
-from stt_proto.packet.trains import cut_train
+from stt_proto.packet.segments import cut_train
 from stt_proto.types import Buffer
 from stt_proto.wire.header import (
     FIXED_BIT,
@@ -104,7 +104,7 @@ class Sealer:
         if self.sealed >= self._limit:
             raise StateError("the key has sealed as many packets as it may")
         plain = b"".join(plain_parts)
-        if len(plain) + _PACKET_OVERHEAD > segment_size:
+        if len(plain) + _PACKET_OVERHEAD > segment_size or segment_size > MAX_PACKET:
             return self._seal_train(number, dcid, plain, segment_size)
         self._last = number
         self.sealed += 1

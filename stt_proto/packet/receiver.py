@@ -12,19 +12,13 @@ from functools import lru_cache
 from struct import Struct
 
 from stt_proto.crypto import SAMPLE_SIZE
+from stt_proto.packet.counters import PacketCounters
 from stt_proto.packet.keys import PacketKeys
 from stt_proto.packet.numbers import MAX_PACKET_NUMBER, decode_number
 from stt_proto.packet.protection import HEADER, LOW_BITS, MASK, TRAIN_DATA, Opener
 from stt_proto.packet.replay import ReplayWindow
-from stt_proto.packet.trains import (
-    PacketCounters,
-    Train,
-    TrainBudget,
-    TrainKey,
-    TrainReassembler,
-    read_run,
-    segment_layout,
-)
+from stt_proto.packet.segments import read_run, segment_layout
+from stt_proto.packet.trains import Train, TrainBudget, TrainKey, TrainReassembler
 from stt_proto.types import Buffer, NetworkPath
 from stt_proto.wire.header import (
     EPOCH_BITS,
@@ -44,6 +38,8 @@ __all__ = ["Opened", "PacketReceiver", "run_end"]
 
 _HEADER_AND_SAMPLE = Struct(f"{HEADER.format}{SAMPLE_SIZE}s")
 _MIN_PACKET = PACKET_HEADER + SAMPLE_SIZE
+_MIN_SEGMENT = TRAIN_HEADER + SAMPLE_SIZE
+_MAX_BEFORE_LAST = MAX_TRAIN - TRAIN_HEADER
 _KIND_BITS = FORM_BITS | TRAIN_BIT
 _PACKET = PACKET_FORM
 _SEGMENT = PACKET_FORM | TRAIN_BIT
@@ -135,7 +131,7 @@ class PacketReceiver:
         self.trains.expire(now)
 
     def close(self) -> None:
-        """Give back what is held. What comes in afterwards is opened as before."""
+        """Give back what is held. What comes in afterwards is opened as before, but trains are collected no more."""
         self.trains.close()
 
     def receive(
@@ -213,7 +209,12 @@ class PacketReceiver:
     ) -> Opened | None:
         """Take in a single segment, and open its train if it was the one missing."""
         prefix, index, last, piece = segment_layout(end - start).unpack_from(view, start)
-        if index > last or not last or last >= MAX_SEGMENTS:
+        size = end - start
+        if (
+            index > last
+            or not 0 < last < MAX_SEGMENTS
+            or (index < last and not (size >= _MIN_SEGMENT and size * last < _MAX_BEFORE_LAST))
+        ):
             self.counters.malformed += 1
             return None
         trains = self.trains
@@ -229,7 +230,7 @@ class PacketReceiver:
         prefix, index, last, pieces, stop = read_run(view, start, end, size)
         if len(pieces) == 1:
             return self._segment(view, start, stop, path, now, ecn), stop
-        if last >= MAX_SEGMENTS or len(pieces[0]) < SAMPLE_SIZE:
+        if last >= MAX_SEGMENTS or size < _MIN_SEGMENT or size * last >= _MAX_BEFORE_LAST:
             self.counters.malformed += len(pieces)
             return None, stop
         if len(pieces) > last:
@@ -258,9 +259,8 @@ class PacketReceiver:
         return True
 
     def _complete(self, train: Train) -> Opened | None:
-        """Open a train whose last missing segment came."""
+        """Open a train that is complete."""
         sealed = train.join()
-        self.trains.drop(train)
         size = len(sealed) + (train.last + 1) * TRAIN_HEADER
         return self._open_train(train.key, train.flags, train.number, sealed, size, train.ecn)
 
@@ -271,7 +271,7 @@ class PacketReceiver:
         opener = self._openers.get(epoch)
         if opener is None:
             self.counters.unknown_epoch += 1  # its keys went while it was incomplete
-        elif self.window.seen(number):
+        elif number <= self.window.largest and self.window.seen(number):
             self.counters.replayed += 1  # a copy of it was complete first
         elif size > MAX_TRAIN:
             self.counters.malformed += 1
@@ -288,9 +288,6 @@ class PacketReceiver:
 
     def _identify_train(self, prefix: bytes, sealed: bytes) -> tuple[int, int] | None:
         """As `_identify`, for the header that all segments share and the ciphertext of segment 0."""
-        if len(sealed) < SAMPLE_SIZE:
-            self.counters.malformed += 1
-            return None
         flags, _, low = HEADER.unpack(prefix)
         return self._identify(flags, low, sealed[:SAMPLE_SIZE])
 
@@ -320,14 +317,15 @@ def run_end(buffer: Buffer, start: int, end: int, segment_size: int | None) -> i
 
     Args:
         buffer: where the datagrams lie.
-        start: the offset of the first, a packet of at least 13 bytes.
+        start: the offset of the first, taken for a packet.
         end: the offset behind the last.
         segment_size: bytes of each but perhaps the last; `None` for a single one.
 
     Returns:
-        The offset of the first datagram with another connection ID, or too short to have one, or `end`.
+        The offset of the first datagram with another connection ID, or too short to have one, or `end`. Datagrams that
+        are all too short are one run.
     """
-    if segment_size is None or end - start <= segment_size:
+    if segment_size is None or end - start <= segment_size or segment_size < PACKET_HEADER:
         return end
     count = (end - start) // segment_size
     ids = _ids_layout(count, segment_size).unpack_from(buffer, start)

@@ -1,43 +1,20 @@
-"""Packet trains: one packet in many datagrams (docs/protocol.md, P-1, P-4 and P-9).
-
-Where the system segments and coalesces (UDP_SEGMENT, UDP_GRO) a whole train leaves and arrives in one buffer, and is
-cut and joined here by a few calls that run in C, with next to no work in Python for each segment. What arrives in
-pieces is collected in a table.
+"""Trains that are incomplete: the table in which their segments are collected, and its bounds (docs/protocol.md, P-9).
 
 That table is filled before anything is authenticated, so it is built for the worst. A train costs what was received of
 it and nothing for what its header announces. The newest copy of a segment replaces an older one, and one that does not
 fit to what is held makes it forgotten: whoever injects segments can spoil a train, but no state that he leaves behind
-can spoil an undamaged copy that comes after it. A train that failed to open is not remembered, for the same reason.
+can spoil an undamaged copy that comes after it. For the same reason a train that was complete and did not open stays
+for a while like one that is incomplete, and is tried again when a segment of it is replaced.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import takewhile
 from math import inf
-from operator import eq
-from struct import Struct
 
-from attrs import define
-
+from stt_proto.packet.counters import PacketCounters
 from stt_proto.types import NetworkPath
-from stt_proto.wire.header import MAX_TRAIN, TRAIN_HEADER
 
-__all__ = [
-    "FINISHED_KEPT",
-    "PIECE_COST",
-    "PREFIX",
-    "PacketCounters",
-    "Train",
-    "TrainBudget",
-    "TrainReassembler",
-    "cut_train",
-    "read_run",
-    "segment_layout",
-]
-
-PREFIX = Struct(">13sBB")
-"""What all segments of a train have in common, masked as it is; the segment index; the last index."""
+__all__ = ["FINISHED_KEPT", "PIECE_COST", "Train", "TrainBudget", "TrainKey", "TrainReassembler"]
 
 PIECE_COST = 100
 """Bytes charged for a kept segment beyond its ciphertext: the object around it and its place in the table."""
@@ -45,110 +22,6 @@ FINISHED_KEPT = 256
 """Finished trains that are recognised."""
 
 _CONGESTION_EXPERIENCED = 3
-_MIN_PIECE = 16
-"""Bytes of ciphertext that all segments but the last hold at least: segment 0 carries the sample for the mask."""
-
-
-@lru_cache(maxsize=64)
-def _row_layout(count: int, size: int) -> Struct:
-    """So many pieces of one size, one after the other."""
-    return Struct(f"{size}s" * count)
-
-
-@lru_cache(maxsize=64)
-def _run_layout(count: int, size: int) -> Struct:
-    """So many segments of one size: header and piece of each."""
-    return Struct(f"{TRAIN_HEADER}s{size - TRAIN_HEADER}s" * count)
-
-
-@lru_cache(maxsize=64)
-def segment_layout(size: int) -> Struct:
-    """One segment: prefix, index, last index, piece."""
-    return Struct(f">13sBB{size - TRAIN_HEADER}s")
-
-
-@lru_cache(maxsize=64)
-def _header_ends(last: int) -> tuple[bytes, ...]:
-    """Segment index and last index of each segment of a train."""
-    return tuple(bytes((index, last)) for index in range(last + 1))
-
-
-def cut_train(prefix: bytes, sealed: bytes, room: int, segments: int) -> tuple[bytes, ...]:
-    """Cut a packet into segments.
-
-    Args:
-        prefix: the masked header, 13 bytes.
-        sealed: the ciphertext.
-        room: bytes of it in each segment but the last.
-        segments: how many there will be, 2 to 64.
-
-    Returns:
-        The header and the piece of each segment, in order.
-    """
-    last = segments - 1
-    headers = prefix.join((b"", *_header_ends(last)))
-    buffers = [b""] * (2 * segments)
-    buffers[::2] = _row_layout(segments, TRAIN_HEADER).unpack(headers)
-    buffers[1:-1:2] = _row_layout(last, room).unpack_from(sealed)
-    buffers[-1] = sealed[last * room :]
-    return tuple(buffers)
-
-
-def read_run(view: memoryview, start: int, end: int, size: int) -> tuple[bytes, int, int, tuple[bytes, ...], int]:
-    """Read the segments of one train that lie one after the other, in order.
-
-    Args:
-        view: where the datagrams lie.
-        start: the first segment.
-        end: where the run of datagrams ends, at least `size` behind `start`.
-        size: bytes of each datagram but perhaps the last of the run, at least 16.
-
-    Returns:
-        What the segments have in common, the index of the first, the last index of the train, their pieces, at least
-        one and all of one length but perhaps that of the last index, and where they end.
-    """
-    prefix, index, last = PREFIX.unpack_from(view, start)
-    count = max(1, min((end - start) // size, last + 1 - index))
-    fields = _run_layout(count, size).unpack_from(view, start)
-    headers, pieces = fields[::2], fields[1::2]
-    ends = _header_ends(last)[index : index + count]
-    if b"".join(headers) != prefix.join((b"", *ends)):
-        expected = (prefix + end for end in ends[1:])
-        count = 1 + sum(takewhile(bool, map(eq, headers[1:], expected)))
-        pieces = pieces[:count]
-    stop = start + count * size
-    if index + count == last and stop + TRAIN_HEADER < end and PREFIX.unpack_from(view, stop) == (prefix, last, last):
-        # Had it the length of the others it would be among them, so it is the end of the run.
-        return prefix, index, last, (*pieces, bytes(view[stop + TRAIN_HEADER : end])), end
-    return prefix, index, last, pieces, stop
-
-
-@define
-class PacketCounters:
-    """What happened to datagrams that gave no packet (P-8), and to trains (P-10).
-
-    Attributes:
-        malformed: too short, of the wrong form, reserved bits set, or a shape no train can have.
-        unknown_epoch: of a key version that is not, or no longer, known.
-        replayed: of a number opened before, or too old to tell.
-        forged: complete packets that did not open, trains included (P-11).
-        trains_failed: trains that were complete and did not open (P-10).
-        trains_expired: trains that stayed incomplete for too long.
-        trains_evicted: incomplete trains that made room for others.
-        segments_refused: segments on a path where trains do not count.
-        segments_repeated: segments held already, or of a train that was finished.
-    """
-
-    malformed: int = 0
-    unknown_epoch: int = 0
-    replayed: int = 0
-    forged: int = 0
-    trains_failed: int = 0
-    trains_expired: int = 0
-    trains_evicted: int = 0
-    segments_refused: int = 0
-    segments_repeated: int = 0
-
 
 TrainKey = tuple[bytes, int, NetworkPath]
 """Masked header, last index and path: what tells which segments belong together (P-4)."""
@@ -270,7 +143,10 @@ class TrainReassembler:
         return len(self._trains)
 
     def find(self, prefix: bytes, last: int, path: NetworkPath, now: float, ecn: int) -> Train | None:
-        """Give the train that a segment belongs to, a new one if need be; `None` when it was finished before."""
+        """Give the train that a segment belongs to, a new one if need be; `None` when it was finished before.
+
+        The caller has seen that a train can have such a segment, since a new train is held from now on.
+        """
         train = self._recent
         if train is not None and train.prefix == prefix and train.last == last and train.path is path:
             return train
@@ -279,6 +155,9 @@ class TrainReassembler:
         if train is None:
             if key in self._finished:
                 self.counters.segments_repeated += 1
+                return None
+            if not self._max_trains:
+                self.counters.segments_refused += 1
                 return None
             if len(self._trains) >= self._max_trains:
                 self.evict(next(iter(self._trains.values())))
@@ -297,16 +176,19 @@ class TrainReassembler:
             ecn: the ECN bits of its datagram.
 
         Returns:
-            Whether the train is complete now. It is still held; `finish` or `drop` it.
+            Whether the train is complete, and not as it was when that was asked last. It stays until `finish`.
         """
         size = len(piece)
-        if (size != train.room if index < train.last else size > train.room) and not self._fit(train, index, size):
-            return False
+        if size != train.room and (index < train.last or size > train.room):
+            self._fit(train, index, size)
         pieces = train.pieces
         cost = size + PIECE_COST
         if index in pieces:
-            cost = size - len(pieces[index])
             self.counters.segments_repeated += 1
+            old = pieces[index]
+            if old == piece:
+                return False
+            cost = size - len(old)
         pieces[index] = piece
         return self._charge(train, cost, ecn)
 
@@ -320,11 +202,11 @@ class TrainReassembler:
             ecn: the ECN bits of their datagrams.
 
         Returns:
-            Whether the train is complete now, as for `add`.
+            Whether the train is complete.
         """
         size = len(new[0])
-        if size != train.room and not self._fit(train, index, size):
-            return False
+        if size != train.room:
+            self._fit(train, index, size)
         pieces = train.pieces
         held = len(pieces)
         pieces.update(enumerate(new, index))
@@ -339,42 +221,30 @@ class TrainReassembler:
         train.cost += cost
         self.cost += cost
         budget.cost += cost
-        if len(train.pieces) > train.last:
-            return True
         while self.cost > self._max_bytes:
             self.evict(next(iter(self._trains.values())))
         if budget.cost > budget.limit:
             budget.shrink()
-        return False
+        return len(train.pieces) > train.last
 
-    def _fit(self, train: Train, index: int, size: int) -> bool:
-        """Settle the length of a train's segments by a segment of another length than those seen; the newest counts.
-
-        Returns:
-            False when no train has segments of this length.
-        """
-        if index == train.last:
-            if train.room:
-                self._empty(train)
-            return True
-        if size < _MIN_PIECE or (size + TRAIN_HEADER) * train.last + TRAIN_HEADER >= MAX_TRAIN:
-            self.counters.malformed += 1
-            if not train.pieces:
-                self.drop(train)
-            return False
-        tail = train.pieces.get(train.last, b"")
-        if train.room or len(tail) > size:
-            self._empty(train)
-        train.room = size
-        return True
-
-    def _empty(self, train: Train) -> None:
-        """Forget the segments of a train, which one that came now contradicts."""
-        train.pieces.clear()
-        train.room = 0
-        self.cost -= train.cost
-        self._budget.cost -= train.cost
-        train.cost = 0
+    def _fit(self, train: Train, index: int, size: int) -> None:
+        """Take a segment of another length than those before it for the right one, and forget what contradicts it."""
+        last, pieces = train.last, train.pieces
+        if index < last:
+            # The last segment stays if it can.
+            kept = {last: pieces[last]} if last in pieces and len(pieces[last]) <= size else {}
+            train.room = size
+        elif train.room:
+            kept = {}
+            train.room = 0
+        else:
+            return
+        if len(kept) < len(pieces):
+            cost = sum(map(len, kept.values())) + PIECE_COST * len(kept) - train.cost
+            train.cost += cost
+            self.cost += cost
+            self._budget.cost += cost
+            train.pieces = kept
 
     def drop(self, train: Train) -> None:
         """Forget a train."""
@@ -403,18 +273,18 @@ class TrainReassembler:
     @property
     def deadline(self) -> float:
         """When `expire` has something to do, `inf` when nothing is held."""
-        for train in self._trains.values():
-            return train.started + self.lifetime
-        return inf
+        oldest = next(iter(self._trains.values()), None)
+        return inf if oldest is None else oldest.started + self.lifetime
 
     def expire(self, now: float) -> None:
         """Forget the trains that stayed incomplete for their lifetime."""
-        while self.deadline <= now:
+        while self._trains and self.deadline <= now:
             self.drop(next(iter(self._trains.values())))
             self.counters.trains_expired += 1
 
     def close(self) -> None:
-        """Forget everything and give the endpoint its budget back."""
+        """Forget everything, and hold nothing from now on."""
+        self._max_trains = 0
         while self._trains:
             self.drop(next(iter(self._trains.values())))
         self._finished.clear()

@@ -202,6 +202,8 @@ class Padding(NamedTuple):
     length: int
 
     def encode(self) -> bytes:
+        if self.length < 1:
+            raise ArgumentError(f"length is {self.length}; it must be at least 1", argument="length")
         return bytes(self.length)
 
 

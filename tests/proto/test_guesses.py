@@ -191,7 +191,7 @@ def test_guess_of_a_source_forgotten_meanwhile() -> None:
     assert not guesses.needs_cookie(MALLORY, 1.0)
 
 
-@given(st.lists(st.tuples(st.sampled_from("begin succeed fail".split()), st.booleans(), st.floats(0, 30)), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from(["begin", "succeed", "fail"]), st.booleans(), st.floats(0, 30)), max_size=60))
 def test_never_negative(history: list[tuple[str, bool, float]]) -> None:
     """Whatever order it is told things in, a quiet source is welcome again some time later."""
     guesses = meter()

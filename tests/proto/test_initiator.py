@@ -114,7 +114,7 @@ def deed(name: str, world: World) -> Callable[[Initiator, Message, bytes, float]
     return challenge if name == "challenge" else act
 
 
-DEEDS = "challenge garbage retry refused version foreign packet time".split() + ["own kind"]
+DEEDS = ["challenge", "garbage", "retry", "refused", "version", "foreign", "own kind", "packet", "time"]
 
 
 @settings(max_examples=60)
@@ -305,6 +305,17 @@ def test_shortest_grace() -> None:
     initiator = world.dial(shared_seed=b"another")
     world.tell(initiator, world.challenge(initiator).half_open.datagrams, 0.001)
     assert [at for at, _ in run_until_it_rests(initiator)] == pytest.approx([0.101, 0.301])
+
+
+def test_grace_is_counted_from_the_first_hello() -> None:
+    """H-13: which HELLO was answered is not known, so the round trip is taken for the longest that it can be."""
+    world = World()
+    initiator = world.dial(shared_seed=b"another")
+    begun = world.challenge(initiator)
+    initiator.tick(0.25)
+    initiator.take(0.25)
+    world.tell(initiator, begun.half_open.datagrams, 0.4)
+    assert [at for at, _ in run_until_it_rests(initiator)] == pytest.approx([0.8, 1.6])
 
 
 def test_repeated_challenge_is_one_challenge() -> None:
