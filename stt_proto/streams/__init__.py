@@ -9,7 +9,7 @@ from __future__ import annotations
 from stt_proto.streams.datagrams import DatagramQueues
 from stt_proto.streams.flow import CreditWindow, SendCredit
 from stt_proto.streams.hub import ControlKey, EventQueue, Hub, StreamToken, Token
-from stt_proto.streams.ids import is_bidirectional, opened_by_responder, stream_index
+from stt_proto.streams.ids import is_bidirectional
 from stt_proto.streams.intervals import IntervalSet
 from stt_proto.streams.receive import ReceiveState, ReceiveStream
 from stt_proto.streams.send import SendState, SendStream
@@ -35,6 +35,4 @@ __all__ = [
     "StreamToken",
     "Token",
     "is_bidirectional",
-    "opened_by_responder",
-    "stream_index",
 ]

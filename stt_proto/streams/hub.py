@@ -39,9 +39,8 @@ class Hub:
     Attributes:
         events: for the host, in order.
         control: control frames to be sent, in order.
-        ready: sending halves with new data that their own credit covers; the session's credit is asked when they
-            are served, so that its end and its return cost the same for one stream as for thousands.
-        resend: sending halves with lost data or a lone end to send; they need no credit.
+        ready: sending halves with something to send, in the order of their turns.
+        waiting: sending halves whose new data only lacks credit of the session, in the same order.
         credit: the session's, for sending.
         window: the session's, for receiving.
         undelivered: bytes, ends and resets that the peer has not acknowledged; 0 when everything has arrived.
@@ -56,8 +55,8 @@ class Hub:
         "credit",
         "events",
         "ready",
-        "resend",
         "undelivered",
+        "waiting",
         "window",
     )
 
@@ -65,12 +64,27 @@ class Hub:
         self.events = events
         self.control: dict[ControlKey, None] = {}
         self.ready: OrderedDict[SendStream, None] = OrderedDict()
-        self.resend: OrderedDict[SendStream, None] = OrderedDict()
+        self.waiting: dict[SendStream, None] = {}
         self.credit = SendCredit()
         self.window = CreditWindow(window)
         self.undelivered = 0
         self.bytes_written = 0
         self.bytes_read = 0
+
+    def raise_credit(self, limit: int) -> bool:
+        """Take in the session's credit; those who wait for it are ready again. False when it is no higher."""
+        if not self.credit.raise_limit(limit):
+            return False
+        self.ready.update(self.waiting)
+        self.waiting.clear()
+        return True
+
+    def shrink(self) -> None:
+        """There is no stream any more: give back what the emptied containers still hold."""
+        self.ready.clear()
+        self.waiting.clear()
+        if not self.control:
+            self.control.clear()
 
     def consume(self, count: int) -> None:
         """Give `count` bytes of the session's credit back to the peer, and tell it when enough came together."""

@@ -14,7 +14,7 @@ from stt_proto.errors import ArgumentError, StreamIdConflict, TooManyStreamsErro
 from stt_proto.streams.intervals import IntervalSet
 from stt_proto.wire import MAX_STREAM_COUNT
 
-__all__ = ["ID_SPAN", "OwnIds", "PeerIds", "is_bidirectional", "opened_by_responder", "stream_index"]
+__all__ = ["ID_SPAN", "OwnIds", "PeerIds", "is_bidirectional"]
 
 ID_SPAN = 4096
 """How far the limit of stream indexes may lie above the smallest that has not ended (S-3)."""
@@ -22,19 +22,9 @@ LIMIT_STEP = 16
 """Streams that must have ended before a higher limit is announced; an eighth of the limit when that is less."""
 
 
-def stream_index(stream_id: int) -> int:
-    """The place of a stream among those of its opener and kind."""
-    return stream_id >> 2
-
-
 def is_bidirectional(stream_id: int) -> bool:
     """Whether both sides send on the stream."""
     return not stream_id & 2
-
-
-def opened_by_responder(stream_id: int) -> bool:
-    """Whether the stream belongs to the responder's half of the ids."""
-    return bool(stream_id & 1)
 
 
 class OwnIds:

@@ -77,8 +77,7 @@ class Pieces:
         run = runs[place]
         after = place + 1
         while after < len(starts) and starts[after] <= stop:
-            if offset < starts[after]:
-                append_chunk(run, _cut(data, offset - start, starts[after] - start))
+            append_chunk(run, _cut(data, offset - start, starts[after] - start))
             extend_chunks(run, runs[after])
             offset = stops[after]
             after += 1

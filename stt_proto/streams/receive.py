@@ -124,13 +124,13 @@ class ReceiveStream:
         After `b""`, `StreamReadable` will tell when that changes; when `at_eof` is true it will not.
 
         Raises:
-            ArgumentError: `max_bytes` is below 1.
+            ArgumentError: `max_bytes` is no whole number from 1 on.
             StateError: this side stopped the stream.
             StreamClosedError: the peer reset it.
             RemoteError: the session has ended; its error, once everything that had arrived was read.
         """
-        if max_bytes < 1:
-            raise ArgumentError(f"max_bytes is {max_bytes}; it must be at least 1", argument="max_bytes")
+        if max_bytes.__class__ is not int or max_bytes < 1:
+            raise ArgumentError(f"max_bytes is {max_bytes!r}; it must be at least 1", argument="max_bytes")
         chunks = self._chunks
         if not chunks:
             return self._read_nothing()
@@ -236,7 +236,7 @@ class ReceiveStream:
             elif end > offset:
                 append_chunk(self._chunks, data)
             self._next = end
-        elif end > arrived:
+        elif end > arrived and end > offset:
             self._keep(offset, data)
         if self._armed and (self._next > arrived or self._next == self.final_size):
             self._armed = False

@@ -10,42 +10,33 @@
 
 (RFC 9000, section 3.1, where OPEN is "Ready" and "Send", and FINISHING is "Data Sent" once all is out.)
 
-Bytes lie in the buffer as the application gave them, chunk behind chunk. New data is cut where a cursor stands, with
-no search and, for large chunks, no copy; lost data is found by bisection over the offsets of the chunks. Everything
-else is intervals of offsets: what was lost waits in one set and goes first, cut as the packet at hand suits (R-9);
-what was acknowledged ahead of a gap is kept in another, so that it is never sent again.
+The bytes lie in a `SendBuffer`; everything else is offsets. What was lost waits in one set of intervals and goes first,
+cut as the packet at hand suits (R-9); what was acknowledged ahead of a gap is kept in another, so that it is never
+sent again.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import insort
 from enum import Enum
-from typing import TypeAlias
+from typing import cast
 
 from stt_proto.errors import ArgumentError, StateError, StreamClosedError, SttError
 from stt_proto.events import StreamAcked, StreamFinished, StreamWritable
-from stt_proto.streams.hub import Hub, Token
+from stt_proto.streams.buffer import Out, SendBuffer
+from stt_proto.streams.hub import Hub, StreamToken, Token
 from stt_proto.streams.intervals import IntervalSet
 from stt_proto.types import Buffer
 from stt_proto.wire import MAX_VARINT, stream_header
 
 __all__ = ["SendState", "SendStream"]
 
-Out: TypeAlias = list[bytes | memoryview]
-"""The plaintext of a packet, in pieces."""
-
-VIEWED = 4096
-"""Bytes from which a chunk is cut as views; below, a view costs more than a copy."""
-SMALL = 512
-"""Writes below this size are joined to an unsent chunk before them, up to `VIEWED` bytes."""
 MIN_PIECE = 64
 """A frame is not begun for less than this many of the bytes that wait; the next packet has room for them."""
 NAGLE_SIZE = 1200
 """Bytes from which a write is no longer small for a stream without `no_delay`."""
 BULK = 128
 """Room from which on a frame that fills it surely has a piece of at least `MIN_PIECE` bytes."""
-COMPACT = 64
-"""Chunks that are over before their places are given back."""
 
 
 class SendState(Enum):
@@ -86,20 +77,17 @@ class SendStream:
     __slots__ = (
         "_acked",
         "_blocked_at",
+        "_buffer",
         "_capacity",
-        "_chunks",
-        "_cursor",
         "_error",
         "_fin_acked",
         "_fin_pending",
         "_final",
-        "_first",
         "_held",
         "_hub",
         "_lost",
         "_no_delay",
         "_opener",
-        "_starts",
         "_wanted",
         "_watches",
         "acked_offset",
@@ -135,10 +123,7 @@ class SendStream:
         self._capacity = capacity
         self._no_delay = no_delay
         self._opener = opener
-        self._chunks: list[bytes | bytearray | memoryview] = []
-        self._starts: list[int] = []  # the offset of each chunk
-        self._first = 0  # index of the first chunk that is not acknowledged
-        self._cursor = 0  # index of the chunk in which sent_offset lies
+        self._buffer = SendBuffer()
         self._lost = IntervalSet()
         self._acked = IntervalSet()  # beyond acked_offset
         self._final = -1  # the final size once it is known
@@ -201,7 +186,7 @@ class SendStream:
             view, size = memoryview(view)[:room], room
         elif not size:
             return 0
-        self._keep(view, size, copy=data.__class__ is not bytes)
+        self._buffer.append(view, self.sent_offset, kept=data.__class__ is bytes)
         hub = self._hub
         self.bytes_accepted += size
         hub.undelivered += size
@@ -279,86 +264,50 @@ class SendStream:
             return StateError(f"stream {self.id} was reset by this side")
         return StateError(f"stream {self.id} was finished by this side")
 
-    # -- the buffer ------------------------------------------------------------------------------------------------
-
-    def _keep(self, view: bytes | memoryview, size: int, *, copy: bool) -> None:
-        """Put bytes behind those in the buffer."""
-        chunks, starts = self._chunks, self._starts
-        if size < SMALL and starts and starts[-1] >= self.sent_offset and len(chunks[-1]) + size <= VIEWED:
-            last = chunks[-1]
-            if not isinstance(last, bytearray):
-                chunks[-1] = last = bytearray(last)
-            last += view
-            return
-        if copy or (size < VIEWED and view.__class__ is memoryview):
-            view = bytes(view)
-        if size >= VIEWED:
-            view = memoryview(view)
-        chunks.append(view)
-        starts.append(self.bytes_accepted)
-
-    def _gather(self, out: Out, index: int, begin: int, size: int) -> int:
-        """Append bytes from place `begin` of chunk `index` on; give the chunk in which the next byte lies."""
-        chunks = self._chunks
-        while True:
-            chunk = chunks[index]
-            if isinstance(chunk, bytearray):  # still being filled; what was sent must not change any more
-                chunks[index] = chunk = bytes(chunk)
-            rest = len(chunk) - begin
-            if size < rest:
-                out.append(chunk[begin : begin + size])
-                return index
-            out.append(chunk[begin:] if begin else chunk)
-            index += 1
-            size -= rest
-            if not size:
-                return index
-            begin = 0
-
-    def _free(self) -> None:
-        """Let go of the chunks that are acknowledged from end to end."""
-        acked, starts, first = self.acked_offset, self._starts, self._first
-        if acked == self.bytes_accepted:
-            self._chunks.clear()
-            starts.clear()
-            self._first = self._cursor = 0
-            return
-        while first + 1 < len(starts) and starts[first + 1] <= acked:
-            self._chunks[first] = b""
-            first += 1
-        if first >= COMPACT and first * 2 >= len(starts):
-            del self._chunks[:first], starts[:first]
-            self._cursor -= first
-            first = 0
-        self._first = first
-
     def _drop(self) -> None:
         """Forget the buffer and leave every queue."""
-        self._chunks.clear()
-        self._starts.clear()
+        self._buffer.clear()
         self._lost.bounds.clear()
         self._acked.bounds.clear()
-        self._first = self._cursor = 0
         self._fin_pending = self._held = False
         self._wanted = 0
         self._watches = None
         self._hub.ready.pop(self, None)
-        self._hub.resend.pop(self, None)
+        self._hub.waiting.pop(self, None)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
+    @property
+    def blocked(self) -> bool:
+        """Whether data waits that the stream's credit does not cover."""
+        return self.limit <= self.sent_offset < self.bytes_accepted
+
+    @property
+    def _resends(self) -> bool:
+        """Whether there is something to send that needs no credit: lost data, or the end alone."""
+        return bool(self._lost.bounds) or (self._fin_pending and self.sent_offset == self._final)
+
     def _offer(self) -> None:
-        """Stand in the queue in which this half can be served, or say that credit is missing."""
+        """Stand in line if there is something to send, or tell the peer which credit is missing."""
         hub = self._hub
-        if self.sent_offset < self.bytes_accepted:
-            if self.sent_offset < self.limit:
-                hub.ready[self] = None
-                if hub.credit.used >= hub.credit.limit and hub.credit.report_blocked():
-                    hub.control["data_blocked", 0] = None
-            else:
+        if self._resends:
+            hub.waiting.pop(self, None)
+            hub.ready[self] = None
+        elif self.sent_offset < self.bytes_accepted and not self._held:
+            if self.sent_offset >= self.limit:
                 self._report_blocked()
-        elif self._fin_pending:
-            hub.resend[self] = None
+            elif hub.credit.used < hub.credit.limit:
+                hub.ready[self] = None
+            else:
+                self._wait()
+
+    def _wait(self) -> None:
+        """Wait for credit of the session."""
+        hub = self._hub
+        hub.ready.pop(self, None)
+        hub.waiting[self] = None
+        if hub.credit.report_blocked():
+            hub.control["data_blocked", 0] = None
 
     def _report_blocked(self) -> None:
         """Tell the peer, once for each limit, that the stream's credit is in the way (S-12)."""
@@ -366,22 +315,19 @@ class SendStream:
             self._blocked_at = self.limit
             self._hub.control["stream_data_blocked", self.id] = None
 
-    @property
-    def blocked(self) -> bool:
-        """Whether data waits that the stream's credit does not cover."""
-        return self.sent_offset >= self.limit and self.sent_offset < self.bytes_accepted
-
     def raise_limit(self, limit: int) -> bool:
         """Take in the peer's MAX_STREAM_DATA; False when it is no higher than before."""
         if limit <= self.limit:
             return False
         self.limit = limit
-        if not self._held and (self.state is _OPEN or self.state is _FINISHING):
+        if self.state is _OPEN or self.state is _FINISHING:
             self._offer()
         return True
 
-    def write_lost(self, out: Out, tokens: list[Token], room: int, most: int) -> int:
-        """Send one stretch of lost data again, or the end alone.
+    def write_frame(self, out: Out, tokens: list[Token], room: int, most: int) -> int:
+        """Write one STREAM frame: what was lost before what is new.
+
+        This half leaves the line when it has nothing more to send, or may not send it now.
 
         Args:
             out: takes the bytes of the frame, in pieces.
@@ -390,47 +336,29 @@ class SendStream:
             most: bytes of data that may be sent.
 
         Returns:
-            Bytes used; 0 when there is too little room. Nothing may follow a frame that used all of it.
+            Bytes used. Nothing may follow a frame that used all the room. With 0, and still in line, there is too
+            little room.
         """
-        lost = self._lost.bounds
-        if lost:
-            start, stop = lost[0], lost[1]
-            index = bisect_right(self._starts, start, self._first) - 1
-            used = self._write_frame(out, tokens, room, start, min(stop - start, most), index)
-            if not used:
-                return 0
-            reached = tokens[-1][2]  # type: ignore[misc]  # of a stream token
-            if reached < stop:
-                lost[0] = reached
-                return used
-            del lost[:2]
-        else:
-            used = self._write_frame(out, tokens, room, self._final, 0, 0)
-        if used and not self._resends:
-            del self._hub.resend[self]
-        return used
-
-    def write_new(self, out: Out, tokens: list[Token], room: int, most: int) -> int:
-        """Send new data in one frame; arguments and result as for `write_lost`.
-
-        With 0 as the result there is too little room, the session's credit is used up, or this half has left the
-        queue, since it would rather gather more.
-        """
-        hub = self._hub
-        credit = hub.credit
+        if self._lost.bounds:
+            return self._write_lost(out, tokens, room, most)
         start = self.sent_offset
         end = self.bytes_accepted if self.bytes_accepted < self.limit else self.limit
         size = end - start
+        if size <= 0:
+            return self._write_end(out, tokens, room)
         if not self._no_delay and self._holds_back(size, room):
             return 0
         if size > most:
             size = most
+        hub = self._hub
+        credit = hub.credit
         allowed = credit.limit - credit.used
         if size > allowed:
             size = allowed
             if not size:
+                self._wait()
                 return 0
-        used = self._write_frame(out, tokens, room, start, size, self._cursor)
+        used = self._write_stretch(out, tokens, room, start, size)
         if used:
             stop = self.sent_offset
             credit.used += stop - start
@@ -438,9 +366,33 @@ class SendStream:
                 del hub.ready[self]
                 if stop < self.bytes_accepted:
                     self._report_blocked()
-            if credit.used >= credit.limit and hub.ready and credit.report_blocked():
-                hub.control["data_blocked", 0] = None
+            elif credit.used == credit.limit:
+                self._wait()
         return used
+
+    def _write_lost(self, out: Out, tokens: list[Token], room: int, most: int) -> int:
+        """Send the first lost stretch again, or as much of it as fits."""
+        lost = self._lost.bounds
+        start, stop = lost[0], lost[1]
+        used = self._write_stretch(out, tokens, room, start, min(stop - start, most))
+        if used:
+            lost[0] = cast(StreamToken, tokens[-1])[2]
+            if lost[0] == stop:
+                del lost[:2]
+                self._leave()
+        return used
+
+    def _write_end(self, out: Out, tokens: list[Token], room: int) -> int:
+        """Tell the end alone: nothing else is left to do for who stands in line."""
+        used = self._write_stretch(out, tokens, room, self._final, 0)
+        if used:
+            self._leave()
+        return used
+
+    def _leave(self) -> None:
+        """Leave the line when there is nothing more to send; the session's credit is looked at in the next turn."""
+        if not self._resends and (self._held or self.sent_offset >= min(self.bytes_accepted, self.limit)):
+            self._hub.ready.pop(self, None)
 
     def _holds_back(self, size: int, room: int) -> bool:
         """Nagle's rule: a little data waits while earlier data is on its way, if more may follow."""
@@ -450,8 +402,8 @@ class SendStream:
         del self._hub.ready[self]
         return True
 
-    def _write_frame(self, out: Out, tokens: list[Token], room: int, start: int, size: int, index: int) -> int:
-        """Write one STREAM frame with at most `size` bytes from `start` on, which lie from chunk `index` on.
+    def _write_stretch(self, out: Out, tokens: list[Token], room: int, start: int, size: int) -> int:
+        """Write a frame with at most `size` bytes from `start` on, and an end where that is.
 
         The frame that fills the packet needs no length. One that would fill it but for a few bytes is moved to the
         end by as much padding, since with a length it would not fit.
@@ -484,15 +436,11 @@ class SendStream:
         out.append(header)
         stop = start + size
         if size:
-            chunk = self._chunks[index]
-            begin = start - self._starts[index]
-            if begin + size < len(chunk) and chunk.__class__ is memoryview:
-                out.append(chunk[begin : begin + size])
-            else:
-                index = self._gather(out, index, begin, size)
             if start == self.sent_offset:
+                self._buffer.cut(out, start, size)
                 self.sent_offset = stop
-                self._cursor = index
+            else:
+                self._buffer.cut_again(out, start, size)
         if fin:
             self._fin_pending = False
         tokens.append((self, start, stop, fin))
@@ -507,6 +455,7 @@ class SendStream:
         if fin:
             self._fin_acked = True
             self._fin_pending = False
+            self._leave()
         acked = self.acked_offset
         if start > acked:
             self._acked.add(start, stop)
@@ -515,13 +464,12 @@ class SendStream:
                 stop = self._acked.absorb(stop)
             self.acked_offset = stop
             self._hub.undelivered -= stop - acked
-            self._free()
+            self._buffer.free(stop)
             if self._wanted or self._watches or self._held:
                 self._tell()
         if self._lost.bounds and start < stop:
             self._lost.remove(start, stop)
-        if self in self._hub.resend and not self._resends:
-            del self._hub.resend[self]
+            self._leave()
         if self._fin_acked and self.acked_offset == self._final:
             self.state = SendState.FINISHED
             self._hub.undelivered -= 1
@@ -540,8 +488,7 @@ class SendStream:
                 self._lost.remove(low, high)
         if fin and not self._fin_acked:
             self._fin_pending = True
-        if self._resends:
-            self._hub.resend[self] = None
+        self._offer()
 
     def on_stop(self, code: int) -> bool:
         """The peer wants no more; answer with a reset of the same code (S-9). False when this half is over."""
@@ -558,11 +505,6 @@ class SendStream:
         self.state = SendState.RESET
         self._hub.undelivered -= 1
         return True
-
-    @property
-    def _resends(self) -> bool:
-        """Whether there is something for `write_lost` to do."""
-        return bool(self._lost.bounds) or (self._fin_pending and self.sent_offset == self._final)
 
     def _tell(self) -> None:
         """More is acknowledged: tell whoever waits for that."""

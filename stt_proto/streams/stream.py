@@ -63,7 +63,7 @@ class Stream:
             return recv.read(max_bytes)
         finally:
             if recv.done:
-                self._table.retire(self)
+                self._table.retire(self.id)
 
     def finish(self) -> None:
         """See `SendStream.finish`; `StateError` on a stream that this side only reads."""
@@ -86,7 +86,7 @@ class Stream:
         recv = self._receiving()
         recv.stop(_checked(code))
         if recv.done:
-            self._table.retire(self)
+            self._table.retire(self.id)
 
     def watch_acked(self, offset: int) -> None:
         """See `SendStream.watch_acked`; `StateError` on a stream that this side only reads."""

@@ -153,12 +153,17 @@ class StreamTable:
         """All streams, in the order in which they came to be."""
         return iter(self._streams.values())
 
-    def retire(self, stream: Stream) -> None:
-        """Forget a stream if it is over; its peer may then open another."""
-        if not stream.done or self._streams.pop(stream.id, None) is None:
+    def retire(self, stream_id: int) -> None:
+        """Forget a stream if it is over; its opener may then open another."""
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.done:
             return
-        index, kind = stream.id >> 2, stream.id >> 1 & 1
-        if stream.id & 1 == self._parity:
+        del self._streams[stream_id]
+        if not self._streams:
+            self._streams.clear()  # an emptied dictionary keeps its memory, a cleared one does not
+            self._hub.shrink()
+        index, kind = stream_id >> 2, stream_id >> 1 & 1
+        if stream_id & 1 == self._parity:
             self._own[kind].ended.add(index, index + 1)
         elif self._peer[kind].end(index):
             self.control_ready["max_streams", 1 - kind] = None
@@ -206,7 +211,7 @@ class StreamTable:
 
     def set_peer_parameters(self, parameters: Parameters) -> None:
         """Take in what the handshake told; before it, nothing can be opened."""
-        self._hub.credit.raise_limit(parameters.max_data)
+        self._hub.raise_credit(parameters.max_data)
         self._peer_window = parameters.max_stream_data
         self._own[0].raise_limit(parameters.max_streams_bidi)
         self._own[1].raise_limit(parameters.max_streams_uni)
@@ -227,7 +232,7 @@ class StreamTable:
             self._announce(stream)
         recv.on_data(offset, data, fin)
         if recv.done:
-            self.retire(stream)
+            self.retire(stream_id)
 
     def on_stream_open(self, stream_id: int, purpose: str) -> None:
         """Take in a STREAM_OPEN frame."""
@@ -252,7 +257,7 @@ class StreamTable:
         if not recv.on_reset(code, final_size):
             self.suspicious += 1
         if recv.done:
-            self.retire(stream)
+            self.retire(stream_id)
 
     def on_stop(self, stream_id: int, code: int) -> None:
         """Take in a STOP_SENDING frame."""
@@ -264,7 +269,7 @@ class StreamTable:
 
     def on_max_data(self, value: int) -> None:
         """Take in a MAX_DATA frame."""
-        if not self._hub.credit.raise_limit(value):
+        if not self._hub.raise_credit(value):
             self.suspicious += 1
 
     def on_max_stream_data(self, stream_id: int, value: int) -> None:
@@ -358,15 +363,13 @@ class StreamTable:
     @property
     def has_pending(self) -> bool:
         """Whether `write_control` or `write_frames` have something to write."""
-        hub = self._hub
-        credit = hub.credit
-        return bool(hub.control) or bool(hub.resend) or (bool(hub.ready) and credit.used < credit.limit)
+        return bool(self._hub.ready) or bool(self.control_ready)
 
     def write_frames(self, out: list[bytes | memoryview], tokens: list[Token], room: int) -> int:
         """Fill a packet with data of the streams whose turn it is.
 
         While several wait, each puts in at most its maximum frame size and goes behind the others; one that is
-        alone fills the packet (S-10). What was lost goes before what is new.
+        alone fills the packet (S-10). What a stream lost goes before what it has that is new (R-9).
 
         Args:
             out: takes the bytes of the frames, in pieces that are not changed afterwards.
@@ -376,63 +379,31 @@ class StreamTable:
         Returns:
             Bytes used. When that is all the room, the last frame has no length: nothing may follow it.
         """
-        hub = self._hub
-        ready = hub.ready
-        if len(ready) == 1 and not hub.resend:  # nearly every packet of a transfer
-            return next(iter(ready)).write_new(out, tokens, room, room)
-        left, spent = room, dict[SendStream, int]()
-        if hub.resend:
-            left = self._write_lost(out, tokens, left, spent)
-        if ready:
-            left = self._write_new(out, tokens, left, spent)
-        return room - left
-
-    def _write_lost(
-        self, out: list[bytes | memoryview], tokens: list[Token], left: int, spent: dict[SendStream, int]
-    ) -> int:
-        """One round over the halves with something to send again; give what is left of the room."""
-        hub = self._hub
-        resend = hub.resend
-        for _ in range(len(resend)):
-            send = next(iter(resend))
-            alone = len(resend) == 1 and len(hub.ready) == (send in hub.ready)
-            most = left if alone else send.max_frame_size
-            spent[send] = 0
-            while send in resend and most > spent[send]:
-                used = send.write_lost(out, tokens, left, most - spent[send])
-                if not used:
-                    return left
-                left -= used
-                spent[send] += used
-            if send in resend:
-                resend.move_to_end(send)
-        return left
-
-    def _write_new(
-        self, out: list[bytes | memoryview], tokens: list[Token], left: int, spent: dict[SendStream, int]
-    ) -> int:
-        """One round over the halves with new data; give what is left of the room.
-
-        `spent` tells what some of them have put into this packet already.
-        """
-        hub = self._hub
-        ready = hub.ready
-        turns = len(ready)
+        ready = self._hub.ready
+        left, turns = room, len(ready)
+        if turns == 1:  # nearly every packet of a transfer ends here
+            left -= next(iter(ready)).write_frame(out, tokens, room, room)
+            if not left or not ready:
+                return room - left
         while ready and left > 0:
             send = next(iter(ready))
-            alone = len(ready) == 1 and not hub.resend
+            alone = len(ready) == 1
             if not turns and not alone:
                 break
             turns -= turns > 0
-            most = left if alone else send.max_frame_size - spent.get(send, 0)
-            if most > 0:
-                used = send.write_new(out, tokens, left, most)
-                left -= used
-                if send in ready and (not used or alone):
+            before = left
+            most = left if alone else send.max_frame_size
+            while most > 0 and send in ready:  # once, but for lost data
+                used = send.write_frame(out, tokens, left, most)
+                if not used:
                     break
+                left -= used
+                most -= used
             if send in ready:
+                if left == before:  # nothing fitted
+                    break
                 ready.move_to_end(send)
-        return left
+        return room - left
 
     def write_control(self, out: list[bytes | memoryview], tokens: list[Token], room: int) -> int:
         """Write control frames that wait, in order, as far as they fit; give the bytes used."""
@@ -462,19 +433,12 @@ class StreamTable:
         """The packet with this frame arrived."""
         if len(token) == 4:
             send, start, stop, fin = token
-            over = send.on_acked(start, stop, fin)
+            if send.on_acked(start, stop, fin):
+                self.retire(send.id)
         elif token[0] == "reset":
-            stream = self._streams.get(token[1])
-            if stream is None or stream.send is None:
-                return
-            send = stream.send
-            over = send.on_reset_acked()
-        else:
-            return
-        if over:
-            stream = self._streams.get(send.id)
-            if stream is not None:
-                self.retire(stream)
+            reset = self._sending_of(token[1])
+            if reset is not None and reset.on_reset_acked():
+                self.retire(reset.id)
 
     def on_token_lost(self, token: Token) -> None:
         """The packet with this frame was lost; sent again is what still counts."""
