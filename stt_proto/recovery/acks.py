@@ -83,7 +83,7 @@ class AckTracker:
             if urgent or self.pending > 1:
                 if self.due_at > now:
                     self.due_at = now
-            elif self.due_at == inf:
+            else:
                 self.due_at = now + self._delay
 
     def take(self, now: float) -> tuple[int, int, Ranges, tuple[int, int, int] | None] | None:
@@ -105,7 +105,7 @@ class AckTracker:
     def on_acked(self, largest: int) -> None:
         """A packet with our acknowledgement up to `largest` was itself acknowledged: forget what that covered."""
         if largest >= self._low:
-            self._low = min(largest, self._high) + 1
+            self._low = largest + 1
             self._older.clear()
             return
         older = self._older

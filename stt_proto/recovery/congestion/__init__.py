@@ -19,7 +19,7 @@ CONTROLLERS: Mapping[str, ControllerFactory] = MappingProxyType({"newreno": NewR
 def make_controller(
     congestion: str | ControllerFactory, max_datagram_size: int, rtt: RttEstimator
 ) -> CongestionController:
-    """Make the controller of a path.
+    """Make the controller of a path. Every controller comes from here, ours and those that users write.
 
     Args:
         congestion: a name in `CONTROLLERS`, or a factory.
