@@ -2,13 +2,12 @@
 
 Each object here stands before one of the core's. It makes the calls, pumps after them, turns the core's errors into
 the host's, and takes in the events. Where a call cannot be answered yet it says so (`None`, a short count, `False`),
-and the host's own class waits: `stream.py` and `session.py` for asyncio and trio, `blocking.py` for threads.
+and the host's own class waits: `stream.py` and `session.py` for asyncio and trio, `blocking/` for threads.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
 from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -22,6 +21,7 @@ from stt_anyio.errors import (
     StateError,
     StreamClosedError,
     SttError,
+    TooManyStreamsError,
     broken,
     closed_here,
 )
@@ -47,11 +47,6 @@ if TYPE_CHECKING:
     from stt_anyio.driver import Driver
     from stt_anyio.node_base import NodeBase
 
-MAX_DATAGRAMS = 256
-"""Datagrams that wait to be received; the oldest goes first."""
-MAX_DATAGRAM_BYTES = 1 << 20
-"""Bytes that they may hold."""
-
 
 class StreamBase:
     """A stream, but for the waiting.
@@ -70,6 +65,7 @@ class StreamBase:
         "_driver",
         "_receive_ended",
         "_send_ended",
+        "_send_over",
         "_stopped",
         "_withdrawn",
         "can_receive",
@@ -91,6 +87,7 @@ class StreamBase:
         self._withdrawn = False  # reset
         self._receive_ended = False
         self._closed = False
+        self._send_over = not core.can_write  # acknowledged to the end, or given up
         self._stopped: int | None = None  # the code with which the peer refused to receive more
 
     @property
@@ -103,7 +100,7 @@ class StreamBase:
 
     @property
     def bytes_accepted(self) -> int:
-        """How many bytes `send` has taken over the life of the stream: after a cancelled one, the prefix that goes out."""
+        """How many bytes `send` has taken so far: after a cancelled one, the prefix that goes out."""
         return self._core.bytes_accepted
 
     @property
@@ -134,7 +131,11 @@ class StreamBase:
         if data:
             driver.pump()  # which returns the credit
             return data
-        return b"" if core.at_eof else None
+        if not core.at_eof:
+            return None
+        if self._send_over:
+            self.session.forget(self)
+        return b""
 
     def _check_receive(self, max_bytes: int) -> None:
         if index(max_bytes) < 1:
@@ -165,10 +166,10 @@ class StreamBase:
 
     def _is_acknowledged(self, offset: int) -> bool:
         """Whether everything below `offset` is; if not, this asks to be woken when it is."""
-        if self._core.acked_offset >= offset:
-            return True
         if self._closed or self._withdrawn:
             raise closed_here(StreamClosedError("this side has closed the stream"))
+        if self._core.acked_offset >= offset:
+            return True
         if self._stopped is not None:
             raise self._refused(self._stopped)
         if self.session.is_closed:
@@ -196,7 +197,7 @@ class StreamBase:
         """
         if self.can_send and not self._withdrawn:
             self._command(self._core.reset, code)
-            self._send_ended = self._withdrawn = True
+            self._send_ended = self._send_over = self._withdrawn = True
             self._wake_writer()
             self._wake_flusher()
 
@@ -238,9 +239,17 @@ class StreamBase:
     @abstractmethod
     def _wake_flusher(self) -> None: ...
 
+    def on_finished(self) -> None:
+        """The peer has acknowledged everything, the end included."""
+        self._send_over = True
+        if self._core.at_eof:
+            self.session.forget(self)
+        self._wake_flusher()
+
     def on_reset(self, event: StreamReset) -> None:
         """The peer reset its direction, or stopped ours."""
         if event.stopped:
+            self._send_over = True
             self._stopped = event.code
             self._wake_writer()
             self._wake_flusher()
@@ -274,10 +283,9 @@ class SessionBase(Generic[StreamT]):
         core.host = self
         self.streams: dict[int, StreamT] = {}
         self.incoming: dict[int, StreamT] = {}
+        self.refused: set[bool] = set()  # kinds of stream of which the peer allowed no more; True: both ways
         self.claimed = False  # by `accept_stream`: then `node.receive()` leaves its streams alone
         self.ended_here = False
-        self._datagrams: deque[bytes] = deque()
-        self._datagram_bytes = 0
 
     # -- who and how -----------------------------------------------------------------------------------------------
 
@@ -378,7 +386,9 @@ class SessionBase(Generic[StreamT]):
         return self.core.export_keying_material(label, length)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.session_id.hex()} with {self.peer_node_id.hex()[:16]}, {self.state.value}>"
+        return (
+            f"<{type(self).__name__} {self.session_id.hex()} with {self.peer_node_id.hex()[:16]}, {self.state.value}>"
+        )
 
     # -- streams and datagrams -------------------------------------------------------------------------------------
 
@@ -414,6 +424,9 @@ class SessionBase(Generic[StreamT]):
                 max_frame_size=max_frame_size,
                 no_delay=no_delay,
             )
+        except TooManyStreamsError:
+            self.refused.add(bidirectional)
+            raise
         except SttError as error:
             raise self.raised(error) from None
         stream: StreamT = self.stream_class(self, core)
@@ -445,28 +458,25 @@ class SessionBase(Generic[StreamT]):
             raise self.raised(error) from None
         self.driver.pump()
 
-    def take_datagram(self) -> bytes | None:
-        """The oldest datagram that waits, if there is one."""
-        if not self._datagrams:
-            return None
-        data = self._datagrams.popleft()
-        self._datagram_bytes -= len(data)
-        return data
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes of the largest datagram that can be sent now; 0 when the peer takes none."""
+        return self.core.max_datagram_size
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
     def begin_close(self, reason: str = "graceful", detail: str = "") -> None:
         """Start to close: everything accepted is delivered first."""
         if not self.is_closed:
-            self.ended_here = True
             self.core.close(self.driver.clock(), reason=reason, detail=detail)
+            self.ended_here = True
             self.driver.pump()
 
     def abort(self) -> None:
         """End at once; what is not delivered yet is lost."""
         if not self.is_closed:
-            self.ended_here = True
             self.core.abort(self.driver.clock())
+            self.ended_here = True
             self.driver.pump()
 
     def raised(self, error: SttError) -> SttError:
@@ -487,13 +497,13 @@ class SessionBase(Generic[StreamT]):
 
     def _on_opened(self, event: StreamOpened) -> None:
         core = self.core.stream(event.stream_id)
+        if core is None:
+            return  # it is over already
         stream: StreamT = self.stream_class(self, core)
         self.streams[event.stream_id] = self.incoming[event.stream_id] = stream
-        if self.claimed:
-            self._wake_accept()
-        else:
+        self._wake_accept()
+        if not self.claimed:
             self.node.offer(stream)
-            self._wake_accept()
 
     def _on_readable(self, event: StreamReadable) -> None:
         stream = self.streams.get(event.stream_id)
@@ -507,10 +517,15 @@ class SessionBase(Generic[StreamT]):
         if stream is not None:
             stream._wake_writer()
 
-    def _on_acked(self, event: StreamAcked | StreamFinished) -> None:
+    def _on_acked(self, event: StreamAcked) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream._wake_flusher()
+
+    def _on_finished(self, event: StreamFinished) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.on_finished()
 
     def _on_reset(self, event: StreamReset) -> None:
         stream = self.streams.get(event.stream_id)
@@ -520,10 +535,6 @@ class SessionBase(Generic[StreamT]):
             stream.on_reset(event)
 
     def _on_datagram(self, event: DatagramReceived) -> None:
-        self._datagrams.append(event.data)
-        self._datagram_bytes += len(event.data)
-        while len(self._datagrams) > MAX_DATAGRAMS or self._datagram_bytes > MAX_DATAGRAM_BYTES:
-            self._datagram_bytes -= len(self._datagrams.popleft())
         self._wake_datagrams()
 
     def _on_closed(self, event: SessionClosed) -> None:
@@ -534,6 +545,7 @@ class SessionBase(Generic[StreamT]):
         self._wake_all()
 
     def _on_streams_available(self, event: StreamsAvailable) -> None:
+        self.refused.discard(event.bidirectional)
         self._wake_openers()
 
     @abstractmethod
@@ -553,7 +565,7 @@ _HANDLERS: Mapping[type[Any], Callable[[SessionBase[Any], Any], None]] = {
     DatagramReceived: SessionBase._on_datagram,
     SessionClosed: SessionBase._on_closed,
     StreamAcked: SessionBase._on_acked,
-    StreamFinished: SessionBase._on_acked,
+    StreamFinished: SessionBase._on_finished,
     StreamOpened: SessionBase._on_opened,
     StreamReadable: SessionBase._on_readable,
     StreamReset: SessionBase._on_reset,

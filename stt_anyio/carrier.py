@@ -58,7 +58,7 @@ class Carrier(ABC):
     traits: CarrierTraits
     per_path: ClassVar[bool] = False
 
-    async def open(self) -> None:
+    async def open(self) -> None:  # noqa: B027
         """Get ready: bind, listen. Called once when the node starts, which fails if this raises."""
 
     @abstractmethod
@@ -87,5 +87,5 @@ class Carrier(ABC):
             OSError: the carrier is dead; this ends the node.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Give everything back; called once, after `run` was cancelled."""

@@ -20,6 +20,7 @@ from attrs import Attribute, field, fields_dict, frozen
 from stt_anyio.errors import ArgumentError
 from stt_proto import CarrierTraits, Config, Identity
 from stt_proto.config import CARRIERS, Limits
+from stt_proto.recovery import CONTROLLERS
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -85,6 +86,11 @@ def _only_without_udp(_: Any, attribute: Attribute[Any], value: Any) -> None:
 def _check_address(_: Any, attribute: Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or not value or any(character.isspace() for character in value):
         _refuse(attribute.name, value, "an address or the name of a host")
+
+
+def _check_limits(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Limits):
+        _refuse(attribute.name, value, "a stt_proto.Limits")
 
 
 def _upper(value: Any) -> Any:
@@ -166,10 +172,10 @@ class NodeConfig:
     suites: tuple[int, ...] = field(
         default=_CORE["suites"].default, converter=tuple, validator=_CORE["suites"].validator
     )
-    congestion: str = _of_the_core("congestion")
+    congestion: str = field(default=_CORE["congestion"].default, validator=_one_of(*CONTROLLERS))
     allow_self: bool = _of_the_core("allow_self")
     reset_key: bytes | None = field(default=None, repr=False, validator=_CORE["reset_key"].validator)
-    limits: Limits = field(factory=Limits)
+    limits: Limits = field(factory=Limits, validator=_check_limits)
     log_level: str | None = field(default=None, converter=_upper, validator=_one_of(None, *LOG_LEVELS))
 
     def __attrs_post_init__(self) -> None:
@@ -185,12 +191,12 @@ class NodeConfig:
     @classmethod
     def low_latency(cls, **parameters: Any) -> NodeConfig:
         """For games, voice and remote control: small frames, short queues, early acknowledgements."""
-        return cls(**(_LOW_LATENCY | parameters))
+        return cls(**{**_LOW_LATENCY, **parameters})
 
     @classmethod
     def high_throughput(cls, **parameters: Any) -> NodeConfig:
         """For bulk: large frames and buffers, few streams."""
-        return cls(**(_HIGH_THROUGHPUT | parameters))
+        return cls(**{**_HIGH_THROUGHPUT, **parameters})
 
     @classmethod
     def balanced(cls, **parameters: Any) -> NodeConfig:

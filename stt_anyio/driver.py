@@ -19,6 +19,8 @@ from stt_proto import Endpoint, Session
 from stt_proto.events import Event
 from stt_proto.types import Buffer, NetworkPath, Transmit
 
+SENDS_PER_PUMP = 64
+"""Transmits after which others on the event loop get their turn, though the core has more; it goes on at once."""
 _BLOCKED_PAUSE = 0.001
 """Seconds between two ticks while the socket is full: what is due then cannot be sent anyway."""
 
@@ -34,6 +36,7 @@ class Driver:
         arm: called with a time earlier than any that is armed; the host then calls `tick` at that time.
         fail: called when a carrier died under a send; nothing is taken from the core from then on.
         path_failed: called with a path and a reason when the system says that nobody is there.
+        sends_per_pump: transmits after which one pump stops and asks to be called again at once.
 
     Attributes:
         armed: when `tick` is due; `inf` when never.
@@ -42,6 +45,7 @@ class Driver:
     __slots__ = (
         "_again",
         "_arm",
+        "_budget",
         "_deliver",
         "_fail",
         "_held",
@@ -64,6 +68,7 @@ class Driver:
         arm: Callable[[float], None],
         fail: Callable[[OSError], None],
         path_failed: Callable[[NetworkPath, str], None],
+        sends_per_pump: float = inf,
     ) -> None:
         self.endpoint = endpoint
         self.clock = clock
@@ -73,6 +78,7 @@ class Driver:
         self._arm = arm
         self._fail = fail
         self.path_failed = path_failed
+        self._budget = sends_per_pump
         self._held: Transmit | None = None
         self._held_paths: dict[NetworkPath, Transmit] = {}
         self._pumping = False
@@ -121,22 +127,24 @@ class Driver:
             return
         self._pumping = True
         try:
-            endpoint, deliver = self.endpoint, self._deliver
+            endpoint, deliver, budget = self.endpoint, self._deliver, self._budget
             now = self.clock()
             while True:
                 self._again = False
-                while self._held is None and (transmit := endpoint.next_transmit(now)) is not None:
+                while budget and self._held is None and (transmit := endpoint.next_transmit(now)) is not None:
                     self._send(transmit)
+                    budget -= 1
                 for session, event in endpoint.events():
                     deliver(session, event)
                 if not self._again:
                     break
             deadline = endpoint.next_deadline()
-            if deadline is not None and deadline.at < self.armed:
-                at = deadline.at if self._held is None else max(deadline.at, now + _BLOCKED_PAUSE)
-                if at < self.armed:
-                    self.armed = at
-                    self._arm(at)
+            at = now if not budget else inf if deadline is None else deadline.at
+            if self._held is not None:
+                at = max(at, now + _BLOCKED_PAUSE)
+            if at < self.armed:
+                self.armed = at
+                self._arm(at)
         finally:
             self._pumping = False
 

@@ -16,18 +16,87 @@ Every raise makes a new object, so that tasks which fail for one reason do not s
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import anyio
 
-from stt_proto import errors as _core
-from stt_proto.errors import *  # noqa: F403: this page is the same vocabulary, seen from a host
-from stt_proto.errors import ConnectionError as ConnectionError  # noqa: PLC0414
-from stt_proto.errors import ConnectionRefusedError as ConnectionRefusedError  # noqa: PLC0414
-from stt_proto.errors import LocalError, SttError
+from stt_proto.errors import (
+    ArgumentError,
+    AuthenticationError,
+    BufferOverflowError,
+    ChecksumError,
+    ConnectionTimeoutError,
+    EncryptionError,
+    FlowControlError,
+    HandshakeError,
+    InvalidFrameError,
+    LocalError,
+    PoolMissError,
+    ProtocolError,
+    RemoteError,
+    ResourceError,
+    ResourcesExhaustedError,
+    SessionClosedError,
+    SessionError,
+    SessionNotFound,
+    SessionResumptionError,
+    SessionTimeoutError,
+    StateError,
+    StreamClosedError,
+    StreamError,
+    StreamIdConflict,
+    SttError,
+    TooManySessionsError,
+    TooManyStreamsError,
+    UnknownFrameError,
+    UnreachableError,
+    VersionError,
+    error_for,
+)
+from stt_proto.errors import (
+    ConnectionError as ConnectionError,
+)
+from stt_proto.errors import (
+    ConnectionRefusedError as ConnectionRefusedError,
+)
 
-__all__ = list(_core.__all__)
+__all__ = [
+    "ArgumentError",
+    "AuthenticationError",
+    "BufferOverflowError",
+    "ChecksumError",
+    "ConnectionTimeoutError",
+    "EncryptionError",
+    "FlowControlError",
+    "HandshakeError",
+    "InvalidFrameError",
+    "LocalError",
+    "PoolMissError",
+    "ProtocolError",
+    "RemoteError",
+    "ResourceError",
+    "ResourcesExhaustedError",
+    "SessionClosedError",
+    "SessionError",
+    "SessionNotFound",
+    "SessionResumptionError",
+    "SessionTimeoutError",
+    "StateError",
+    "StreamClosedError",
+    "StreamError",
+    "StreamIdConflict",
+    "SttError",
+    "TooManySessionsError",
+    "TooManyStreamsError",
+    "UnknownFrameError",
+    "UnreachableError",
+    "VersionError",
+    "error_for",
+    "broken",
+    "closed_here",
+    "connection_failed",
+    "mixed",
+]
 
 
 def closed_here(error: SttError) -> SttError:
@@ -56,8 +125,11 @@ def mixed(error: SttError, also: type[Exception]) -> SttError:
     return _rebuild(core_class, also, error.args, vars(error))
 
 
-@cache
-def _mixed_class(core_class: type[SttError], also: type[Exception]) -> type[SttError]:
+_classes: dict[tuple[type[SttError], type[Exception]], type[SttError]] = {}
+"""Classes made so far: at most one for each class of the core and of those it is mixed with."""
+
+
+def _make_class(core_class: type[SttError], also: type[Exception]) -> type[SttError]:
     names = {
         "__module__": core_class.__module__,
         "__doc__": core_class.__doc__,
@@ -71,7 +143,9 @@ def _mixed_class(core_class: type[SttError], also: type[Exception]) -> type[SttE
 def _rebuild(
     core_class: type[SttError], also: type[Exception], args: tuple[Any, ...], state: dict[str, Any]
 ) -> SttError:
-    cls = _mixed_class(core_class, also)
+    cls = _classes.get((core_class, also))
+    if cls is None:
+        cls = _classes[core_class, also] = _make_class(core_class, also)
     error = cls.__new__(cls, *args)
     error.args = args
     vars(error).update(state)

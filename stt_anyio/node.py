@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import anyio
-from anyio.abc import ByteStreamConnectable, TaskGroup
+from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from stt_anyio.base import SessionBase
 from stt_anyio.carrier import Carrier
-from stt_anyio.driver import Driver
+from stt_anyio.connectable import StreamConnectable
+from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.errors import (
     ArgumentError,
     ConnectionTimeoutError,
@@ -35,7 +36,6 @@ from stt_anyio.errors import (
 )
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, logger
 from stt_anyio.session import Session
-from stt_anyio.stream import Stream
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming
 from stt_proto import NetworkPath
@@ -102,22 +102,22 @@ class STTNode(NodeBase[Session]):
         carriers: Iterable[Carrier] | None = None,
         **options: Any,
     ) -> None:
+        self._left_running = False  # so that a warning is due
         super().__init__(node_seed, shared_seed, host, port, **options)
         self._given_carriers = None if carriers is None else tuple(carriers)
         self._carriers: dict[str, Carrier] = {}
-        self._scope = anyio.CancelScope()
-        self._tasks: TaskGroup | None = None
+        self._scope: anyio.CancelScope | None = None
         self._timer: anyio.CancelScope | None = None
+        self._loop: EventLoopToken | None = None
         self._task: object = None
+        self._calls: set[_Call] = set()
         self._finished: anyio.Event | None = None
         self._stopping = False
         self._failure: BaseException | None = None
-        self._backlog: dict[Session, None] = {}
-        self._listening = False
         self._arrived = Bell()
         self._packet = Bell()
         self._quiet = Bell()
-        self._watchers: list[tuple[deque[tuple[Session | None, Event]], Bell]] = []
+        self._watchers: WeakSet[_Watcher] = WeakSet()
 
     # -- starting and stopping -------------------------------------------------------------------------------------
 
@@ -163,40 +163,50 @@ class STTNode(NodeBase[Session]):
         self._finished = anyio.Event()
         carriers = [UdpCarrier(self.config)] if self._given_carriers is None else self._given_carriers
         self._carriers = {carrier.name: carrier for carrier in carriers}
+        self._loop = loop = current_token()
         try:
             for carrier in carriers:
                 await carrier.open()
+            self._driver = self._make_driver(
+                clock=_clock_of(loop),
+                unix_time=time.time(),
+                outlets=self._carriers,
+                traits={carrier.name: carrier.traits for carrier in carriers},
+                granted=[sock.granted for sock in self._udp_sockets()],
+                arm=self._arm,
+                fail=self._fail,
+                sends_per_pump=SENDS_PER_PUMP,
+            )
         except BaseException:
             self._close_carriers()
             self._finished.set()
             raise
-        if self.config.log_level is not None:
-            logging.getLogger("stt").setLevel(self.config.log_level)
+        self.set_log_level()
         self._scope, self._timer = anyio.CancelScope(), None
-        self._stopping, self._failure = False, None
-        loop = current_token()
-        self._driver = self._make_driver(
-            clock=_clock_of(loop),
-            unix_time=time.time(),
-            outlets=self._carriers,
-            traits={name: carrier.traits for name, carrier in self._carriers.items()},
-            granted=[sock.granted for sock in self._udp_sockets()],
-            arm=self._arm,
-            fail=self._fail,
-        )
-        self._task = _spawn(loop, self._run)
-
-    async def _run(self) -> None:
+        self._stopping, self._left_running, self._failure = False, True, None
+        up = anyio.Event()
+        self._task = _spawn(loop, self._run, up)
         try:
-            with self._scope:
-                async with anyio.create_task_group() as self._tasks:
-                    self._tasks.start_soon(self._run_timer)
+            await up.wait()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _run(self, up: anyio.Event) -> None:
+        scope = self._scope
+        assert scope is not None
+        try:
+            with scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._run_timer)
                     for carrier in self._carriers.values():
-                        self._tasks.start_soon(carrier.run, self.driver)
+                        tasks.start_soon(carrier.run, self.driver)
+                    tasks.start_soon(_set, up)
         except Exception as error:
             self._fail(_unwrapped(error))
         finally:
             self._end()
+            up.set()
 
     async def _run_timer(self) -> None:
         driver = self.driver
@@ -211,22 +221,25 @@ class STTNode(NodeBase[Session]):
 
     def _fail(self, error: BaseException) -> None:
         """Something without which the node cannot go on."""
-        if self._failure is None:
+        if self._failure is None and self._scope is not None:
+            logger.error("%r failed: %s", self, error)
             self._failure = error
             self._scope.cancel()
 
     def _end(self) -> None:
         """Nothing waits any more: end what is left, wake everybody, give everything back."""
+        driver = self.driver
         for session in (*self.sessions.values(), *self._dialing):
             session.ended_here = self._failure is None
-            session.core.abort(self.driver.clock())
-        self.driver.pump()
-        self.driver.close()
+            session.core.abort(driver.clock())
+        driver.pump()
+        driver.close()
         self._close_carriers()
         self._driver = None
-        self._tasks = None
         self._backlog.clear()
-        for bell in (self._arrived, self._packet, self._quiet, *(bell for _, bell in self._watchers)):
+        for call in self._calls:
+            call.scope.cancel()
+        for bell in (self._arrived, self._packet, self._quiet, *(watcher.bell for watcher in self._watchers)):
             bell.ring()
         assert self._finished is not None
         self._finished.set()
@@ -239,7 +252,8 @@ class STTNode(NodeBase[Session]):
         """Refuse new sessions, close those that are there, and end. May be called from any task, and again.
 
         Args:
-            timeout: seconds that the sessions get to deliver what they accepted; then they are aborted.
+            timeout: seconds that sessions get to deliver what they accepted and callbacks to finish; then both are
+                cut off.
 
         Raises:
             OSError: what ended the node, if it did not end because of this.
@@ -247,16 +261,19 @@ class STTNode(NodeBase[Session]):
         if self._finished is None:
             await checkpoint()
             return
+        self._left_running = False
         with anyio.CancelScope(shield=True):
             if not self._stopping and self._driver is not None:
                 self._stopping = True
                 self._driver.endpoint.accepting = False
                 for session in (*self.sessions.values(), *self._dialing):
                     session.begin_close()
+                caller = anyio.get_current_task().id
                 with anyio.move_on_after(timeout):
-                    while self.sessions and self._driver is not None:
+                    while self.sessions or any(call.task != caller for call in self._calls):
                         await self._quiet.wait()
-                self._scope.cancel()
+                if self._scope is not None:
+                    self._scope.cancel()
             await self._finished.wait()
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -277,8 +294,7 @@ class STTNode(NodeBase[Session]):
             logger.error("the node had failed: %s", failure)
 
     def __del__(self) -> None:
-        finished = getattr(self, "_finished", None)
-        if finished is not None and not (self._stopping or self._failure or (self._driver is None and finished.is_set())):
+        if self._left_running:
             warnings.warn(f"{self!r} was never stopped", ResourceWarning, source=self, stacklevel=2)
 
     # -- dialling --------------------------------------------------------------------------------------------------
@@ -324,6 +340,8 @@ class STTNode(NodeBase[Session]):
         raise connection_failed(ConnectionTimeoutError(f"no answer from {address} within {timeout:g} seconds"))
 
     async def _dial(self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None) -> Session:
+        if self._driver is not driver:
+            raise StateError("the node was stopped meanwhile")
         try:
             core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
         except SttError as error:
@@ -339,7 +357,7 @@ class STTNode(NodeBase[Session]):
         finally:
             del self._dialing[session]
         if session.is_closed:
-            raise connection_failed(core.close_error or SessionClosedError("closed at once"))
+            raise connection_failed(self._dial_error(core, path))
         return session
 
     async def connect_udp(
@@ -364,12 +382,10 @@ class STTNode(NodeBase[Session]):
         """
         self._listening = True
         await checkpoint()
-        while not self._backlog:
+        while (session := self._next_arrival()) is None:
             if self._driver is None or self._stopping:
                 raise closed_here(SessionClosedError("the node has been stopped"))
             await self._arrived.wait()
-        session = next(iter(self._backlog))
-        del self._backlog[session]
         return session
 
     def listener(self) -> Incoming[Session]:
@@ -400,16 +416,13 @@ class STTNode(NodeBase[Session]):
         The session is `None` for what concerns the node itself, such as `HandshakeFailed`. Events that nobody takes
         are dropped when there are 10,000, the oldest first.
         """
-        watcher: tuple[deque[tuple[Session | None, Event]], Bell] = deque(maxlen=MAX_EVENTS), Bell()
-        self._watchers.append(watcher)
-        waiting, bell = watcher
-        return Feed(lambda: waiting.popleft() if waiting else None, bell, lambda: self._driver is None)
+        watcher = _Watcher()
+        self._watchers.add(watcher)
+        return Feed(watcher.take, watcher.bell, lambda: self._driver is None)
 
     # -- broadcast -------------------------------------------------------------------------------------------------
 
-    async def send_to_all(
-        self, data: bytes, stream_id: int | None = None, timeout: float | None = 10.0
-    ) -> list[bytes]:
+    async def send_to_all(self, data: bytes, stream_id: int | None = None, timeout: float | None = 10.0) -> list[bytes]:
         """Send the same to every session, to all at once; see `send_to_sessions`."""
         return await self.send_to_sessions(list(self.sessions), data, stream_id, timeout)
 
@@ -443,20 +456,31 @@ class STTNode(NodeBase[Session]):
         except Exception as error:
             self.handler_failed(error, session)
             return
-        if inspect.isawaitable(result) and self._tasks is not None:
-            self._tasks.start_soon(self._finish_call, result, session)
+        if inspect.isawaitable(result):
+            assert self._loop is not None
+            call = _Call()
+            self._calls.add(call)
+            _spawn(self._loop, self._finish_call, call, result, session)
 
-    async def _finish_call(self, result: Awaitable[Any], session: SessionBase[Any] | None) -> None:
-        try:
-            await result
-        except Exception as error:
-            self.handler_failed(error, session)
+    async def _finish_call(self, call: _Call, result: Awaitable[Any], session: SessionBase[Any] | None) -> None:
+        """Wait for a callback, in a task that belongs to nobody, so that the callback may stop the node."""
+        call.task = anyio.get_current_task().id
+        with call.scope:
+            try:
+                await result
+            except Exception as error:
+                self.handler_failed(error, session)
+            finally:
+                self._calls.discard(call)
+                self._quiet.ring()
 
     def _publish(self, session: Session | None, event: Event) -> None:
         if self._watchers and not isinstance(event, _OF_STREAMS):
-            for waiting, bell in self._watchers:
-                waiting.append((session, event))
-                bell.ring()
+            for watcher in self._watchers:
+                watcher.put(session, event)
+
+    def _wake_accept(self) -> None:
+        self._arrived.ring()
 
     def _wake_receive(self) -> None:
         self._packet.ring()
@@ -467,49 +491,38 @@ class STTNode(NodeBase[Session]):
     def _on_session_established(self, session: Session) -> None:
         super()._on_session_established(session)
         session.on_established()
-        if session not in self._dialing:
-            self._backlog[session] = None
-            self._arrived.ring()
 
     def _on_session_closed(self, session: Session, event: SessionClosed) -> None:
         super()._on_session_closed(session, event)
-        if not self._listening:
-            self._backlog.pop(session, None)
         if not self.sessions:
             self._quiet.ring()
 
 
-class StreamConnectable(ByteStreamConnectable):
-    """A peer that streams are opened to: dialled when first asked for, and again when the session was lost."""
+class _Call:
+    """A callback that has not finished."""
 
-    def __init__(
-        self, node: STTNode, address: Any, peer_node_id: bytes | None, transport: str | None, purpose: str
-    ) -> None:
-        self._node = node
-        self._address = address
-        self._peer_node_id = peer_node_id
-        self._transport = transport
-        self._purpose = purpose
-        self._session: Session | None = None
-        self._dialling = anyio.Lock()
+    __slots__ = ("scope", "task")
 
-    async def connect(self) -> Stream:
-        """Open a stream, and a session first if there is none.
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.task = 0
 
-        Raises:
-            ConnectionFailed: as `STTNode.connect`.
-        """
-        async with self._dialling:
-            session = self._session
-            if session is None or not session.is_active():
-                session = await self._node.connect(self._address, self._peer_node_id, transport=self._transport)
-                self._session = session
-            return session.open_stream(purpose=self._purpose)
 
-    async def aclose(self) -> None:
-        """Close the session, and with it its streams."""
-        if self._session is not None:
-            await self._session.aclose()
+class _Watcher:
+    """What one iteration over events has before it."""
+
+    __slots__ = ("__weakref__", "_waiting", "bell")
+
+    def __init__(self) -> None:
+        self.bell = Bell()
+        self._waiting: deque[tuple[Session | None, Event]] = deque(maxlen=MAX_EVENTS)
+
+    def put(self, session: Session | None, event: Event) -> None:
+        self._waiting.append((session, event))
+        self.bell.ring()
+
+    def take(self) -> tuple[Session | None, Event] | None:
+        return self._waiting.popleft() if self._waiting else None
 
 
 async def _send_one(session: Session, data: bytes, stream_id: int | None, got: set[bytes]) -> None:
@@ -539,13 +552,17 @@ def _clock_of(loop: EventLoopToken) -> Callable[[], float]:
     return trio.lowlevel.current_clock().current_time
 
 
-def _spawn(loop: EventLoopToken, run: Callable[[], Any]) -> object:
+def _spawn(loop: EventLoopToken, run: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> object:
     """Start a task that belongs to the loop and to no task group of a caller."""
     if isinstance(loop.native_token, asyncio.AbstractEventLoop):
-        return loop.native_token.create_task(run(), name="STTNode")
+        return loop.native_token.create_task(run(*arguments), name="STTNode")
     import trio
 
-    return trio.lowlevel.spawn_system_task(run, name="STTNode")
+    return trio.lowlevel.spawn_system_task(run, *arguments, name="STTNode")
+
+
+async def _set(event: anyio.Event) -> None:
+    event.set()
 
 
 def _unwrapped(error: Exception) -> Exception:

@@ -6,6 +6,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Any, ClassVar, Generic, TypeVar
 
 from attrs import evolve, field, frozen
@@ -14,7 +15,14 @@ from stt_anyio.base import SessionBase, StreamBase
 from stt_anyio.carrier import Outlet
 from stt_anyio.config import NodeConfig
 from stt_anyio.driver import Driver
-from stt_anyio.errors import ArgumentError, StateError, SttError
+from stt_anyio.errors import (
+    ArgumentError,
+    ConnectionRefusedError,
+    SessionClosedError,
+    StateError,
+    SttError,
+    UnreachableError,
+)
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.endpoint import Admit
@@ -138,7 +146,10 @@ class NodeBase(Generic[SessionT]):
         self._on_established: list[Callback] = []
         self._on_closed: list[Callback] = []
         self._collecting = False
-        self._ready: dict[StreamBase, None] = {}
+        self._ready: dict[StreamBase, None] = {}  # where `receive` may find something
+        self._left_behind: dict[SessionT, None] = {}  # sessions that ended with something unread in there
+        self._listening = False
+        self._backlog: dict[SessionT, None] = {}  # for `accept`
         self._established = 0
         self._closed = dict.fromkeys(map(str, CloseReason), 0)
         self._totals = dict.fromkeys(_SUMMED, 0)
@@ -186,6 +197,16 @@ class NodeBase(Generic[SessionT]):
     def accepting(self) -> bool:
         """Whether new sessions are accepted."""
         return self._driver is not None and self._driver.endpoint.accepting
+
+    def _next_arrival(self) -> SessionT | None:
+        """The session that has waited longest to be accepted."""
+        for session in self._backlog:
+            del self._backlog[session]
+            return session
+        return None
+
+    @abstractmethod
+    def _wake_accept(self) -> None: ...
 
     # -- being told ------------------------------------------------------------------------------------------------
 
@@ -292,6 +313,9 @@ class NodeBase(Generic[SessionT]):
         self.sessions[session.session_id] = session
         self._established += 1
         logger.debug("%r established", session)
+        if not session.core.initiator:
+            self._backlog[session] = None
+            self._wake_accept()
         for callback in self._on_established:
             self._call(callback, session, session)
 
@@ -304,8 +328,20 @@ class NodeBase(Generic[SessionT]):
         for name in _SUMMED:
             self._totals[name] += getattr(stats, name)
         logger.debug("%r closed: %s, code 0x%04x", session, reason, event.code)
+        if not self._listening or len(self._backlog) > self.config.max_concurrent_sessions:
+            self._backlog.pop(session, None)
+        self._leave_behind(session)
         for callback in self._on_closed:
             self._call(callback, session, session.session_id, reason)
+
+    def _leave_behind(self, session: SessionT) -> None:
+        """Keep what an ended session has for `receive`, for as many sessions as may be live, and no more."""
+        self._left_behind[session] = None
+        if len(self._left_behind) > self.config.max_concurrent_sessions:
+            oldest = next(iter(self._left_behind))
+            del self._left_behind[oldest]
+            for stream in oldest.streams.values():
+                self._ready.pop(stream, None)
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
@@ -336,6 +372,11 @@ class NodeBase(Generic[SessionT]):
 
     # -- making the core -------------------------------------------------------------------------------------------
 
+    def set_log_level(self) -> None:
+        """Set the level of the logger `stt`, if the configuration names one."""
+        if self.config.log_level is not None:
+            logging.getLogger("stt").setLevel(self.config.log_level)
+
     def _make_driver(
         self,
         *,
@@ -346,6 +387,7 @@ class NodeBase(Generic[SessionT]):
         granted: Iterable[int],
         arm: Callable[[float], None],
         fail: Callable[[OSError], None],
+        sends_per_pump: float = inf,
     ) -> Driver:
         """A fresh endpoint and its pump."""
         window = min([self.config.session_recv_buffer, *(size // 2 for size in granted)])
@@ -364,9 +406,20 @@ class NodeBase(Generic[SessionT]):
             arm=arm,
             fail=fail,
             path_failed=self._path_failed,
+            sends_per_pump=sends_per_pump,
         )
 
     def _path_failed(self, path: NetworkPath, reason: str) -> None:
         """The system says that nobody is there: a hint, which ends attempts to connect and nothing else."""
         if path in self._dialing.values() and not any(session.core.path == path for session in self.sessions.values()):
             self.driver.path_closed(path, reason)
+
+    def _dial_error(self, core: CoreSession, path: NetworkPath) -> SttError:
+        """What `connect` raises for a session that never came to be."""
+        error = core.close_error or SessionClosedError("closed at once")
+        cls = _REFUSALS.get(error.message) if type(error) is SessionClosedError else None
+        return error if cls is None else cls(f"{path.remote} is {error.message}")
+
+
+_REFUSALS = {"refused": ConnectionRefusedError, "unreachable": UnreachableError}
+"""What the reasons mean with which carriers close a path that was never used."""

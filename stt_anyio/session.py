@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio import TypedAttributeProvider
 from anyio.abc import AsyncResource, UnreliableObjectStream
 from anyio.lowlevel import checkpoint
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from stt_anyio.node import STTNode
 
 
-class Session(SessionBase[Stream], AsyncResource):
+class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
     """A session with a peer: streams, datagrams, and a life that ends for a reason.
 
     `async with session:` closes it at the end, gracefully; in a cancelled scope it is aborted.
@@ -59,20 +60,24 @@ class Session(SessionBase[Stream], AsyncResource):
 
     def listener(self) -> Incoming[Stream]:
         """The streams that the peer opens, as an `anyio.abc.Listener`."""
-        return Incoming(self.accept_stream, lambda stream, error: self.node.handler_failed(error, self), lambda: self.extra_attributes)
+        return Incoming(
+            self.accept_stream,
+            lambda stream, error: self.node.handler_failed(error, self),
+            lambda: self.extra_attributes,
+        )
 
     async def serve(self, handler: Callable[[Stream], Any], task_group: anyio.abc.TaskGroup | None = None) -> None:
         """Handle each stream that the peer opens, in a task of its own, until the session is over."""
         await self.listener().serve(handler, task_group)
 
-    async def wait_streams_available(self) -> None:
-        """Wait until the peer allows more streams, after `open_stream` raised `TooManyStreamsError`."""
-        if self.is_closed:
-            await checkpoint()
-            raise self.ended()
-        await self._openers.wait()
-        if self.is_closed:
-            raise self.ended()
+    async def wait_streams_available(self, *, bidirectional: bool = True) -> None:
+        """Wait until `open_stream` is worth another try, after it raised `TooManyStreamsError`."""
+        await checkpoint()
+        while not self.is_closed:
+            if bidirectional not in self.refused:
+                return
+            await self._openers.wait()
+        raise self.ended()
 
     # -- datagrams -------------------------------------------------------------------------------------------------
 
@@ -83,7 +88,7 @@ class Session(SessionBase[Stream], AsyncResource):
             SessionClosedError: the session is over.
         """
         await checkpoint()
-        while (data := self.take_datagram()) is None:
+        while (data := self.core.receive_datagram()) is None:
             if self.is_closed:
                 raise self.ended()
             await self._datagram.wait()
@@ -97,17 +102,18 @@ class Session(SessionBase[Stream], AsyncResource):
     # -- ending ----------------------------------------------------------------------------------------------------
 
     async def close(self, reason: str = "graceful", detail: str = "") -> None:
-        """Close: what streams have accepted is delivered (for at most 10 s), the peer is told, and that is acknowledged.
+        """Close: what streams have accepted is delivered, the peer is told, and that is acknowledged.
 
-        Returns when the session is over; closing one that is over does nothing. Cancelled, it aborts.
+        Delivery takes 10 s at most. Returns when the session is over, at once if it is over already. Cancelled, it
+        aborts.
 
         Args:
             reason: `"graceful"` or `"error"`.
             detail: a sentence for the peer.
         """
-        self.begin_close(reason, detail)
         try:
             await checkpoint()
+            self.begin_close(reason, detail)
             await self.wait_closed()
         except anyio.get_cancelled_exc_class():
             self.abort()
@@ -119,6 +125,7 @@ class Session(SessionBase[Stream], AsyncResource):
 
     async def wait_closed(self) -> str:
         """Wait until the session is over, and say why: `graceful`, `timeout`, `error` or `auth_failure`."""
+        await checkpoint()
         while not self.is_closed:
             await self._changed.wait()
         return self.close_reason or str(CloseReason.GRACEFUL)
@@ -126,9 +133,7 @@ class Session(SessionBase[Stream], AsyncResource):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and not issubclass(kind, anyio.get_cancelled_exc_class()):
-            self.begin_close(str(CloseReason.ERROR))
-        await self.aclose()
+        await self.close(str(CloseReason.GRACEFUL if kind is None else CloseReason.ERROR))
 
     # -- being woken -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
     session = await node.connect_udp(host, port)
     stream = TrioStream(session.open_stream())
-    ssl_stream = trio.SSLStream(stream, ...)  # or anything else that takes a trio stream
+
+It goes wherever a trio stream goes: into `trio.SSLStream`, hypercorn, h11 or a protocol of your own.
 """
 
 from __future__ import annotations
@@ -62,19 +63,17 @@ class TrioStream(HalfCloseableStream):
         await self.stream.aclose()
 
 
-_TRIOS = {
-    anyio.BrokenResourceError: trio.BrokenResourceError,
-    anyio.BusyResourceError: trio.BusyResourceError,
-    anyio.ClosedResourceError: trio.ClosedResourceError,
-}
-
-
 @contextmanager
 def _trios_errors() -> Iterator[None]:
     try:
         yield
-    except tuple(_TRIOS) as error:
-        trios = next(_TRIOS[cls] for cls in _TRIOS if isinstance(error, cls))
-        if isinstance(error, SttError):
-            raise mixed(error, trios) from error
-        raise trios(*error.args) from error
+    except anyio.BusyResourceError as error:
+        raise trio.BusyResourceError(*error.args) from None
+    except anyio.ClosedResourceError as error:
+        raise _also(error, trio.ClosedResourceError) from None
+    except anyio.BrokenResourceError as error:
+        raise _also(error, trio.BrokenResourceError) from None
+
+
+def _also(error: Exception, trios: type[Exception]) -> Exception:
+    return mixed(error, trios) if isinstance(error, SttError) else trios(*error.args)

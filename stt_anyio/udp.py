@@ -22,11 +22,14 @@ from anyio.lowlevel import checkpoint
 
 from stt_anyio.carrier import Carrier, Port
 from stt_anyio.config import NodeConfig
+from stt_anyio.errors import ArgumentError
 from stt_proto.config import CARRIERS
 from stt_proto.types import CarrierTraits, NetworkPath, Transmit
 
 READS_PER_WAKE_UP = 16
 """Reads after which others get their turn, though the socket has more."""
+ERRORS_AT_ONCE = 64
+"""Complaints of the system that are read in a row."""
 MAX_PATHS = 4096
 """Paths that are remembered twice over; forgetting one costs a new object, nothing else."""
 _MAX_DATAGRAM = 65_535
@@ -54,17 +57,47 @@ _NO_SEGMENTATION = frozenset({errno.EIO, errno.EINVAL})
 Sink = Callable[[memoryview, NetworkPath, "int | None"], None]
 Hint = Callable[[NetworkPath, str], None]
 Address = tuple[Any, ...]
+Resolved = tuple[socket.AddressFamily, Address]
 
 
-def resolve_numeric(host: str, port: int) -> tuple[socket.AddressFamily, Address] | None:
+def check_address(address: Any) -> tuple[str, int]:
+    """An address to dial: `(host, port)`, or the longer tuple that sockets give for IPv6.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    match address:
+        case (str(host), int(port)) if host and 1 <= port <= 65_535:
+            return host, port
+        case (str(host), int(port), int(), int(scope)) if host and 1 <= port <= 65_535:
+            return f"{host}%{scope}" if scope else host, port
+    raise ArgumentError(f"address is {address!r}; it must be (host, port), the port 1 to 65,535", argument="address")
+
+
+def any_of(family: socket.AddressFamily) -> Address:
+    """Any address and port of a family."""
+    return ("::" if family == socket.AF_INET6 else "0.0.0.0", 0)
+
+
+def resolve_numeric(host: str, port: int) -> Resolved | None:
     """The address that `host` already is, or `None` when it is a name that must be looked up."""
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        )
-    except socket.gaierror:
+        return look_up(host, port, socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)[0]
+    except OSError:
         return None
-    return found[0][0], found[0][4]
+
+
+def look_up(host: str, port: int, flags: int = 0) -> list[Resolved]:
+    """The addresses of a host, by name or number, in the form in which packets come from them. May take seconds.
+
+    Raises:
+        OSError: there is no such name.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+    except ValueError as error:
+        raise OSError(f"{host!r} cannot be the name of a host") from error
+    return [(entry[0], entry[4]) for entry in found]
 
 
 class UdpSocket:
@@ -73,9 +106,7 @@ class UdpSocket:
     Args:
         family: IPv4 or IPv6; an IPv6 socket carries IPv6 only.
         address: where to bind.
-        reuse_port: let several processes share the port.
-        recv_buffer_size: bytes asked of the system for receiving, which may grant less.
-        send_buffer_size: likewise for sending.
+        config: its `reuse_port` and sizes of buffers, of which the system may grant less.
 
     Attributes:
         local: the address it is bound to.
@@ -89,15 +120,7 @@ class UdpSocket:
         OSError: the address is taken, or not ours.
     """
 
-    def __init__(
-        self,
-        family: socket.AddressFamily,
-        address: Address,
-        *,
-        reuse_port: bool = False,
-        recv_buffer_size: int = 2 << 20,
-        send_buffer_size: int = 2 << 20,
-    ) -> None:
+    def __init__(self, family: socket.AddressFamily, address: Address, config: NodeConfig) -> None:
         self._paths: dict[Address, NetworkPath] = {}
         self._old_paths: dict[Address, NetworkPath] = {}
         self._segment_options: dict[int, list[tuple[int, int, bytes]]] = {}
@@ -109,12 +132,12 @@ class UdpSocket:
         self._socket = sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            if reuse_port:
+            if config.reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, recv_buffer_size)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_size)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, config.recv_buffer_size)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer_size)
             self.segmentation = self._probe(_SOL_UDP, _UDP_SEGMENT, 1200, 0)
             self.coalescing = self._probe(_SOL_UDP, _UDP_GRO, 1)
             self._errors_queued = self._probe(*_ERRORS_QUEUED[family], 1)
@@ -214,12 +237,13 @@ class UdpSocket:
 
     def _send(self, transmit: Transmit, options: Sequence[tuple[int, int, bytes]]) -> Transmit | None:
         """One call for all of it, and a second one when the first only brought news of some other path."""
+        remote: Any = transmit.path.remote
         for _ in range(2):
             try:
                 if self._sendmsg is not None:
-                    self._sendmsg(transmit.buffers, options, 0, transmit.path.remote)
+                    self._sendmsg(transmit.buffers, options, 0, remote)
                 else:
-                    self._socket.sendto(b"".join(transmit.buffers), transmit.path.remote)  # type: ignore[arg-type]
+                    self._socket.sendto(b"".join(transmit.buffers), remote)
                 return None
             except BlockingIOError:
                 return transmit
@@ -237,9 +261,7 @@ class UdpSocket:
         if option is None:
             if len(self._segment_options) > 64:
                 self._segment_options.clear()
-            option = self._segment_options[segment_size] = [
-                (_SOL_UDP, _UDP_SEGMENT, struct.pack("H", segment_size))
-            ]
+            option = self._segment_options[segment_size] = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("H", segment_size))]
         return option
 
     def _send_singly(self, transmit: Transmit) -> Transmit | None:
@@ -270,19 +292,19 @@ class UdpSocket:
         return False
 
     def _drain_errors(self) -> bool:
-        """Read what ICMP told the system, each with the address that it is about (Linux)."""
-        found = False
-        while self._errors_queued:
+        """Read what ICMP told the system, each with the address that it is about (Linux); False when it was nothing."""
+        if not self._errors_queued:
+            return False
+        for number in range(ERRORS_AT_ONCE):
             try:
                 _, ancillary, _, remote = self._socket.recvmsg(0, 512, socket.MSG_ERRQUEUE)
             except OSError:
-                break
-            found = True
+                return number > 0
             for _, _, data in ancillary:
                 reason = _UNREACHABLE.get(int.from_bytes(data[:4], sys.byteorder))
                 if reason is not None and remote:
                     self.hint(self.path(remote), reason)
-        return found
+        return True
 
 
 def _segment_size(ancillary: list[tuple[int, int, bytes]]) -> int | None:
@@ -316,20 +338,12 @@ class UdpCarrier(Carrier):
 
     async def open(self) -> None:
         """Bind exactly the host and port asked for."""
-        host, port = self._config.bind_address, self._config.port
-        family, address = resolve_numeric(host, port) or (await _look_up(host, port))[0]
-        await checkpoint()
+        found = await _look_up(self._config.bind_address, self._config.port)
         self._sockets = {}
-        self._open(family, address)
+        self._open(*found[0])
 
     def _open(self, family: socket.AddressFamily, address: Address) -> UdpSocket:
-        sock = UdpSocket(
-            family,
-            address,
-            reuse_port=self._config.reuse_port,
-            recv_buffer_size=self._config.recv_buffer_size,
-            send_buffer_size=self._config.send_buffer_size,
-        )
+        sock = UdpSocket(family, address, self._config)
         self._sockets[sock.local] = sock
         if self._node is not None:
             self._start(sock)
@@ -342,7 +356,8 @@ class UdpCarrier(Carrier):
                 self._start(sock)
 
     def _start(self, sock: UdpSocket) -> None:
-        assert self._tasks is not None and self._node is not None
+        assert self._tasks is not None
+        assert self._node is not None
         sock.hint = self._node.path_failed
         self._blocked[sock] = anyio.Event()
         self._tasks.start_soon(self._read, sock, self._node)
@@ -370,14 +385,13 @@ class UdpCarrier(Carrier):
         return left
 
     async def path_to(self, address: Any) -> NetworkPath:
-        """The path to `(host, port)`; a host that is a name is looked up, addresses of our own family first."""
-        host, port = address
-        numeric = resolve_numeric(host, port)
-        if numeric is None:
-            found = await _look_up(host, port)
-        else:
-            found = [numeric]
-            await checkpoint()
+        """The path to `(host, port)`; where a name has several addresses, one of the node's own family.
+
+        Raises:
+            ArgumentError: `address` is no such pair.
+            OSError: the name is unknown.
+        """
+        found = await _look_up(*check_address(address))
         first = self.sockets[0]
         family, remote = min(found, key=lambda entry: entry[0] != first.family)
         return self._socket_for(family).path(remote)
@@ -386,7 +400,7 @@ class UdpCarrier(Carrier):
         for sock in self._sockets.values():
             if sock.family == family:
                 return sock
-        return self._open(family, ("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
+        return self._open(family, any_of(family))
 
     def close(self) -> None:
         self._tasks = self._node = None
@@ -396,8 +410,10 @@ class UdpCarrier(Carrier):
                 sock.close()
 
 
-async def _look_up(host: str, port: int) -> list[tuple[socket.AddressFamily, Address]]:
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    # Once more through the resolver, as numbers: what it gives then equals what packets come from.
-    addresses = [resolve_numeric(str(entry[4][0]), port) for entry in found]
-    return [address for address in addresses if address is not None]
+async def _look_up(host: str, port: int) -> list[Resolved]:
+    """`look_up` without holding up the event loop."""
+    numeric = resolve_numeric(host, port)
+    if numeric is not None:
+        await checkpoint()
+        return [numeric]
+    return await anyio.to_thread.run_sync(look_up, host, port, abandon_on_cancel=True)

@@ -1,9 +1,8 @@
-"""Time inside the core: a clock that never runs backwards, timers by name, and the queue of deadlines."""
+"""Time inside the core: a clock that never runs backwards, and the queue of deadlines."""
 
 from __future__ import annotations
 
-from enum import IntEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, TypeVar
 
@@ -11,19 +10,8 @@ from stt_proto.types import Deadline
 
 Owner = TypeVar("Owner")
 
-
-class Timer(IntEnum):
-    """Every timer that a session can have (docs/protocol.md, "Timers")."""
-
-    HANDSHAKE = 0
-    RETRANSMIT = 1
-    LOSS = 2
-    ACK = 3
-    PACING = 4
-    KEEP_ALIVE = 5
-    IDLE = 6
-    CLOSE = 7
-    PATH = 8
+SLACK = 64
+"""Entries that count no more and may lie in a queue of deadlines beyond as many as there are owners."""
 
 
 class Clock:
@@ -31,6 +19,9 @@ class Clock:
 
     `now` values are seconds on any monotonic clock. One smaller than the last counts as the last, so a host whose
     clock steps back costs lateness and nothing else.
+
+    Attributes:
+        now: the latest time that counts.
     """
 
     __slots__ = ("_offset", "now")
@@ -54,51 +45,12 @@ class Clock:
         self._offset = unix_time - now
 
 
-class Timers:
-    """One deadline per `Timer`, `inf` where it is not armed."""
-
-    __slots__ = ("_at",)
-
-    def __init__(self) -> None:
-        self._at = [inf] * len(Timer)
-
-    def __getitem__(self, timer: Timer) -> float:
-        return self._at[timer]
-
-    def set(self, timer: Timer, at: float) -> None:
-        """Arm or move a timer; `inf` disarms."""
-        self._at[timer] = at
-
-    def clear(self, timer: Timer) -> None:
-        """Disarm a timer."""
-        self._at[timer] = inf
-
-    def clear_all(self) -> None:
-        """Disarm every timer."""
-        self._at = [inf] * len(Timer)
-
-    def next_at(self) -> float:
-        """The earliest deadline, or `inf`."""
-        return min(self._at)
-
-    def next(self) -> Deadline | None:
-        """The earliest deadline with its name."""
-        at = min(self._at)
-        return None if at == inf else Deadline(at, Timer(self._at.index(at)).name.lower())
-
-    def expired(self, now: float) -> list[Timer]:
-        """Disarm and give the timers that are due, in the order of `Timer`."""
-        due = [timer for timer in Timer if self._at[timer] <= now]
-        for timer in due:
-            self._at[timer] = inf
-        return due
-
-
 class DeadlineQueue(Generic[Owner]):
-    """Which of many owners wants to be woken next: O(1) to ask, O(log n) to change.
+    """Which of many owners wants to be woken next: O(1) to ask, O(log n) to change, amortised.
 
     Owners are entered again only when their deadline becomes earlier; one that moved later is found when its old
-    entry comes up, and entered anew by whoever handles it. Waking early is harmless.
+    entry comes up, and entered anew by whoever handles it. Waking early is harmless. Entries that count no more are
+    thrown out once they are in the majority, so they keep nothing alive for long.
     """
 
     __slots__ = ("_armed", "_heap", "_serial")
@@ -109,20 +61,24 @@ class DeadlineQueue(Generic[Owner]):
         self._serial = 0
 
     def arm(self, owner: Owner, at: float, reason: str) -> None:
-        """Make sure that `owner` is woken at `at` or before."""
-        if at < self._armed.get(owner, inf):
-            self._armed[owner] = at
+        """Make sure that `owner` is woken at `at` or before; `inf` asks for nothing."""
+        armed = self._armed
+        if at < armed.get(owner, inf):
+            armed[owner] = at
             self._serial += 1
             heappush(self._heap, (at, self._serial, owner, reason))
+            if len(self._heap) > 2 * len(armed) + SLACK:
+                self._heap = [entry for entry in self._heap if armed.get(entry[2]) == entry[0]]
+                heapify(self._heap)
 
     def forget(self, owner: Owner) -> None:
-        """Drop an owner; its entry is skipped when it comes up."""
+        """Drop an owner; its entries are skipped when they come up."""
         self._armed.pop(owner, None)
 
     def next(self) -> Deadline | None:
         """The earliest entry that still counts."""
         heap = self._heap
-        while heap and self._armed.get(heap[0][2], inf) != heap[0][0]:
+        while heap and self._armed.get(heap[0][2]) != heap[0][0]:
             heappop(heap)
         return Deadline(heap[0][0], heap[0][3]) if heap else None
 
@@ -131,7 +87,7 @@ class DeadlineQueue(Generic[Owner]):
         heap = self._heap
         while heap and heap[0][0] <= now:
             at, _, owner, _ = heappop(heap)
-            if self._armed.get(owner, inf) == at:
+            if self._armed.get(owner) == at:
                 del self._armed[owner]
                 return owner
         return None

@@ -6,7 +6,7 @@ One error names the parameter, the value and the allowed range. Configurations a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from types import MappingProxyType
 from typing import Any
@@ -37,15 +37,23 @@ def _whole(low: int, high: int) -> _Validator:
     return check
 
 
-def _seconds(low: float, high: float) -> _Validator:
-    """A finite number of seconds from `low` to `high`."""
+def _number(low: float, high: float, unit: str) -> _Validator:
+    """A finite number from `low` to `high`."""
 
     def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not isfinite(value) or not low <= value <= high:
-            raise _refuse(attribute.name, value, f"from {low:g} to {high:g} seconds")
+            raise _refuse(attribute.name, value, f"from {low:,} to {high:,} {unit}")
 
     return check
+
+
+def _seconds(low: float, high: float) -> _Validator:
+    return _number(low, high, "seconds")
+
+
+def _per_second(low: float, high: float) -> _Validator:
+    return _number(low, high, "a second")
 
 
 def _flag(_: Any, attribute: Attribute[Any], value: Any) -> None:
@@ -67,7 +75,7 @@ class Limits:
     challenges_tried: int = field(default=4, validator=_whole(1, 16))  # H-12
     failed_guesses_without_cookie: int = field(default=8, validator=_whole(0, 1000))  # H-23, a minute
     failed_guesses_burst: int = field(default=64, validator=_whole(1, 10_000))  # H-23
-    failed_guesses_per_second: float = field(default=1.0, validator=_seconds(0.001, 1000))  # H-23
+    failed_guesses_per_second: float = field(default=1.0, validator=_per_second(0.001, 1000))  # H-23
     sources: int = field(default=4096, validator=_whole(16, 1 << 20))  # H-23
     piece_groups: int = field(default=64, validator=_whole(4, 1024))  # W-3
     held_packets: int = field(default=10, validator=_whole(0, 100))  # H-26
@@ -81,7 +89,7 @@ class Limits:
     datagrams: int = field(default=256, validator=_whole(1, 65_536))  # S-11
     datagram_bytes: int = field(default=MIB, validator=_whole(64 * KIB, 256 * MIB))  # S-11
     suspicious_burst: int = field(default=1000, validator=_whole(10, 1 << 20))  # F-5
-    suspicious_per_second: float = field(default=100.0, validator=_seconds(0.1, 1e6))  # F-5
+    suspicious_per_second: float = field(default=100.0, validator=_per_second(0.1, 1_000_000))  # F-5
     failure_reports: int = field(default=1024, validator=_whole(1, 1 << 20))  # H-32, sources remembered
 
 
@@ -96,37 +104,58 @@ CARRIERS: Mapping[str, CarrierTraits] = MappingProxyType(
 """The carriers that every configuration knows."""
 
 
-def _carriers(value: Mapping[str, CarrierTraits]) -> Mapping[str, CarrierTraits]:
-    return MappingProxyType({**CARRIERS, **value})
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Iterable) else value
 
 
-def _check_carriers(_: Any, attribute: Attribute[Any], value: Mapping[str, CarrierTraits]) -> None:
+def _carriers(value: Any) -> Any:
+    return MappingProxyType({**CARRIERS, **value}) if isinstance(value, Mapping) else value
+
+
+def _check_carriers(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise _refuse(attribute.name, value, "a mapping from names to CarrierTraits")
     for name, traits in value.items():
-        if not 1200 <= traits.max_packet <= 65_535:
-            raise _refuse(f"{attribute.name}[{name!r}].max_packet", traits.max_packet, "from 1,200 to 65,535")
+        entry = f"{attribute.name}[{name!r}]"
+        if not isinstance(name, str) or not isinstance(traits, CarrierTraits):
+            raise _refuse(entry, traits, "CarrierTraits, under a name that is text")
+        if type(traits.max_packet) is not int or not 1200 <= traits.max_packet <= 65_535:
+            raise _refuse(f"{entry}.max_packet", traits.max_packet, "a whole number from 1,200 to 65,535")
 
 
-def _check_numbers(known: frozenset[int]) -> _Validator:
-    def check(_: Any, attribute: Attribute[Any], value: tuple[int, ...]) -> None:
-        if not value or len(set(value)) != len(value) or not known.issuperset(value):
-            raise _refuse(attribute.name, value, f"some of {sorted(known)}, each once, the preferred first")
+def _check_numbers(*known: int) -> _Validator:
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        fits = isinstance(value, tuple) and all(type(number) is int and number in known for number in value)
+        if not fits or not value or len(set(value)) != len(value):
+            raise _refuse(attribute.name, value, f"some of {list(known)}, each once, the preferred first")
 
     return check
 
 
 def _check_application(_: Any, attribute: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, str) or len(value.encode()) > 255:
-        raise _refuse(attribute.name, value, "text of at most 255 bytes")
+    try:
+        fits = isinstance(value, str) and len(value.encode()) <= 255
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise _refuse(attribute.name, value, "text of at most 255 bytes in UTF-8")
 
 
 def _check_reset_key(_: Any, attribute: Attribute[Any], value: Any) -> None:
     if value is not None and not (isinstance(value, bytes) and len(value) >= 32):
-        raise ArgumentError(f"{attribute.name} must be at least 32 bytes", argument=attribute.name)
+        raise ArgumentError(f"{attribute.name} must be None or at least 32 bytes", argument=attribute.name)
 
 
-def _check_identity(_: Any, attribute: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, Identity):
-        raise _refuse(attribute.name, value, "an Identity")
+def _check_is(kind: type[Any], allowed: str) -> _Validator:
+    """An object of one class. What it is instead is not quoted: it may be a secret in the wrong place."""
+
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kind):
+            raise ArgumentError(
+                f"{attribute.name} is of type {type(value).__name__}; it must be {allowed}", argument=attribute.name
+            )
+
+    return check
 
 
 @frozen(kw_only=True)
@@ -167,11 +196,11 @@ class Config:
         ArgumentError: names the parameter, the value and the allowed range.
     """
 
-    identity: Identity = field(validator=_check_identity)
+    identity: Identity = field(validator=_check_is(Identity, "an Identity"))
     shared_seed: bytes = field(converter=shared_seed_bytes, repr=False)
     application: str = field(default="", validator=_check_application)
-    versions: tuple[int, ...] = field(default=(1,), converter=tuple, validator=_check_numbers(frozenset({1})))
-    suites: tuple[int, ...] = field(default=(1, 2), converter=tuple, validator=_check_numbers(frozenset({1, 2})))
+    versions: tuple[int, ...] = field(default=(1,), converter=_tuple, validator=_check_numbers(1))
+    suites: tuple[int, ...] = field(default=(1, 2), converter=_tuple, validator=_check_numbers(1, 2))
     keep_alive_interval: float = field(default=10.0, validator=_seconds(0.05, 3600))
     keep_alive_timeout: float = field(default=30.0, validator=_seconds(0.1, 86_400))
     handshake_timeout: float = field(default=10.0, validator=_seconds(0.1, 600))
@@ -189,16 +218,17 @@ class Config:
     rotate_after_seconds: float = field(default=3600.0, validator=_seconds(1.0, 86_400))
     rotate_after_bytes: int = field(default=1 << 30, validator=_whole(1 << 16, 1 << 40))
     rotate_after_packets: int = field(default=1 << 20, validator=_whole(1 << 8, 1 << 22))
-    congestion: str = "newreno"
+    congestion: str = field(default="newreno", validator=_check_is(str, "the name of a congestion controller"))
     carriers: Mapping[str, CarrierTraits] = field(
         factory=dict, converter=_carriers, validator=_check_carriers, repr=False
     )
     reset_key: bytes | None = field(default=None, repr=False, validator=_check_reset_key)
     allow_self: bool = field(default=False, validator=_flag)
-    limits: Limits = field(factory=Limits)
+    limits: Limits = field(factory=Limits, validator=_check_is(Limits, "a Limits"))
 
     def __attrs_post_init__(self) -> None:
         if self.identity.made_from(self.shared_seed):
             raise ArgumentError("node_seed and shared_seed must differ", argument="node_seed")
         if self.keep_alive_timeout <= 2 * self.keep_alive_interval:
-            raise _refuse("keep_alive_timeout", self.keep_alive_timeout, "more than twice keep_alive_interval")
+            allowed = f"more than twice keep_alive_interval, which is {self.keep_alive_interval:g} seconds"
+            raise _refuse("keep_alive_timeout", self.keep_alive_timeout, allowed)

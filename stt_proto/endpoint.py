@@ -21,9 +21,9 @@ from stt_proto.config import Config
 from stt_proto.crypto import MLKEM768, Kem
 from stt_proto.errors import (
     ArgumentError,
+    ChecksumError,
     ConnectionRefusedError,
     ProtocolError,
-    StateError,
     TooManySessionsError,
 )
 from stt_proto.events import Event, HandshakeFailed
@@ -45,11 +45,11 @@ from stt_proto.session.context import SessionContext
 from stt_proto.session.engines import local_parameters
 from stt_proto.session.session import Session
 from stt_proto.types import Buffer, Deadline, NetworkPath, Transmit
-from stt_proto.wire import Message, MessageType, decode_datagram_untrusted
-from stt_proto.wire.header import CONNECTION_ID_SIZE, PACKET_HEADER
+from stt_proto.wire import MAX_VARINT, Message, MessageType, decode_datagram_untrusted
+from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, FORM_BITS, PACKET_FORM, PACKET_HEADER
 
 Admit = Callable[[bytes, NetworkPath, float], "int | None"]
-"""Decides who may have a session: `(peer_node_id, path, now)` to an error code, or `None` to let in. A pure function."""
+"""Decides who may have a session: `(peer_node_id, path, now)` to an error code, or `None` to let in. It is pure."""
 
 HANDSHAKE_DATAGRAM = 1200
 """Bytes of the largest handshake datagram where datagrams can get lost (W-4)."""
@@ -69,6 +69,7 @@ class EndpointCounters:
         malformed: neither a packet nor a handshake message.
         damaged: handshake datagrams whose check did not fit.
         misdirected: packets for nobody here.
+        overtaking: packets that came before their session had keys, and were too many to be held (H-26).
         refused: handshake messages that led to nothing.
         resets_sent: stateless resets.
         outbox_dropped: answers that the host did not take in time.
@@ -77,6 +78,7 @@ class EndpointCounters:
     malformed: int = 0
     damaged: int = 0
     misdirected: int = 0
+    overtaking: int = 0
     refused: int = 0
     resets_sent: int = 0
     outbox_dropped: int = 0
@@ -110,8 +112,8 @@ class Endpoint:
         "_entropy",
         "_events",
         "_kem",
+        "_lingering",
         "_outbox",
-        "_pieces",
         "_reported",
         "_responder",
         "_terms",
@@ -143,9 +145,9 @@ class Endpoint:
         self._clock = Clock(now, unix_time)
         self._events: deque[tuple[Session | None, Event]] = deque()
         self._outbox: deque[Transmit] = deque()
-        self._pieces = PieceCollector(config.limits.piece_groups)
         self._reported: OrderedDict[object, float] = OrderedDict()
         self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
+        self._lingering: dict[Session, None] = {}
         self._terms: dict[str, Terms] = {}
         self._context = SessionContext(
             config=config,
@@ -161,6 +163,8 @@ class Endpoint:
             dial_keys={},
             live={},
             sessions={},
+            pieces=PieceCollector(config.limits.piece_groups),
+            full={},
         )
         self._responder = Responder(
             identity=config.identity,
@@ -198,13 +202,9 @@ class Endpoint:
             TooManySessionsError: this endpoint holds as many sessions as it may.
         """
         now = self._clock.advance(now)
-        if path.carrier not in self.config.carriers:
-            raise ArgumentError(
-                f"path has the carrier {path.carrier!r}; the configuration knows {sorted(self.config.carriers)}",
-                argument="path",
-            )
-        if peer_node_id is not None and len(peer_node_id) != 32:
-            raise ArgumentError(f"peer_node_id has {len(peer_node_id)} bytes; it must have 32", argument="peer_node_id")
+        self._check_path(path)
+        if peer_node_id is not None and not (isinstance(peer_node_id, bytes) and len(peer_node_id) == 32):
+            raise ArgumentError(f"peer_node_id is {peer_node_id!r}; it must be 32 bytes", argument="peer_node_id")
         if ticket is not None:
             raise ArgumentError("ticket is given; this version cannot resume sessions", argument="ticket")
         if self._is_full():
@@ -233,6 +233,15 @@ class Endpoint:
         session.dial(initiator, now)
         return session
 
+    def _check_path(self, path: NetworkPath) -> None:
+        if not isinstance(path, NetworkPath):
+            raise ArgumentError(f"path is {path!r}; it must be a NetworkPath", argument="path")
+        if path.carrier not in self.config.carriers:
+            raise ArgumentError(
+                f"path has the carrier {path.carrier!r}; the configuration knows {sorted(self.config.carriers)}",
+                argument="path",
+            )
+
     def _is_full(self) -> bool:
         return len(self._context.live) >= self.config.max_concurrent_sessions
 
@@ -251,18 +260,23 @@ class Endpoint:
             ecn: the two ECN bits of the IP header, 0 when they are not known.
 
         Raises:
-            ArgumentError: the path's carrier is not one of `config.carriers`, or `segment_size` is not positive.
+            ArgumentError: an argument is out of range, and nothing was taken in; or what `admit` gave is.
         """
         now = self._clock.advance(now)
-        if path.carrier not in self.config.carriers:
-            raise ArgumentError(f"path has the unknown carrier {path.carrier!r}", argument="path")
-        size = len(data)
-        if segment_size is None:
-            self._receive_run(data, 0, size, None, path, now, ecn)
+        if path.__class__ is not NetworkPath or path.carrier not in self.config.carriers:
+            self._check_path(path)
+        if not 0 <= ecn <= 3:
+            raise ArgumentError(f"ecn is {ecn}; it must be from 0 to 3", argument="ecn")
+        view = memoryview(data) if data.__class__ is bytes else _bytes_view(data)
+        size = len(view)
+        if segment_size is not None and (type(segment_size) is not int or segment_size < 1):
+            raise ArgumentError(f"segment_size is {segment_size!r}; it must be at least 1", argument="segment_size")
+        if segment_size is None or size <= segment_size:
+            self._receive_run(view, 0, size, None, path, now, ecn)
             return
-        if segment_size < 1:
-            raise ArgumentError(f"segment_size is {segment_size}; it must be at least 1", argument="segment_size")
-        view = memoryview(data)
+        if segment_size < PACKET_HEADER:
+            self.counters.malformed += -(-size // segment_size)
+            return
         start = 0
         while start < size:
             end = run_end(view, start, size, segment_size)
@@ -270,28 +284,39 @@ class Endpoint:
             start = end
 
     def _receive_run(
-        self, data: Buffer, start: int, end: int, segment_size: int | None, path: NetworkPath, now: float, ecn: int
+        self, view: memoryview, start: int, end: int, segment_size: int | None, path: NetworkPath, now: float, ecn: int
     ) -> None:
-        """Take in datagrams of one form that carry one connection ID."""
+        """Take in datagrams that carry one connection ID, if they are packets at all."""
         if end - start < PACKET_HEADER:
             self.counters.malformed += 1
-        elif data[start] & 0x80:
-            step = segment_size or end - start
-            for at in range(start, end, step):
-                self._receive_handshake(bytes(data[at : min(at + step, end)]), path, now)
-        else:
-            connection_id = bytes(data[start + 1 : start + 1 + CONNECTION_ID_SIZE])
+            return
+        if not view[start] & FORM_BIT:
+            connection_id = bytes(view[start + 1 : start + 1 + CONNECTION_ID_SIZE])
             owner = self._context.connection_ids.route(connection_id)
             if owner.__class__ is Session:
-                owner.receive(data, start, end, segment_size, path, now, ecn)
-            elif owner is None:
-                self._receive_misdirected(bytes(data[start:end]), connection_id, path, now)
-            else:
-                half_open = self._responder.get(connection_id)
-                if half_open is not None and half_open.path == path:
-                    step = segment_size or end - start
-                    for at in range(start, end, step):
-                        half_open.hold(bytes(data[at : min(at + step, end)]))
+                owner.receive(view, start, end, segment_size, path, now, ecn)
+                return
+        step = segment_size or end - start
+        for at in range(start, end, step):
+            self._receive_datagram(bytes(view[at : min(at + step, end)]), path, now)
+
+    def _receive_datagram(self, datagram: bytes, path: NetworkPath, now: float) -> None:
+        """Take in a datagram that is not a packet for a session."""
+        form = datagram[0] & FORM_BITS
+        if form & FORM_BIT:
+            self._receive_handshake(datagram, path, now)
+            return
+        if form != PACKET_FORM or len(datagram) < PACKET_HEADER:
+            self.counters.malformed += 1
+            return
+        connection_id = datagram[1 : 1 + CONNECTION_ID_SIZE]
+        half_open = self._responder.get(connection_id)
+        if half_open is None:
+            self._receive_misdirected(datagram, connection_id, path, now)
+        elif half_open.path != path:
+            self.counters.misdirected += 1
+        elif not half_open.hold(datagram):
+            self.counters.overtaking += 1
 
     def _receive_misdirected(self, datagram: bytes, connection_id: bytes, path: NetworkPath, now: float) -> None:
         """A packet for nobody: a stateless reset of one of our sessions, or worth one itself (P-14)."""
@@ -313,27 +338,37 @@ class Endpoint:
     def _receive_handshake(self, datagram: bytes, path: NetworkPath, now: float) -> None:
         try:
             decoded = decode_datagram_untrusted(datagram)
-        except ProtocolError as error:
-            if error.code == 0x0403:
-                self.counters.damaged += 1
-            else:
-                self.counters.malformed += 1
+        except ChecksumError:
+            self.counters.damaged += 1
+            return
+        except ProtocolError:
+            self.counters.malformed += 1
+            return
+        recipient = self._recipient(decoded.type, decoded.dcid, path)
+        if recipient is None:
+            self.counters.refused += 1
             return
         message: Message | None
         if isinstance(decoded, Message):
             message = decoded
         else:
-            if decoded.type is not MessageType.HELLO and decoded.dcid not in self._context.connection_ids:
-                return
-            message = self._pieces.add(decoded, path, self.config.carriers[path.carrier].reliable)
-            if message is None:
-                return
-        if message.type in _TO_INITIATOR:
-            session = self._context.connection_ids.route(message.dcid)
-            if session.__class__ is Session:
-                session.on_message(message, path, now)
+            message = self._context.pieces.add(decoded, path, self.config.carriers[path.carrier].reliable)
+        if message is None:
+            return
+        if isinstance(recipient, Session):
+            recipient.on_message(message, now)
         else:
             self._answer(message, path, len(datagram), now)
+
+    def _recipient(self, kind: MessageType, connection_id: bytes, path: NetworkPath) -> Session | Responder | None:
+        """Who waits for a message of this kind, on this path, under this connection ID (H-30)."""
+        if kind is MessageType.HELLO:
+            return self._responder
+        if kind in _TO_INITIATOR:
+            owner = self._context.connection_ids.route(connection_id)
+            return owner if owner.__class__ is Session and owner.awaits(path) else None
+        half_open = self._responder.get(connection_id)
+        return self._responder if half_open is not None and half_open.path == path else None
 
     def _answer(self, message: Message, path: NetworkPath, size: int, now: float) -> None:
         """A message for the responder's side."""
@@ -385,9 +420,13 @@ class Endpoint:
     def _accept(self, accepted: Accepted, path: NetworkPath, now: float) -> None:
         """The peer has proven who it is: let it in, or tell it why not (H-29)."""
         established = accepted.established
-        self._pieces.forget(path, established.local_cid)
+        self._context.pieces.forget(path, established.local_cid)
+        try:
+            code = self._refusal(established.peer_node_id, established.secrets.session_id, path, now)
+        except Exception:  # out of `admit`: nobody is let in, and nothing is left of it
+            self._context.connection_ids.retire(established.local_cid)
+            raise
         session = Session(self._context, path, False, now)
-        code = self._refusal(established.peer_node_id, established.secrets.session_id, path, now)
         if code is None:
             session.accept(established, now)
         else:
@@ -405,13 +444,16 @@ class Endpoint:
         twin = self._context.sessions.get(session_id)
         if twin is not None and not twin.initiator:
             return ConnectionRefusedError.code
-        return None if self._admit is None else self._admit(peer_node_id, path, now)
+        code = None if self._admit is None else self._admit(peer_node_id, path, now)
+        if code is not None and not (type(code) is int and 0 <= code <= MAX_VARINT):
+            raise ArgumentError(f"admit gave {code!r}; it must give an error code or None", argument="admit")
+        return code
 
     def _release(self, ended: Ended, now: float) -> None:
         """A half-open handshake has failed."""
         half_open = ended.half_open
         self._context.connection_ids.retire(half_open.local_cid)
-        self._pieces.forget(half_open.path, half_open.local_cid)
+        self._context.pieces.forget(half_open.path, half_open.local_cid)
         self._report(half_open.path, ended.reason, now)
 
     def _report(self, path: NetworkPath, reason: str, now: float) -> None:
@@ -440,11 +482,19 @@ class Endpoint:
     def next_transmit(self, now: float) -> Transmit | None:
         """Take the next thing to send; `None` when nothing is to be sent now. What was taken counts as sent."""
         now = self._clock.advance(now)
-        if self._outbox:
-            return self._outbox.popleft()
+        full = self._context.full
+        while self._outbox:
+            answer = self._outbox.popleft()
+            if answer.path not in full:
+                return answer
+            self.counters.outbox_dropped += 1
         ready = self._context.ready
         while ready:
             session = next(iter(ready))
+            if full and session.path in full:
+                del ready[session]
+                full[session.path][session] = None
+                continue
             transmit = session.next_transmit(now)
             del ready[session]
             if transmit is not None:
@@ -477,13 +527,28 @@ class Endpoint:
         while unarmed:
             session, _ = unarmed.popitem()
             if session.is_over(now):
-                self._context.ready.pop(session, None)
-                self._deadlines.forget(session)
-                session.release()
+                self._forget(session)
                 continue
             deadline = session.deadline()
-            if deadline is not None:
-                self._deadlines.arm(session, deadline.at, deadline.reason)
+            self._deadlines.arm(session, deadline.at, deadline.reason)
+            if session.is_closed:
+                self._linger(session)
+
+    def _linger(self, session: Session) -> None:
+        """Keep a session that is over to answer its peer; as many as there may be live ones, the oldest goes first."""
+        self._lingering[session] = None
+        if len(self._lingering) > self.config.max_concurrent_sessions:
+            self._forget(next(iter(self._lingering)))
+
+    def _forget(self, session: Session) -> None:
+        """Nothing will come of a session any more."""
+        context = self._context
+        self._lingering.pop(session, None)
+        context.ready.pop(session, None)
+        if session.path in context.full:
+            context.full[session.path].pop(session, None)
+        self._deadlines.forget(session)
+        session.release()
 
     def tick(self, now: float) -> None:
         """Let time pass; idempotent for the same `now`."""
@@ -507,13 +572,32 @@ class Endpoint:
     def path_closed(self, path: NetworkPath, now: float, reason: str | None = None) -> None:
         """The carrier of a path ended, failed or was refused."""
         now = self._clock.advance(now)
+        self._context.full.pop(path, None)
         for session in [session for session in self._context.live if session.path == path]:
             session.path_closed(now, reason)
         for ended in self._responder.path_closed(path, now):
             self._release(ended, now)
 
     def path_writable(self, path: NetworkPath, writable: bool, now: float) -> None:
-        """A carrier that queues is full (`False`), or has room again."""
-        now = self._clock.advance(now)
-        for session in [session for session in self._context.live if session.path == path]:
-            session.set_writable(writable, now)
+        """A carrier that queues is full (`False`), or has room again.
+
+        While it is full nothing is handed out for its paths; answers to strangers are dropped, who will ask again.
+        """
+        self._clock.advance(now)
+        context = self._context
+        if not writable:
+            context.full.setdefault(path, {})
+        else:
+            waiting = context.full.pop(path, {})
+            context.ready.update(waiting)
+            context.unarmed.update(waiting)
+
+
+def _bytes_view(data: Buffer) -> memoryview:
+    """A view of the single bytes of a buffer."""
+    try:
+        view = memoryview(data)
+        return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
+    except TypeError:
+        message = f"data is {type(data).__name__}; it must be contiguous and bytes-like"
+        raise ArgumentError(message, argument="data") from None

@@ -315,6 +315,7 @@ _BY_CODE: dict[int, type[SttError]] = {
         AuthenticationError,
         UnreachableError,
         VersionError,
+        SessionTimeoutError,
         TooManySessionsError,
         SessionResumptionError,
         FlowControlError,

@@ -196,7 +196,7 @@ class StreamsAvailable:
 
 @frozen
 class DatagramReceived:
-    """There is an unreliable datagram where there was none; `session.receive_datagram` gives it, and those behind it."""
+    """An unreliable datagram came where there was none; `session.receive_datagram` gives it, and those behind it."""
 
 
 # -- the endpoint itself -------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class Deadline:
 
     Attributes:
         at: seconds on the clock of `now`; may lie in the past, then the time is now.
-        reason: one word for a person; see `stt_proto.clock.Timer`.
+        reason: one word for a person: which timer it is (docs/protocol.md, "Timers").
     """
 
     at: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any
 
 import click
 from attrs import frozen
@@ -45,34 +44,29 @@ def parse_address(text: str) -> Address:
     return Address(match["six"] or match["host"], port)
 
 
-class AddressType(click.ParamType):
-    """An address on the command line. Port 0, "any", is for those who listen."""
-
-    name = "udp://HOST:PORT"
-
-    def __init__(self, *, listening: bool = False) -> None:
-        self._listening = listening
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        if isinstance(value, Address):
-            return value
-        try:
-            address = parse_address(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
-        if not address.port and not self._listening:
-            self.fail(f"{value!r}: nobody listens on port 0", param, ctx)
-        return address
+# -- on the command line: callbacks of click -----------------------------------------------------------------------
 
 
-class NodeIdType(click.ParamType):
-    """A node id on the command line: 64 hexadecimal digits, as `stt keygen` prints them."""
+def to_listen(ctx: click.Context, param: click.Parameter, value: str) -> Address:
+    """An address to listen at; port 0 takes any."""
+    try:
+        return parse_address(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
 
-    name = "NODE_ID"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        if isinstance(value, bytes):
-            return value
-        if re.fullmatch("[0-9a-fA-F]{64}", value) is None:
-            self.fail(f"{value!r} is not 64 hexadecimal digits", param, ctx)
-        return bytes.fromhex(value)
+def to_dial(ctx: click.Context, param: click.Parameter, value: str) -> Address:
+    """An address to connect to."""
+    address = to_listen(ctx, param, value)
+    if not address.port:
+        raise click.BadParameter(f"{value!r}: nobody listens on port 0", ctx, param)
+    return address
+
+
+def to_node_id(ctx: click.Context, param: click.Parameter, value: str | None) -> bytes | None:
+    """A node id as `stt keygen` prints it."""
+    if value is None:
+        return None
+    if re.fullmatch("[0-9a-fA-F]{64}", value) is None:
+        raise click.BadParameter(f"{value!r} is not 64 hexadecimal digits", ctx, param)
+    return bytes.fromhex(value)

@@ -8,23 +8,31 @@ from typing import Any
 
 import anyio
 import click
-from attrs import frozen
 
-from stt_anyio.cli.address import Address, AddressType
+from stt_anyio.cli.address import Address, to_listen
 from stt_anyio.cli.exchange import keep_alive, report, session_options
 from stt_anyio.cli.outcome import TransferError, printable
 from stt_anyio.cli.progress import Bars, bars
 from stt_anyio.cli.seeds import node_seed, seed_options, shared_seed
 from stt_anyio.cli.transfer import receive_offer
-from stt_anyio.cli.verb import ExitCode, Failure, Verb, emit, failure_for, json_option, notice, run
+from stt_anyio.cli.verb import ExitCode, Failure, Verb, emit, json_option, notice, run, transfer_failure
 from stt_anyio.errors import RemoteError
 from stt_anyio.node import STTNode
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
 
+MAX_AT_ONCE = 64
+"""Files that are received at the same time; others wait to be answered."""
+
 
 @click.command(cls=Verb)
-@click.option("--listen", type=AddressType(listening=True), required=True, help="Where to wait; port 0 takes any.")
+@click.option(
+    "--listen",
+    metavar="udp://HOST:PORT",
+    callback=to_listen,
+    required=True,
+    help="Where to wait for files; port 0 takes any.",
+)
 @click.option(
     "--dir",
     "directory",
@@ -64,15 +72,17 @@ def recv(
         raise Failure(f"cannot make {directory}: {error.strerror}", ExitCode.FILE) from None
 
     async def main() -> None:
-        node = STTNode(host=listen.host, port=listen.port, **parameters)
+        node = STTNode(host=listen.host, port=listen.port, server_mode=True, **parameters)
         try:
-            await node.start(server_mode=True)
+            await node.start()
         except OSError as error:
             raise Failure(f"cannot listen at {listen}: {error.strerror or error}", ExitCode.CONNECTION) from None
-        async with _stopped_after(node):
+        try:
             _announce(node, Address(listen.host, node.port), as_json=as_json)
             with bars(wanted=not hide_progress) as shown:
-                await Inbox(directory, overwrite, once, as_json, shown).serve(node)
+                await Inbox(directory, overwrite=overwrite, once=once, as_json=as_json, shown=shown).serve(node)
+        finally:
+            await node.stop()
 
     run(main)
 
@@ -80,8 +90,7 @@ def recv(
 def _announce(node: STTNode, address: Address, *, as_json: bool) -> None:
     if as_json:
         emit({"event": "listening", "address": str(address), "node_id": node.node_id.hex()})
-    else:
-        notice(f"listening at {address}, node id {node.node_id.hex()}")
+    notice(f"listening at {address}, node id {node.node_id.hex()}")
 
     @node.on_session_closed
     def _(session_id: bytes, reason: str) -> None:
@@ -90,4 +99,42 @@ def _announce(node: STTNode, address: Address, *, as_json: bool) -> None:
 
 
 class Inbox:
-    """Takes in what sessions offer, one file at a time in each session."""
+    """Takes in what sessions offer: many sessions at once, and one file after the other in each."""
+
+    def __init__(self, directory: Path, *, overwrite: bool, once: bool, as_json: bool, shown: Bars) -> None:
+        self._directory = directory
+        self._overwrite = overwrite
+        self._once = once
+        self._as_json = as_json
+        self._shown = shown
+        self._turn = anyio.Semaphore(1 if once else MAX_AT_ONCE)
+
+    async def serve(self, node: STTNode) -> None:
+        """Take in files until cancelled; with `once` the first that is offered, whose failure is raised."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                tasks.start_soon(self._attend, await node.accept(), tasks.cancel_scope)
+
+    async def _attend(self, session: Session, scope: anyio.CancelScope) -> None:
+        while True:
+            try:
+                stream = await session.accept_stream()
+            except RemoteError:
+                return
+            async with self._turn:
+                await self._take(session, stream)
+                if self._once:
+                    scope.cancel()
+
+    async def _take(self, session: Session, stream: Stream) -> None:
+        started = time.perf_counter()
+        try:
+            offer = await receive_offer(stream)
+            with self._shown.track(printable(offer.name)) as on_progress:
+                file = await offer.store(self._directory, overwrite=self._overwrite, on_progress=on_progress)
+        except TransferError as error:
+            if self._once:
+                raise
+            transfer_failure(error).tell(as_json=self._as_json)
+        else:
+            report("received", file, session.peer_node_id, time.perf_counter() - started, as_json=self._as_json)

@@ -6,23 +6,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import click
 
-from stt_anyio.cli.address import Address, AddressType, NodeIdType
+from stt_anyio.cli.address import Address, to_dial, to_node_id
 from stt_anyio.cli.exchange import keep_alive, report, session_options
 from stt_anyio.cli.outcome import printable
 from stt_anyio.cli.progress import bars
 from stt_anyio.cli.seeds import node_seed, seed_options, shared_seed
-from stt_anyio.cli.transfer import send_file
-from stt_anyio.cli.verb import Verb, json_option, run
+from stt_anyio.cli.transfer import check_readable, send_file
+from stt_anyio.cli.verb import Verb, connect_failure, json_option, run
 from stt_anyio.node import STTNode
 
 
 @click.command(cls=Verb)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.argument("address", type=AddressType())
+@click.argument("address", callback=to_dial)
 @seed_options
-@click.option("--peer", type=NodeIdType(), help="Send to the node with this id and to nobody else.")
+@click.option(
+    "--peer", metavar="NODE_ID", callback=to_node_id, help="Send to the node with this id, and to nobody else."
+)
 @click.option("--name", help="What to call the file there; its own name if not given.")
 @click.option(
     "--timeout",
@@ -50,6 +53,7 @@ def send(
 
     Done means that the receiver has the file in its place, whole, and has confirmed its hash.
     """
+    check_readable(file)
     parameters: dict[str, Any] = {
         "node_seed": node_seed(identity_file),
         "shared_seed": shared_seed(seed_file),
@@ -59,7 +63,10 @@ def send(
 
     async def main() -> None:
         async with STTNode(host="0.0.0.0", port=0, **parameters) as node:
-            session = await node.connect((address.host, address.port), peer_node_id=peer, timeout=timeout)
+            try:
+                session = await node.connect((address.host, address.port), peer_node_id=peer, timeout=timeout)
+            except anyio.ConnectionFailed as error:
+                raise connect_failure(error, str(address)) from error
             started = time.perf_counter()
             with bars(wanted=not hide_progress) as shown, shown.track(printable(file.name)) as on_progress:
                 sent = await send_file(session, file, name=name, on_progress=on_progress)

@@ -18,7 +18,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENO
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
 """What file systems without hard links say."""
 _WINDOWS = os.name == "nt"
-_WINDOWS_DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
+_WINDOWS_DEVICES = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
+)
 
 
 def check_name(name: str) -> None:
@@ -58,7 +60,7 @@ class PartFile:
         with self._trouble():
             self._check_place(directory, size)
             self._part = directory / f".stt-{secrets.token_hex(8)}.part"
-            self._file = open(self._part, "xb", buffering=0)  # noqa: SIM115: closed by `__exit__`
+            self._file = open(self._part, "xb", buffering=0)  # noqa: SIM115 # closed by `__exit__`
 
     def _check_place(self, directory: Path, size: int) -> None:
         try:

@@ -13,8 +13,8 @@ fails half-way also stops the stream, so that the sender does not go on for noth
 
     sent = await send_file(session, "big.bin")
 
-    incoming = await receive_offer(await session.accept_stream())
-    stored = await incoming.store("inbox")
+    offer = await receive_offer(await session.accept_stream())
+    stored = await offer.store("inbox")
 
 Both sides hold at most `CHUNK` bytes of the file besides what the stream buffers.
 """
@@ -110,11 +110,21 @@ async def send_file(
             if await _receive_answer(answers, Outcome.STORED) != sha256:
                 raise TransferError(Outcome.DAMAGED, "the receiver stored something else: its SHA-256 differs")
         except BaseException:
-            stream.reset(Outcome.CANCELLED)
+            stream.reset(Outcome.CANCELLED.value)
             raise
         finally:
             await stream.aclose()
     return Transferred(called, source, size, sha256)
+
+
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Refuse what could not be sent, before anybody is called.
+
+    Raises:
+        TransferError: there is no such file, it may not be read, or it is no regular file.
+    """
+    with _opened(Path(path)):
+        pass
 
 
 @contextmanager
@@ -166,22 +176,22 @@ async def _receive_answer(answers: BufferedByteReceiveStream, wanted: Outcome) -
 # -- receiving -----------------------------------------------------------------------------------------------------
 
 
-async def receive_offer(stream: Stream) -> Incoming:
+async def receive_offer(stream: Stream) -> Offer:
     """Hear what the peer wants to send over a stream that was accepted.
 
     Raises:
         TransferError: it is not about a file, not to be understood, or the peer vanished.
     """
-    incoming = Incoming(stream)
+    offer = Offer(stream)
     try:
-        await incoming._hear()
+        await offer._hear()
     except TransferError as error:
-        await incoming.refuse(error)
+        await offer.refuse(error)
         raise
-    return incoming
+    return offer
 
 
-class Incoming:
+class Offer:
     """A file that the peer offers. Call `store` or `refuse`.
 
     Attributes:
@@ -230,8 +240,8 @@ class Incoming:
             await self.refuse(error)
             raise
         except BaseException:
-            self._stream.stop(Outcome.CANCELLED)
-            self._stream.reset(Outcome.CANCELLED)
+            self._stream.stop(Outcome.CANCELLED.value)
+            self._stream.reset(Outcome.CANCELLED.value)
             await self._stream.aclose()
             raise
         try:
@@ -256,7 +266,6 @@ class Incoming:
 
     async def refuse(self, error: TransferError) -> None:
         """Tell the sender why not, as far as it still listens, and end the stream."""
-        self._stream.stop(error.outcome)
         try:
             if error.outcome is not Outcome.VANISHED:
                 await self._answer(error.outcome, str(error).encode()[:MAX_TEXT])

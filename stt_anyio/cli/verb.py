@@ -6,7 +6,7 @@ import json
 import signal
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import click
@@ -44,23 +44,24 @@ Exit codes:
 """
 
 
-class Failure(click.ClickException):
+class Failure(Exception):
     """The end of a verb that did not do what it was asked to: one line on stderr, and an exit code."""
 
     def __init__(self, message: str, exit_code: ExitCode) -> None:
         super().__init__(message)
+        self.message = message
         self.exit_code = exit_code
 
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"stt: {self.message}", file=file, err=True)
+    def tell(self, *, as_json: bool) -> None:
+        """Say it to people, and with `as_json` to programs as well."""
+        click.echo(f"stt: {self.message}", err=True)
+        if as_json:
+            emit({"event": "failed", "error": self.message, "exit_code": int(self.exit_code)})
 
 
 _MEANING: tuple[tuple[type[BaseException], ExitCode], ...] = (
-    (KeyboardInterrupt, ExitCode.INTERRUPTED),
     (errors.AuthenticationError, ExitCode.AUTHENTICATION),
     (errors.ConnectionError, ExitCode.CONNECTION),
-    (errors.TooManySessionsError, ExitCode.CONNECTION),
-    (errors.VersionError, ExitCode.CONNECTION),
     (errors.SessionError, ExitCode.VANISHED),
     (errors.StreamError, ExitCode.VANISHED),
     (errors.ArgumentError, ExitCode.USAGE),
@@ -72,16 +73,35 @@ _MEANING: tuple[tuple[type[BaseException], ExitCode], ...] = (
 
 def failure_for(error: BaseException) -> Failure | None:
     """What an exception means to whoever typed the command, or `None` when it is a bug."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    if isinstance(error, Failure):
+        return error
     if isinstance(error, TransferError):
-        gone = error.outcome in (Outcome.VANISHED, Outcome.CANCELLED)
-        return Failure(str(error), ExitCode.VANISHED if gone else ExitCode.FILE)
+        return transfer_failure(error)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return Failure("interrupted", ExitCode.INTERRUPTED)
     for kind, exit_code in _MEANING:
         if isinstance(error, kind):
-            interrupted = exit_code is ExitCode.INTERRUPTED
-            return Failure("interrupted" if interrupted else printable(str(error)) or type(error).__name__, exit_code)
+            return Failure(printable(str(error)) or type(error).__name__, exit_code)
     return None
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What a task group wrapped up, if it is one thing."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def connect_failure(error: anyio.ConnectionFailed, address: str) -> Failure:
+    """What it means that there is no session."""
+    exit_code = ExitCode.AUTHENTICATION if isinstance(error, errors.AuthenticationError) else ExitCode.CONNECTION
+    return Failure(f"no session with {address}: {printable(str(error))}", exit_code)
+
+
+def transfer_failure(error: TransferError) -> Failure:
+    """What it means that a file did not get through."""
+    gone = error.outcome in (Outcome.VANISHED, Outcome.CANCELLED)
+    return Failure(str(error), ExitCode.VANISHED if gone else ExitCode.FILE)
 
 
 class Verb(click.Command):
@@ -93,20 +113,15 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, BrokenPipeError) as known:
-            self._tell(ctx, known)
-            raise
-        except BaseException as error:
+        except BaseException as caught:
+            error = _unwrapped(caught)
+            if isinstance(error, BrokenPipeError):
+                raise error from None  # nobody reads what we print; click ends quietly then
             failure = failure_for(error)
             if failure is None:
                 raise
-            self._tell(ctx, failure)
-            raise failure from error
-
-    @staticmethod
-    def _tell(ctx: click.Context, failure: BaseException) -> None:
-        if ctx.params.get("as_json") and isinstance(failure, Failure):
-            emit({"event": "failed", "error": failure.message, "exit_code": failure.exit_code})
+            failure.tell(as_json=bool(ctx.params.get("as_json")))
+            ctx.exit(failure.exit_code)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout, for programs.")
@@ -123,12 +138,17 @@ def notice(text: str) -> None:
 
 
 def run(main: Callable[..., Coroutine[Any, Any, T]], *args: Any, backend: str = "asyncio") -> T:
-    """Run an async verb. Ctrl-C and SIGTERM cancel it, so that its sessions are closed, and then exit with 130.
+    """Run an async verb. Ctrl-C and SIGTERM cancel it, so that its sessions are closed, and it exits with 130.
 
-    Event loops turn the first Ctrl-C into a cancellation of the main task; SIGTERM is made to look like one.
+    Event loops turn the first SIGINT into a cancellation of the main task, if Python's own handler is in place. It is
+    not where a shell started the command in the background, so it is put there; and SIGTERM is passed on as SIGINT.
     """
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)),
+    }
     try:
         return anyio.run(main, *args, backend=backend)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

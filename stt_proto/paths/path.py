@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from stt_proto.recovery import Recovery
+from stt_proto.recovery import INITIAL_RTT, Recovery
 from stt_proto.types import CarrierTraits, NetworkPath
+
+LEAST_RTT = 0.001
+"""Seconds; a shorter round trip of the handshake counts as this, since timers are no finer."""
 
 
 class Path:
@@ -20,10 +23,10 @@ class Path:
     Attributes:
         validated: whether the peer is known to be at the other end. The handshake shows it, since nobody who did not
             receive a CHALLENGE can answer it.
-        writable: whether the carrier takes anything; one that is full says so.
+        recovery: what is on its way there.
     """
 
-    __slots__ = ("max_datagram", "network_path", "recovery", "traits", "validated", "writable")
+    __slots__ = ("max_datagram", "network_path", "recovery", "traits", "validated")
 
     def __init__(
         self,
@@ -39,6 +42,9 @@ class Path:
         self.traits = traits
         self.max_datagram = max_datagram
         self.validated = True
-        self.writable = True
-        options = {} if rtt is None else {"initial_rtt": max(rtt, 0.001)}
-        self.recovery = Recovery(max_datagram, congestion=congestion, max_ack_delay=max_ack_delay, **options)
+        self.recovery = Recovery(
+            max_datagram,
+            congestion=congestion,
+            initial_rtt=INITIAL_RTT if rtt is None else max(rtt, LEAST_RTT),
+            max_ack_delay=max_ack_delay,
+        )

@@ -11,7 +11,9 @@ from attrs import frozen
 from stt_proto.clock import Clock
 from stt_proto.config import Config
 from stt_proto.events import Event
+from stt_proto.handshake import PieceCollector
 from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget
+from stt_proto.types import NetworkPath
 
 if TYPE_CHECKING:
     from stt_proto.session.session import Session
@@ -35,7 +37,8 @@ class SessionContext:
         dial_keys: the ephemeral keys of our own live dials (H-27).
         live: sessions that have begun and not ended, dials among them.
         sessions: those that are established, by id.
-        trace: an observer, or `None`.
+        pieces: handshake messages that are not complete.
+        full: paths whose carrier takes nothing now, each with the sessions that have something to send on it.
     """
 
     config: Config
@@ -51,7 +54,8 @@ class SessionContext:
     dial_keys: dict[bytes, None]
     live: dict[Session, None]
     sessions: dict[bytes, Session]
-    trace: Any = None
+    pieces: PieceCollector
+    full: dict[NetworkPath, dict[Session, None]]
 
 
 class EventSink:

@@ -7,12 +7,13 @@ at all when it means nothing any more (docs/protocol.md, R-9).
 
 from __future__ import annotations
 
+from typing import Any
+
 from stt_proto.packet import LocalConnectionIds, RemoteConnectionIds
 from stt_proto.wire import (
     Confirm,
     KeepAlive,
     KeepAliveAck,
-    NewConnectionId,
     PathResponse,
     Ping,
     RetireConnectionId,
@@ -42,18 +43,21 @@ class ControlQueue:
         ready: keys in the order in which they were put in.
     """
 
-    __slots__ = ("_answers", "_close", "_local_ids", "_remote_ids", "ready")
+    __slots__ = ("_answers", "_awaited", "_close", "_local_ids", "_remote_ids", "ready")
 
-    def __init__(self, local_ids: LocalConnectionIds, remote_ids: RemoteConnectionIds) -> None:
+    def __init__(self, local_ids: LocalConnectionIds[Any], remote_ids: RemoteConnectionIds[Any]) -> None:
         self._local_ids = local_ids
         self._remote_ids = remote_ids
         self._answers: dict[str, bytes] = {}
+        self._awaited: set[ControlKey] = set()  # kept until they are acknowledged
         self._close: SessionClose | None = None
         self.ready: dict[ControlKey, None] = {}
 
     def put(self, key: ControlKey) -> None:
         """Ask for a frame to be sent."""
         self.ready[key] = None
+        if key[0] not in UNRELIABLE:
+            self._awaited.add(key)
 
     def answer(self, key: ControlKey, token: bytes) -> bool:
         """Ask for the answer to a frame that carried `token`; one answer of a kind waits at a time.
@@ -70,7 +74,8 @@ class ControlQueue:
         """Ask for SESSION_CLOSE, and nothing else."""
         self._close = frame
         self.ready.clear()
-        self.ready[CLOSE] = None
+        self._awaited.clear()
+        self.put(CLOSE)
 
     def encode(self, key: ControlKey) -> bytes | None:
         """Make the frame for a key as things stand now; `None` when it means nothing any more."""
@@ -80,29 +85,35 @@ class ControlQueue:
                 return Confirm().encode()
             case "ping":
                 return Ping().encode()
-            case "keep_alive" | "keep_alive_ack" | "path_response":
-                token = self._answers[kind]
-                frame = {"keep_alive": KeepAlive, "keep_alive_ack": KeepAliveAck, "path_response": PathResponse}
-                return frame[kind](token).encode()
+            case "keep_alive":
+                return KeepAlive(self._answers[kind]).encode()
+            case "keep_alive_ack":
+                return KeepAliveAck(self._answers[kind]).encode()
+            case "path_response":
+                return PathResponse(self._answers[kind]).encode()
             case "new_id":
-                issued = self._local_ids.frame(number)
-                return None if issued is None else NewConnectionId(*issued).encode()
+                announcement = self._local_ids.frame(number)
+                if announcement is None:
+                    self._awaited.discard(key)
+                    return None
+                return announcement.encode()
             case "retire":
                 return RetireConnectionId(number).encode()
             case _:
                 return None if self._close is None else self._close.encode()
 
     def on_lost(self, key: ControlKey) -> None:
-        """A packet with this frame was lost."""
-        if key[0] not in UNRELIABLE and (self._close is None or key == CLOSE):
+        """A packet with this frame was lost; it is sent again, unless another copy of it arrived."""
+        if key in self._awaited:
             self.ready[key] = None
 
     def on_acked(self, key: ControlKey) -> None:
         """A packet with this frame arrived."""
-        if key[0] == "retire":
-            self._remote_ids.on_retire_acked(key[1])
-        elif key == CLOSE:
-            self.ready.pop(CLOSE, None)
+        if key in self._awaited:
+            self._awaited.remove(key)
+            self.ready.pop(key, None)
+            if key[0] == "retire":
+                self._remote_ids.on_retire_acked(key[1])
 
     @property
     def closing(self) -> bool:

@@ -20,6 +20,8 @@ FLUSH_TIMEOUT = 10.0
 """Seconds that a closing session takes to deliver what its streams had accepted (K-1)."""
 LINGER_PTOS = 3
 """Probe timeouts for which a close is awaited, and for which a session that is over still answers (K-1, K-3)."""
+MAX_LINGER = 10.0
+"""Seconds; neither takes longer, since who answers slowly could make us hold what is over for ever."""
 MAX_ANSWERS = 16
 """Packets with which a session that is over answers (K-3)."""
 
@@ -43,14 +45,19 @@ def close_frame(reason: str, detail: str) -> SessionClose:
         raise ArgumentError(
             f"reason is {reason!r}; it must be graceful, timeout, error or auth_failure", argument="reason"
         ) from None
-    if len(detail.encode()) > MAX_DETAIL:
-        raise ArgumentError(f"detail must have at most {MAX_DETAIL} bytes", argument="detail")
+    if not isinstance(detail, str) or len(detail.encode(errors="replace")) > MAX_DETAIL:
+        raise ArgumentError(f"detail must be text of at most {MAX_DETAIL} bytes", argument="detail")
     return SessionClose(_CODES[word], word, detail)
 
 
 def failure_frame(error: SttError) -> SessionClose:
     """The frame that tells the peer what went wrong here."""
-    return SessionClose(error.code, reason_of(error), error.message[:MAX_DETAIL])
+    return SessionClose(error.code, reason_of(error), error.message)
+
+
+def closed_here(frame: SessionClose) -> SessionClosedError:
+    """The error for commands on a session that this side closed with this frame."""
+    return SessionClosedError(frame.detail or "closed by this side", reason=frame.reason, code=frame.code or None)
 
 
 def reason_of(error: SttError) -> CloseReason:
@@ -65,36 +72,48 @@ def reason_of(error: SttError) -> CloseReason:
 def error_of(frame: SessionClose, established: bool) -> SttError:
     """The error that a SESSION_CLOSE of the peer means for this side.
 
-    Before the session was established it is a refusal, and its code says which.
+    Before the session was established it is a refusal, if its code says so.
     """
     detail = frame.detail or f"the peer closed the session ({frame.reason})"
     if not established:
-        return error_for(frame.code, detail)
+        refusal = error_for(frame.code, detail)
+        if type(refusal) is not SessionClosedError:
+            return refusal
     if frame.reason is CloseReason.TIMEOUT:
         return SessionTimeoutError(detail)
-    return SessionClosedError(detail, reason=frame.reason, code=frame.code or SessionClosedError.code)
+    return SessionClosedError(detail, reason=frame.reason, code=frame.code or None)
 
 
 class Ending:
     """The last words of one session.
 
     Attributes:
-        frame: our SESSION_CLOSE, once there is one.
+        frame: SESSION_CLOSE as it is sent, once there is one.
         at: when the next stage comes: waiting for delivery, for the acknowledgement, or for the peer's last packets.
         answer_due: whether a packet with our last words is to be sent.
     """
 
-    __slots__ = ("_answers", "answer_due", "at", "frame")
+    __slots__ = ("_answers", "_said", "answer_due", "at", "frame")
 
     def __init__(self) -> None:
         self.frame: SessionClose | None = None
         self.at = inf
         self.answer_due = False
         self._answers = 0
+        self._said = False
 
-    def ask_answer(self) -> None:
-        """A packet came for a session that is over."""
-        self.answer_due = self._answers < MAX_ANSWERS
+    def say(self, frame: SessionClose, *, unasked: bool = True) -> None:
+        """These are the last words; `unasked` unless they only repeat the peer's."""
+        self.frame = frame
+        self._said = unasked
+
+    def ask_answer(self, peer_said: bool) -> None:
+        """A packet came for a session that is over; `peer_said` tells whether its SESSION_CLOSE came too.
+
+        Where both sides have said it unasked, neither answers: they would answer each other's answers.
+        """
+        if self._answers < MAX_ANSWERS and not (peer_said and self._said):
+            self.answer_due = True
 
     def take_answer(self) -> SessionClose | None:
         """The last words, if they are due."""

@@ -5,12 +5,11 @@ Nothing here acts. It is the place where what both `inbound` and `outbound` need
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
 from stt_proto.config import Config
-from stt_proto.errors import ArgumentError
 from stt_proto.handshake import Established
 from stt_proto.packet import (
     LocalConnectionIds,
@@ -25,19 +24,25 @@ from stt_proto.paths import Path
 from stt_proto.recovery import AckTracker
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import ControlQueue
+from stt_proto.session.ending import LINGER_PTOS, MAX_LINGER
 from stt_proto.session.fates import Fates
 from stt_proto.session.liveness import Liveness
 from stt_proto.session.suspicion import Suspicion
 from stt_proto.streams import DatagramQueues, StreamTable
-from stt_proto.types import Buffer, CarrierTraits, NetworkPath
+from stt_proto.types import CarrierTraits, NetworkPath
 from stt_proto.wire import Parameters
 
 if TYPE_CHECKING:
     from stt_proto.session.session import Session
 
 MAX_SEGMENTS = 64
+"""Datagrams that a packet may come in on a carrier that loses some; elsewhere one."""
 CONNECTION_ID_LIMIT = 4
+"""Connection IDs of the peer that are kept."""
 DATAGRAM_HEADER = 5
+"""Bytes that a DATAGRAM frame adds to its data at most."""
+TRAIN_PTOS = 3
+"""Probe timeouts for which an incomplete train is kept (P-9)."""
 
 
 def local_parameters(config: Config, traits: CarrierTraits) -> Parameters:
@@ -93,8 +98,8 @@ class Engines:
     acks: AckTracker
     streams: StreamTable
     datagrams: DatagramQueues
-    local_ids: LocalConnectionIds
-    remote_ids: RemoteConnectionIds
+    local_ids: LocalConnectionIds[Any]
+    remote_ids: RemoteConnectionIds[Session]
     control: ControlQueue
     liveness: Liveness
     suspicion: Suspicion
@@ -103,20 +108,17 @@ class Engines:
     counters: Counters = field(factory=Counters)
 
     @property
-    def max_datagram_payload(self) -> int:
-        """Bytes of the largest unreliable datagram that the peer takes and one packet holds; 0 for none."""
-        return min(self.peer.max_datagram, capacity(self.path.max_datagram, 1) - DATAGRAM_HEADER)
+    def linger(self) -> float:
+        """Seconds for which a close is awaited, and for which a session that is over still answers (K-1, K-3)."""
+        return min(LINGER_PTOS * self.path.recovery.pto, MAX_LINGER)
 
-    def send_datagram(self, data: Buffer) -> None:
-        """Queue an unreliable datagram.
-
-        Raises:
-            ArgumentError: it is too large, or no bytes.
-        """
-        largest = self.max_datagram_payload
-        if len(data) > largest:
-            raise ArgumentError(f"data has {len(data)} bytes; the path takes at most {largest}", argument="data")
-        self.datagrams.send(data)
+    @property
+    def trains_deadline(self) -> float:
+        """When an incomplete train is given up: after 3 PTO as they are now, 1 s before the first RTT sample (P-9)."""
+        trains, recovery = self.receiver.trains, self.path.recovery
+        if recovery.rtt.samples and len(trains):
+            trains.lifetime = TRAIN_PTOS * recovery.pto
+        return trains.deadline
 
     @classmethod
     def make(
@@ -134,8 +136,9 @@ class Engines:
         events = EventSink(session, context.events)
         streams = StreamTable(established.initiator, config, events)
         streams.set_peer_parameters(peer)
+        max_datagram = min(traits.max_packet, peer.max_packet)
         datagrams = DatagramQueues(config)
-        datagrams.peer_max = peer.max_datagram
+        datagrams.peer_max = min(peer.max_datagram, capacity(max_datagram, 1) - DATAGRAM_HEADER)
         limits = config.limits
         receiver = PacketReceiver(
             PacketKeys(secrets.suite, *theirs),
@@ -144,15 +147,13 @@ class Engines:
             max_train_bytes=limits.train_bytes,
         )
         local_ids = LocalConnectionIds(context.connection_ids, context.reset_tokens, session, established.local_cid)
-        remote_ids = RemoteConnectionIds(
-            context.expected_resets, session, established.peer_cid, CONNECTION_ID_LIMIT
-        )
+        remote_ids = RemoteConnectionIds(context.expected_resets, session, established.peer_cid, CONNECTION_ID_LIMIT)
         control = ControlQueue(local_ids, remote_ids)
         return cls(
             path=Path(
                 path,
                 traits,
-                max_datagram=min(traits.max_packet, peer.max_packet),
+                max_datagram=max_datagram,
                 congestion=config.congestion,
                 max_ack_delay=peer.max_ack_delay / 1000,
                 rtt=established.rtt,

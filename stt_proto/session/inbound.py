@@ -1,7 +1,7 @@
 """Frames in: what was opened is taken apart, and each frame goes to the engine that it concerns.
 
 The table at the end is the whole of it: a kind of frame, and who takes it. A rule that is broken raises the
-`ProtocolError` of docs/protocol.md section 12, which ends the session it came in on and no other.
+`RemoteError` with its code of docs/protocol.md section 12, which ends the session it came in on and no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from stt_proto.errors import EncryptionError, ResourcesExhaustedError
+from stt_proto.errors import EncryptionError, ProtocolError, ResourcesExhaustedError
 from stt_proto.events import DatagramReceived
 from stt_proto.packet import Opened
 from stt_proto.session.context import EventSink
@@ -79,10 +79,12 @@ class Inbound:
         """Take in datagrams that name this session; tell whether a packet opened.
 
         Raises:
-            ProtocolError: the peer broke a rule; the session ends with that.
+            RemoteError: the peer broke a rule; the session ends with that.
         """
         engines = self._engines
-        packets = engines.receiver.receive(data, start, end, segment_size, path, now, True, ecn)
+        known = engines.path.network_path
+        over_it = path is known or path == known
+        packets = engines.receiver.receive(data, start, end, segment_size, path, now, over_it, ecn)
         if not packets:
             if engines.receiver.exhausted:
                 raise EncryptionError("too many packets did not open")
@@ -92,7 +94,7 @@ class Inbound:
         for packet in packets:
             counters.bytes_received += packet.size
             counters.packets_received += 1
-            self._take_apart(packet, path, now)
+            self._take_apart(packet, over_it, now)
             if self.closed_by is not None:
                 break
         return True
@@ -106,26 +108,34 @@ class Inbound:
         path: NetworkPath,
         now: float,
         ecn: int,
-    ) -> int:
-        """Take in datagrams for a session that is over: nothing counts but that they opened; tell how many did."""
+    ) -> bool:
+        """Take in datagrams for a session that is over; tell whether a packet opened.
+
+        Of what was in it nothing counts but the peer's own SESSION_CLOSE (`closed_by`).
+        """
         engines = self._engines
-        packets = engines.receiver.receive(data, start, end, segment_size, path, now, True, ecn)
+        packets = engines.receiver.receive(data, start, end, segment_size, path, now, False, ecn)
         for packet in packets:
             engines.acks.on_packet(packet.number, packet.segments, True, now, packet.ecn)
-        return len(packets)
+            if self.closed_by is None:
+                self.closed_by = _close_in(packet.plain)
+        return bool(packets)
 
-    def _take_apart(self, packet: Opened, path: NetworkPath, now: float) -> None:
+    def _take_apart(self, packet: Opened, over_it: bool, now: float) -> None:
         engines = self._engines
         eliciting = False
-        for frame in decode_frames_untrusted(packet.plain):
+        frames = decode_frames_untrusted(packet.plain)
+        for frame in frames:
             kind = frame.__class__
             if kind is Stream:
-                engines.streams.on_stream(*frame)  # type: ignore[misc]
+                engines.streams.on_stream(*frame)
                 eliciting = True
             elif kind is Ack:
-                self._on_ack(frame, path, now)  # type: ignore[arg-type]
+                self._on_ack(frame, over_it, now)  # type: ignore[arg-type]
             else:
                 eliciting |= HANDLERS[kind](self, frame, now)
+        if len(frames) == 1 and frames[0].__class__ is Padding:
+            self._suspect(1, now)
         engines.acks.on_packet(packet.number, packet.segments, eliciting, now, packet.ecn)
         suspicious = engines.streams.suspicious
         if suspicious:
@@ -138,13 +148,11 @@ class Inbound:
 
     # -- acknowledgements ------------------------------------------------------------------------------------------
 
-    def _on_ack(self, frame: Ack, path: NetworkPath, now: float) -> None:
+    def _on_ack(self, frame: Ack, over_it: bool, now: float) -> None:
         engines = self._engines
         for low, high in frame.ranges:
             engines.numbers.check_acked(low, high)
-        route = engines.path
-        over_it = path is route.network_path or path == route.network_path
-        acked, lost = route.recovery.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, now, over_it)
+        acked, lost = engines.path.recovery.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, now, over_it)
         reported = engines.fates.acked(acked)
         if reported >= 0:
             engines.acks.on_acked(reported)
@@ -157,6 +165,7 @@ class Inbound:
         return False
 
     def _on_ping(self, frame: Ping, now: float) -> bool:
+        self._suspect(1, now)
         return True
 
     def _on_keep_alive(self, frame: KeepAlive, now: float) -> bool:
@@ -197,7 +206,10 @@ class Inbound:
     def _on_retire_connection_id(self, frame: RetireConnectionId, now: float) -> bool:
         engines = self._engines
         linger = ROUTED_PTOS * engines.path.recovery.pto
-        for number in engines.local_ids.on_retire(frame.number, now, linger):
+        issued = engines.local_ids.on_retire(frame.number, now, linger)
+        if not issued:
+            self._suspect(1, now)
+        for number in issued:
             engines.control.put(("new_id", number))
         return True
 
@@ -239,10 +251,20 @@ class Inbound:
 
     def _on_datagram(self, frame: Datagram, now: float) -> bool:
         datagrams = self._engines.datagrams
-        if not datagrams.has_arrived:
-            self._events.append(DatagramReceived())
+        is_edge = not datagrams.has_arrived
         datagrams.on_datagram(frame.data)
+        if is_edge:
+            self._events.append(DatagramReceived())
         return True
+
+
+def _close_in(plain: bytes) -> SessionClose | None:
+    """The SESSION_CLOSE in a packet, if there is one."""
+    try:
+        frames = decode_frames_untrusted(plain)
+    except ProtocolError:
+        return None
+    return next((frame for frame in frames if isinstance(frame, SessionClose)), None)
 
 
 HANDLERS: Mapping[type[Frame], Callable[[Inbound, Any, float], bool]] = MappingProxyType(

@@ -1,5 +1,8 @@
 """Signs of life: when to ask a silent peer for one, and when to give it up (docs/protocol.md, K-4, K-5, R-10).
 
+A tick that comes late never ends a session. It was this process that slept, perhaps through the moment when it should
+have asked, so the peer gets its chance first.
+
 Nothing is re-armed when a packet arrives. The deadline is computed from the time of the last one when somebody asks,
 so a busy session pays one assignment a packet for all of this.
 """
@@ -10,7 +13,7 @@ from enum import Enum, auto
 from math import inf
 
 LATE = 1.0
-"""Seconds after which an idle timer counts as fired late: the process slept, not the peer."""
+"""Seconds after which a tick counts as late: the process slept, not the peer."""
 GRACE = 2.0
 """Seconds that the peer gets after such a sleep."""
 
@@ -59,13 +62,13 @@ class Liveness:
 
     def tick(self, now: float) -> Silence:
         """Say what the silence, if there is one, calls for."""
-        late = now - self._dead_at()
-        if late >= 0:
-            if late <= LATE:
-                return Silence.DEAD
-            self._grace_until = now + GRACE
-        elif now < self._ask_at():
+        due, _ = self.deadline()
+        if now < due:
             return Silence.NONE
+        if now > due + LATE:  # asking late is no better than not asking: either way the peer had no chance
+            self._grace_until = now + GRACE
+        elif now >= self._dead_at():
+            return Silence.DEAD
         missed = self._asked_at >= self.last_received
         self._asked_at = now
         return Silence.MISSED if missed else Silence.ASK

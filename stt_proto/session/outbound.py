@@ -12,7 +12,7 @@ from math import inf
 from stt_proto.errors import EncryptionError
 from stt_proto.packet import capacity
 from stt_proto.recovery import SentPacket
-from stt_proto.session.control import NON_ELICITING, PING
+from stt_proto.session.control import CLOSE, NON_ELICITING, PING
 from stt_proto.session.engines import Engines
 from stt_proto.session.fates import PacketContents
 from stt_proto.types import Transmit
@@ -42,8 +42,7 @@ class Outbound:
         """
         engines = self._engines
         path, acks = engines.path, engines.acks
-        if not path.writable:
-            return None
+        self.paced_until = inf
         sending = self._has_work() and self._may_send(now)
         if not sending and acks.due_at > now:
             return None
@@ -53,10 +52,12 @@ class Outbound:
         eliciting = self._fill(parts, contents, room - len(parts[0]) if parts else room, room) if sending else False
         return self._seal(parts, contents, eliciting, now) if parts else None
 
-    def closing_transmit(self, frame: SessionClose, now: float) -> Transmit | None:
-        """Make a packet with an acknowledgement and SESSION_CLOSE whose fate nobody awaits (K-3)."""
-        if not self._engines.path.writable:
-            return None
+    def closing_transmit(self, frame: SessionClose, now: float) -> Transmit:
+        """Make a packet with an acknowledgement and SESSION_CLOSE whose fate nobody awaits (K-3).
+
+        Raises:
+            EncryptionError: the key is used up.
+        """
         parts: Parts = []
         self._write_ack(parts, now)
         parts.append(frame.encode())
@@ -65,29 +66,28 @@ class Outbound:
     def _has_work(self) -> bool:
         """Whether there is anything to send that elicits an answer; a probe finds something."""
         engines = self._engines
-        if engines.control.ready:
-            return True
-        if engines.control.closing:
-            return engines.path.recovery.probes > 0 and self._find_probe()
-        if engines.streams.has_pending or engines.datagrams.has_pending:
+        control = engines.control
+        if control.ready or (not control.closing and (engines.streams.has_pending or engines.datagrams.has_pending)):
             return True
         return engines.path.recovery.probes > 0 and self._find_probe()
 
     def _find_probe(self) -> bool:
-        """Repeat what is longest on its way, or ask for a bare sign of life."""
+        """Repeat SESSION_CLOSE, or what is longest on its way, or ask for a bare sign of life."""
         engines = self._engines
+        control = engines.control
+        if control.closing:
+            control.put(CLOSE)
+            return True
         oldest = engines.path.recovery.oldest_eliciting()
-        if oldest is not None:
-            engines.fates.lost([oldest])
-        if not engines.control.ready and (engines.control.closing or not engines.streams.has_pending):
-            engines.control.put(PING)
+        engines.fates.lost([] if oldest is None else [oldest])
+        if not control.ready and not engines.streams.has_pending:
+            control.put(PING)
         return True
 
     def _may_send(self, now: float) -> bool:
         """Whether the congestion window and the pacer let a packet go now."""
         path = self._engines.path
         recovery, size = path.recovery, path.max_datagram
-        self.paced_until = inf
         if recovery.probes:
             return True
         if not recovery.can_send(size):
@@ -118,7 +118,7 @@ class Outbound:
             frame = control.encode(key)
             if frame is not None:
                 if len(frame) > left:
-                    return True
+                    break
                 left -= len(frame)
                 parts.append(frame)
                 contents.controls.append(key)

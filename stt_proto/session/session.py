@@ -7,16 +7,13 @@ This is the public face, and it only wires. What comes in is taken apart in `inb
 
 from __future__ import annotations
 
-from collections import deque
-from math import inf
 from typing import Any
 
-from stt_proto.clock import Deadline
 from stt_proto.crypto import hkdf_expand
 from stt_proto.errors import (
     ArgumentError,
-    ProtocolError,
-    ResourcesExhaustedError,
+    EncryptionError,
+    RemoteError,
     SessionClosedError,
     SessionTimeoutError,
     StateError,
@@ -33,7 +30,15 @@ from stt_proto.events import (
 from stt_proto.handshake import Established, Initiator
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import CONFIRM, KEEP_ALIVE
-from stt_proto.session.ending import FLUSH_TIMEOUT, LINGER_PTOS, Ending, close_frame, error_of, failure_frame, reason_of
+from stt_proto.session.ending import (
+    FLUSH_TIMEOUT,
+    Ending,
+    close_frame,
+    closed_here,
+    error_of,
+    failure_frame,
+    reason_of,
+)
 from stt_proto.session.engines import Engines
 from stt_proto.session.inbound import Inbound
 from stt_proto.session.liveness import Silence
@@ -42,9 +47,11 @@ from stt_proto.session.states import TRANSITIONS, SessionInput
 from stt_proto.session.statistics import SessionStats, snapshot
 from stt_proto.session.stream import Stream
 from stt_proto.streams import Stream as Halves
-from stt_proto.types import Buffer, CloseReason, HandshakeStep, NetworkPath, SessionState, Transmit
+from stt_proto.types import Buffer, CloseReason, Deadline, HandshakeStep, NetworkPath, SessionState, Transmit
 from stt_proto.wire import Message, encode_varint
 
+CONNECTION_IDS = 2
+"""Connection IDs that are issued at first: the one in use, and one for the peer to move with (C-2)."""
 MAX_EXPORT = 8160
 """Bytes of the longest exported key: 255 blocks (RFC 5869)."""
 
@@ -94,7 +101,7 @@ class Session:
         self._engines: Engines | None = None
         self._exporter = b""
         self._initiator: Initiator | None = None
-        self._datagrams_out: deque[bytes] = deque()
+        self._datagrams_out: list[bytes] = []
         self.state = SessionState.INIT
         self.initiator = initiator
         self.session_id = b""
@@ -147,7 +154,7 @@ class Session:
     @property
     def max_datagram_size(self) -> int:
         """Bytes of the largest unreliable datagram that can be sent now; 0 when the peer takes none."""
-        return 0 if self._engines is None else self._engines.max_datagram_payload
+        return 0 if self._engines is None else self._engines.datagrams.peer_max
 
     def stats(self) -> SessionStats:
         """What it has done so far."""
@@ -164,9 +171,12 @@ class Session:
             ArgumentError: an argument is out of range.
             StateError: there are no keys yet.
         """
-        name = label.encode()
+        try:
+            name = label.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise ArgumentError("label must be text", argument="label") from None
         if len(name) > 255:
-            raise ArgumentError("label must have at most 255 bytes", argument="label")
+            raise ArgumentError(f"label has {len(name)} bytes; it must have at most 255", argument="label")
         if type(length) is not int or not 1 <= length <= MAX_EXPORT:
             raise ArgumentError(f"length is {length!r}; it must be from 1 to {MAX_EXPORT:,}", argument="length")
         if not self._exporter:
@@ -204,9 +214,7 @@ class Session:
         self.check_open()
         if self._engines is None:
             raise StateError("the handshake has not got as far as the keys")
-        return self._handle(
-            self._engines.streams.open(bidirectional, stream_id, purpose, max_frame_size, no_delay)
-        )
+        return self._handle(self._engines.streams.open(bidirectional, stream_id, purpose, max_frame_size, no_delay))
 
     def stream(self, stream_id: int) -> Stream | None:
         """Give a stream by its id; `None` when there is none, or it is over."""
@@ -229,7 +237,7 @@ class Session:
         self.check_open()
         if self._engines is None:
             raise StateError("the handshake has not got as far as the keys")
-        self._engines.send_datagram(data)
+        self._engines.datagrams.send(data)
         self.touch(now)
 
     def receive_datagram(self) -> bytes | None:
@@ -253,69 +261,81 @@ class Session:
             reason: `graceful`, `timeout`, `error` or `auth_failure`.
             detail: a sentence for the peer, at most 512 bytes.
         """
+        now = self._context.clock.advance(now)
         frame = close_frame(reason, detail)
         if self.state is SessionState.ESTABLISHED:
-            self._ending.frame = frame
+            self._ending.say(frame)
             self._ending.at = now + FLUSH_TIMEOUT
             self._move(SessionInput.CLOSE)
             self._advance_closing(now)
         elif self.state is SessionState.HANDSHAKING:
-            self._ending.frame = frame
-            self._end(SessionClosedError(detail or "closed by this side", reason=frame.reason), now)
+            self._ending.say(frame)
+            self._end(closed_here(frame), now)
         self.touch(now)
 
     def abort(self, now: float) -> None:
         """End the session at once; what was not delivered is lost. Idempotent."""
+        now = self._context.clock.advance(now)
         if self.state is not SessionState.CLOSED:
             self._fail(SessionClosedError("aborted by this side", reason=CloseReason.ERROR), now)
-            self.touch(now)
 
     def _advance_closing(self, now: float) -> None:
         """Go on to the next stage of closing, if its time has come."""
         engines, ending = self._engines, self._ending
-        assert engines is not None and ending.frame is not None
+        assert engines is not None
+        assert ending.frame is not None
         if not engines.control.closing:
             if engines.streams.undelivered and now < ending.at:
                 return
+            engines.path.recovery.discard_all()  # nobody waits for the rest, and it must not slow down the repetitions
             engines.control.close(ending.frame)
-            ending.at = now + LINGER_PTOS * engines.path.recovery.pto
+            ending.at = now + engines.linger
         elif engines.fates.close_acked or now >= ending.at:
-            frame = ending.frame
-            self._end(SessionClosedError(frame.detail or "closed by this side", reason=frame.reason), now)
+            self._end(closed_here(ending.frame), now)
 
     def _fail(self, error: SttError, now: float) -> None:
         """End with an error of which the peer is told once."""
-        self._ending.frame = failure_frame(error)
+        self._ending.say(failure_frame(error))
         self._ending.answer_due = True
         self._end(error, now)
 
-    def _end(self, error: SttError, now: float, by_peer: bool = False) -> None:
+    def _end(self, error: SttError, now: float, *, by_peer: bool = False, linger: bool = True) -> None:
         """The one place where a session ends."""
         context, engines, ending = self._context, self._engines, self._ending
-        known = self.state is not SessionState.INIT
         self.close_error = error
         if ending.frame is None:
-            ending.frame = failure_frame(error) if not by_peer else close_frame("graceful", "")
+            ending.say(failure_frame(error), unasked=not by_peer)
         if self._initiator is not None:
-            if engines is not None and self.state is SessionState.HANDSHAKING and not by_peer:
-                ending.answer_due = True
-            self._datagrams_out.extend(self._initiator.take(now))
-            self._finish_dial(self._initiator)
+            self._end_dial(self._initiator, now, by_peer)
         ending.at = now
+        if not linger:  # there is nobody to answer
+            ending.answer_due = False
+            self._datagrams_out.clear()
+        elif engines is not None:
+            ending.at += engines.linger
         if engines is not None:
-            ending.at += LINGER_PTOS * engines.path.recovery.pto
             engines.receiver.close()
             engines.streams.fail_all(error)
         context.live.pop(self, None)
         if context.sessions.get(self.session_id) is self:
             del context.sessions[self.session_id]
-        if known:
+        if self.state is SessionState.INIT:
+            self.state = SessionState.CLOSED  # refused: it never was (H-29)
+        else:
             self._move(SessionInput.END)
             reason = reason_of(error)
             code = 0 if reason is CloseReason.GRACEFUL else error.code
             self._emit(SessionClosed(reason, code, error.message, by_peer))
-        else:
-            self.state = SessionState.CLOSED
+        self.touch(now)
+
+    def _end_dial(self, initiator: Initiator, now: float, by_peer: bool) -> None:
+        """The session ends while it is being dialled: the peer is told, as far as that is possible."""
+        if self._engines is not None and not by_peer:
+            self._ending.answer_due = True  # behind AUTH_PROOF, without which it could not be opened
+            self._datagrams_out.extend(initiator.take(now))
+        elif initiator.error is not None:
+            self._datagrams_out.extend(initiator.take(now))  # ABORT
+        self._finish_dial(initiator)
 
     # -- the handshake ---------------------------------------------------------------------------------------------
 
@@ -343,15 +363,16 @@ class Session:
         """Tell a peer, under the session's keys, that it is not wanted. The session never was (H-29)."""
         self._build(established, now)
         self._fail(SessionClosedError("refused", reason=CloseReason.ERROR, code=code), now)
-        self.touch(now)
 
-    def on_message(self, message: Message, path: NetworkPath, now: float) -> None:
-        """Take in a handshake message for a dial; only those that came over its path count (H-30)."""
-        initiator = self._initiator
-        if initiator is None or path != self.path:
-            return
-        initiator.on_message(message, now)
-        self._follow(initiator, now)
+    def awaits(self, path: NetworkPath) -> bool:
+        """Whether this is a dial to which messages that came over this path can matter (H-30)."""
+        return self._initiator is not None and path == self.path
+
+    def on_message(self, message: Message, now: float) -> None:
+        """Take in a handshake message for a dial that `awaits` it."""
+        assert self._initiator is not None
+        self._initiator.on_message(message, now)
+        self._follow(self._initiator, now)
 
     def _follow(self, initiator: Initiator, now: float) -> None:
         """Do what the state of the dial calls for."""
@@ -368,8 +389,13 @@ class Session:
         initiator.steps.clear()
 
     def _finish_dial(self, initiator: Initiator) -> None:
+        """Nothing of the handshake is waited for any more."""
+        context = self._context
         self._initiator = None
-        self._context.dial_keys.pop(initiator.ephemeral, None)
+        del context.dial_keys[initiator.ephemeral]
+        context.pieces.forget(self.path, initiator.local_cid)
+        if self._engines is None:
+            context.connection_ids.retire(initiator.local_cid)
 
     def _build(self, established: Established, now: float) -> None:
         """The keys are there: build everything that works on packets."""
@@ -385,7 +411,7 @@ class Session:
         assert self._engines is not None
         self._move(SessionInput.CONFIRM)
         self._context.sessions.setdefault(self.session_id, self)
-        for number in self._engines.local_ids.announce(self._engines.peer.connection_id_limit, now):
+        for number in self._engines.local_ids.announce(CONNECTION_IDS, now):
             self._engines.control.put(("new_id", number))
         self._emit(SessionEstablished(self.session_id, self.peer_node_id))
         self.touch(now)
@@ -407,11 +433,11 @@ class Session:
             return
         if self.state is SessionState.CLOSED:
             if self._inbound.receive_closed(data, start, end, segment_size, path, now, ecn):
-                self._ending.ask_answer()
+                self._ending.ask_answer(self._inbound.closed_by is not None)
         else:
             try:
                 opened = self._inbound.receive(data, start, end, segment_size, path, now, ecn)
-            except (ProtocolError, ResourcesExhaustedError) as error:
+            except RemoteError as error:
                 self._fail(error, now)
             else:
                 if opened:
@@ -423,66 +449,68 @@ class Session:
         closed_by = self._inbound.closed_by
         if self.state is SessionState.CLOSING:
             self._advance_closing(now)
-        if self.state is SessionState.CLOSED:
-            return
-        if closed_by is not None:
-            self._ending.ask_answer()
+        elif self._initiator is not None and (closed_by is None or self._inbound.confirmed):
+            self._confirm(self._initiator, now)
+        if closed_by is not None and not self.is_closed:
+            self._ending.answer_due = True
             established = self.state is not SessionState.HANDSHAKING
             self._end(error_of(closed_by, established), now, by_peer=True)
-        elif self._initiator is not None:
-            self._initiator.confirm()
-            self._take_steps(self._initiator)
-            self._finish_dial(self._initiator)
-            twin = self._context.sessions.get(self.session_id)
-            if twin is not None and twin.initiator:
-                self._fail(SessionClosedError("a session with this id is live", reason=CloseReason.ERROR), now)
-            else:
-                self._establish(now)
+
+    def _confirm(self, initiator: Initiator, now: float) -> None:
+        """The peer has the keys too: the dial has succeeded."""
+        initiator.confirm()
+        self._take_steps(initiator)
+        self._finish_dial(initiator)
+        twin = self._context.sessions.get(self.session_id)
+        if twin is not None and twin.initiator:
+            self._fail(SessionClosedError("a session with this id is live", reason=CloseReason.ERROR), now)
+        else:
+            self._establish(now)
 
     def on_stateless_reset(self, now: float) -> None:
         """The peer has forgotten the session (P-14)."""
         if self.state is not SessionState.CLOSED:
-            self._end(SessionClosedError("the peer has forgotten the session", reason=CloseReason.ERROR), now, True)
-            self._ending.at = now
-            self.touch(now)
+            error = SessionClosedError("the peer has forgotten the session", reason=CloseReason.ERROR)
+            self._end(error, now, by_peer=True, linger=False)
 
     def next_transmit(self, now: float) -> Transmit | None:
         """The next thing to send, or `None`."""
         if self._initiator is not None:
             self._datagrams_out.extend(self._initiator.take(now))
         if self._datagrams_out:
-            return Transmit(self.path, (self._datagrams_out.popleft(),))
+            return Transmit(self.path, (self._datagrams_out.pop(0),))
         if self._engines is None:
             return None
-        if self.state is SessionState.CLOSED:
-            frame = self._ending.take_answer()
-            return None if frame is None else self._outbound.closing_transmit(frame, now)
         try:
+            if self.state is SessionState.CLOSED:
+                frame = self._ending.take_answer()
+                return None if frame is None else self._outbound.closing_transmit(frame, now)
             return self._outbound.next_transmit(now)
-        except ProtocolError as error:
-            self._fail(error, now)
-            self._ending.answer_due = False
+        except EncryptionError as error:  # the key is used up: there are no last words either
+            if self.state is not SessionState.CLOSED:
+                self._end(error, now)
             return None
 
-    def deadline(self) -> Deadline | None:
+    def deadline(self) -> Deadline:
         """When `tick` wants to be called next, and why."""
-        engines = self._engines
-        if self.state is SessionState.CLOSED:
-            return Deadline(self._ending.at, "close")
+        engines, initiator = self._engines, self._initiator
         at, reason = self._ending.at, "close"
-        if self._initiator is not None and self._initiator.deadline < at:
-            at, reason = self._initiator.deadline, "handshake"
+        if self.state is SessionState.CLOSED:
+            return Deadline(at, reason)
+        if initiator is not None and initiator.deadline < at:
+            at, reason = initiator.deadline, "handshake"
         if engines is not None:
             deadlines = [
                 (engines.path.recovery.deadline, "loss"),
-                engines.liveness.deadline(),
-                (engines.receiver.deadline, "trains"),
-                (engines.local_ids.deadline, "connection_ids"),
+                (engines.trains_deadline, "path"),
+                (engines.local_ids.deadline, "path"),
             ]
-            if engines.path.writable:
+            if initiator is None:
+                deadlines.append(engines.liveness.deadline())
+            if self.path not in self._context.full:
                 deadlines += (engines.acks.due_at, "ack"), (self._outbound.paced_until, "pacing")
             at, reason = min((at, reason), *deadlines)
-        return None if at == inf else Deadline(at, reason)
+        return Deadline(at, reason)
 
     def tick(self, now: float) -> None:
         """Let time pass; idempotent for the same `now`."""
@@ -493,11 +521,11 @@ class Session:
         if initiator is not None:
             initiator.tick(now)
             self._follow(initiator, now)
-        if engines is not None and self.state is not SessionState.CLOSED:
+        if engines is not None and not self.is_closed:
             engines.fates.lost(engines.path.recovery.on_timeout(now))
             engines.receiver.expire(now)
             engines.local_ids.expire(now)
-            if self.state is not SessionState.HANDSHAKING:
+            if self._initiator is None:
                 self._check_liveness(engines, now)
             if self.state is SessionState.CLOSING:
                 self._advance_closing(now)
@@ -515,16 +543,8 @@ class Session:
 
     def path_closed(self, now: float, reason: str | None) -> None:
         """The carrier of the only path is gone."""
-        if self.state is not SessionState.CLOSED:
-            self._end(SessionClosedError(reason or "the path is gone", reason=CloseReason.ERROR), now)
-            self._ending.at = now
-            self.touch(now)
-
-    def set_writable(self, writable: bool, now: float) -> None:
-        """The carrier is full, or has room again."""
-        if self._engines is not None:
-            self._engines.path.writable = writable
-            self.touch(now)
+        error = SessionClosedError(reason or "the path is gone", reason=CloseReason.ERROR)
+        self._end(error, now, linger=False)
 
     # -- the endpoint's book ---------------------------------------------------------------------------------------
 
@@ -534,9 +554,11 @@ class Session:
 
     def release(self) -> None:
         """Give back everything that the endpoint holds for it."""
-        if self._engines is not None:
-            self._engines.local_ids.close()
-            self._engines.remote_ids.close()
+        engines = self._engines
+        if engines is not None:
+            engines.receiver.close()
+            engines.local_ids.close()
+            engines.remote_ids.close()
 
     def touch(self, now: float) -> None:
         """Something changed: there may be something to send, and the deadline may have moved."""

@@ -107,6 +107,8 @@ class Link:
 
     def _damage(self, datagram: bytes) -> bytes:
         conditions, traffic, rng = self.conditions, self.traffic, self._random
+        if not datagram:
+            return datagram
         if conditions.corrupt and rng.random() < conditions.corrupt:
             traffic.corrupted += 1
             bit = rng.randrange(len(datagram) * 8)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 from attrs import evolve
 
 from stt_proto.config import Config
-from stt_proto.endpoint import Endpoint
+from stt_proto.endpoint import Admit, Endpoint
 from stt_proto.events import Event
 from stt_proto.identity import Identity
 from stt_proto.session.session import Session
@@ -19,6 +21,8 @@ from stt_proto.testing.link import Conditions, Link
 from stt_proto.types import NetworkPath
 
 SHARED_SEED = b"the seed that all nodes of a test share"
+MAX_TICKS = 1000
+"""Times that a node may want to be woken at one moment before that counts as going round in circles."""
 
 
 class Node:
@@ -31,7 +35,7 @@ class Node:
         on_event: called with `(session, event)` as they happen, to play an application.
     """
 
-    def __init__(self, world: World, name: str, config: Config, **options: Any) -> None:
+    def __init__(self, world: World, name: str, config: Config, admit: Admit | None = None) -> None:
         self.world = world
         self.name = name
         self.address = (name, 1)
@@ -39,14 +43,16 @@ class Node:
         self.endpoint = Endpoint(
             config,
             now=world.now,
-            unix_time=world.unix_time,
+            unix_time=world.unix_time + world.now,
             entropy=SeededEntropy(f"{world.seed}/{name}"),
             kem=DeterministicKem(SeededEntropy(f"{world.seed}/{name}/kem")),
-            **options,
+            admit=admit,
         )
         self.log: list[tuple[float, Session | None, Event]] = []
         self.on_event: Callable[[Session | None, Event], None] | None = None
-        self._tick_at = float("inf")
+        self._tick_at = inf
+        self._ticks = 0
+        self._ticked_at = -inf
 
     def path_to(self, other: Node, carrier: str = "udp") -> NetworkPath:
         """The path from here to another node."""
@@ -80,11 +86,19 @@ class Node:
         deadline = endpoint.next_deadline()
         if deadline is not None and deadline.at < self._tick_at:
             self._tick_at = deadline.at
-            world.at(max(deadline.at, now), self._tick)
+            world.at(max(deadline.at, now), partial(self._tick, deadline.at))
 
-    def _tick(self) -> None:
-        self._tick_at = float("inf")
-        self.endpoint.tick(self.world.now)
+    def _tick(self, at: float) -> None:
+        if at != self._tick_at:
+            return  # an earlier one took its place
+        now = self.world.now
+        self._ticks = self._ticks + 1 if now == self._ticked_at else 1
+        self._ticked_at = now
+        if self._ticks > MAX_TICKS:
+            reason = self.endpoint.next_deadline()
+            raise AssertionError(f"{self.name} wants to be woken for ever at {now:g}: {reason}, {self.world}")
+        self._tick_at = inf
+        self.endpoint.tick(now)
         self.pump()
 
 
@@ -109,13 +123,28 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
 
-    def node(self, name: str, *, node_seed: bytes | None = None, config: Config | None = None, **changes: Any) -> Node:
-        """Add a node; `changes` are fields of its `Config`, or `admit`, `trace` for its endpoint."""
-        options = {key: changes.pop(key) for key in ("admit", "trace") if key in changes}
+    def node(
+        self,
+        name: str,
+        *,
+        node_seed: bytes | None = None,
+        config: Config | None = None,
+        admit: Admit | None = None,
+        **changes: Any,
+    ) -> Node:
+        """Add a node.
+
+        Args:
+            name: of the node, unlike any other's here; its address is `(name, 1)`.
+            node_seed: of its identity; made up from the world's seed and the name when `None`.
+            config: its configuration, instead of one with that identity and `SHARED_SEED`.
+            admit: as for `Endpoint`.
+            changes: fields of its `Config` that are to be otherwise.
+        """
         if config is None:
             seed = node_seed or SeededEntropy(f"{self.seed}/{name}/identity")(32)
             config = Config(identity=Identity.from_seed(seed), shared_seed=changes.pop("shared_seed", SHARED_SEED))
-        node = Node(self, name, evolve(config, **changes), **options)
+        node = Node(self, name, evolve(config, **changes), admit)
         self.nodes[node.address] = node
         return node
 
@@ -137,7 +166,7 @@ class World:
             link = self.links[path.local, path.remote] = Link(self.conditions, self.random)
         back = NetworkPath(path.carrier, path.remote, path.local)
         for arrives, data in link.carry(datagram, self.now):
-            self.at(arrives, lambda data=data: self._deliver(data, back, ecn))
+            self.at(arrives, partial(self._deliver, data, back, ecn))
 
     def _deliver(self, data: bytes, path: NetworkPath, ecn: int) -> None:
         self.datagrams += 1
@@ -176,5 +205,8 @@ class World:
         end = self.now + timeout
         while not condition():
             if not self._agenda or self._agenda[0][0] > end:
-                raise AssertionError(f"not reached within {timeout:g} s of virtual time in World(seed={self.seed})")
+                raise AssertionError(f"not reached within {timeout:g} s of virtual time in {self}")
             self.step()
+
+    def __repr__(self) -> str:
+        return f"World(seed={self.seed})"

@@ -106,13 +106,14 @@ def ratio(row: Row, ours: float | None, theirs: float | None) -> float | None:
 
 def table(results: list[Mapping[str, Any]]) -> Table:
     """The medians, and how ours compares with each peer's."""
-    shown = Table("row", "unit", "stt", "peer", "its figure", "stt is better by")
+    shown = Table("row", "unit", "better", "stt", "peer", "the peer's", "stt is better by")
     for result in results:
         medians = result["medians"]
         for peer, times in result["ratios"].items():
             shown.add_row(
                 result["row"],
-                f"{result['unit']}, {result['better']} is better",
+                result["unit"],
+                result["better"],
                 figure(medians.get("stt")),
                 peer,
                 figure(medians.get(peer)),

@@ -7,7 +7,7 @@ import re
 import click
 import pytest
 
-from stt_anyio.cli.address import Address, AddressType, parse_address
+from stt_anyio.cli.address import Address, parse_address, to_dial, to_listen, to_node_id
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,18 @@ def test_bad(text: str, complaint: str) -> None:
 
 
 def test_as_an_argument() -> None:
-    address = Address("127.0.0.1", 0)
-    assert AddressType(listening=True).convert("udp://127.0.0.1:0", None, None) == address
-    assert AddressType().convert(address, None, None) is address
+    context, param = click.Context(click.Command("x")), click.Argument(["address"])
+    assert to_listen(context, param, "udp://127.0.0.1:0") == Address("127.0.0.1", 0)
+    assert to_dial(context, param, "udp://127.0.0.1:1") == Address("127.0.0.1", 1)
     for text in ("udp://127.0.0.1:0", "nonsense"):
         with pytest.raises(click.BadParameter):
-            AddressType().convert(text, None, None)
+            to_dial(context, param, text)
+
+
+def test_node_ids() -> None:
+    context, param = click.Context(click.Command("x")), click.Option(["--peer"])
+    assert to_node_id(context, param, None) is None
+    assert to_node_id(context, param, "0aFf" * 16) == b"\x0a\xff" * 16
+    for text in ("", "00" * 31, "00" * 33, "zz" * 32, " " + "00" * 32):
+        with pytest.raises(click.BadParameter):
+            to_node_id(context, param, text)

@@ -30,7 +30,13 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(
     ("raw", "seed"),
-    [(b"secret", b"secret"), (b"secret\n", b"secret"), (b"secret\r\n", b"secret"), (b"secret\n\n", b"secret\n"), (b" \n", b" ")],
+    [
+        (b"secret", b"secret"),
+        (b"secret\n", b"secret"),
+        (b"secret\r\n", b"secret"),
+        (b"secret\n\n", b"secret\n"),
+        (b" \n", b" "),
+    ],
 )
 def test_seed_from_a_file_loses_one_newline(tmp_path: Path, raw: bytes, seed: bytes) -> None:
     """I-4."""
@@ -121,7 +127,11 @@ def test_keygen_in_json(tmp_path: Path) -> None:
     file = tmp_path / "node.key"
     result = CliRunner().invoke(stt, ["keygen", "--json", "--out", str(file)])
     told = json.loads(result.stdout)
-    assert told == {"event": "key", "file": str(file), "node_id": Identity.from_seed(seeds.node_seed(file)).node_id.hex()}
+    assert told == {
+        "event": "key",
+        "file": str(file),
+        "node_id": Identity.from_seed(seeds.node_seed(file)).node_id.hex(),
+    }
 
 
 def test_keygen_never_overwrites(tmp_path: Path) -> None:

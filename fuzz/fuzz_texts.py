@@ -1,0 +1,154 @@
+"""Text that people give to the command: addresses, node ids, key files, seed files.
+
+Each is read or refused with its documented error, whatever bytes are in it; and what was read is written as text that
+is read as the same.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from fuzz.harness import Choices, instrumented, main
+
+with instrumented(__name__, "stt_proto.identity", "stt_anyio.cli.address", "stt_anyio.cli.seeds"):
+    import click
+
+    from stt_anyio.cli.address import parse_address, to_dial, to_listen, to_node_id
+    from stt_anyio.cli.seeds import node_seed, shared_seed
+    from stt_anyio.cli.verb import Failure
+    from stt_proto.errors import ArgumentError
+    from stt_proto.identity import (
+        Identity,
+        check_seeds,
+        decode_node_key_untrusted,
+        encode_node_key,
+        seed_from_file_bytes,
+        shared_seed_bytes,
+    )
+
+CONTEXT = click.Context(click.Command("fuzz"))
+OPTION = click.Option(["--option"])
+FILE = Path(tempfile.gettempdir(), f"stt-fuzz-{os.getpid()}")
+
+
+def fuzz_one(data: bytes) -> None:
+    """Read the rest as what the first byte says."""
+    if not data:
+        return
+    kind, rest = data[0] % 6, data[1:]
+    text = rest.decode("utf-8", "surrogateescape")
+    match kind:
+        case 0:
+            read_address(text)
+        case 1:
+            read_node_id(text)
+        case 2:
+            read_node_key(text)
+        case 3:
+            read_shared_seed(text, rest)
+        case 4:
+            read_files(rest)
+        case _:
+            compare_seeds(Choices(rest))
+
+
+def read_address(text: str) -> None:
+    """An address to listen at or to dial."""
+    try:
+        address = parse_address(text)
+    except ValueError:
+        address = None
+    else:
+        assert address.host
+        assert 0 <= address.port <= 65_535
+        assert parse_address(str(address)) == address
+    for read in (to_listen, to_dial):
+        try:
+            assert read(CONTEXT, OPTION, text) == address
+        except click.BadParameter as error:
+            assert address is None or (read is to_dial and not address.port)
+            error.format_message()
+
+
+def read_node_id(text: str) -> None:
+    """A node id."""
+    try:
+        node_id = to_node_id(CONTEXT, OPTION, text)
+    except click.BadParameter:
+        return
+    assert node_id is not None
+    assert len(node_id) == 32
+    assert node_id.hex() == text.lower()
+
+
+def read_node_key(text: str) -> None:
+    """What stands in a key file."""
+    try:
+        seed = decode_node_key_untrusted(text)
+    except ArgumentError as error:
+        assert error.argument == "node_key"
+        assert error.message == refusal(decode_node_key_untrusted, "")
+        return
+    assert len(seed) >= 32
+    assert encode_node_key(seed).rstrip("\n") == text.rstrip("\r\n")
+    assert decode_node_key_untrusted(encode_node_key(seed)) == seed
+    assert len(Identity.from_seed(seed).node_id) == 32
+
+
+def refusal(read: Callable[[str], bytes], text: str) -> str:
+    """What is said about a text that is refused; a secret that is refused is not quoted, so it is always the same."""
+    try:
+        read(text)
+    except ArgumentError as error:
+        return error.message
+    raise AssertionError(f"{text!r} was not refused")
+
+
+def read_shared_seed(text: str, raw: bytes) -> None:
+    """A shared seed that was typed, or stood in a file."""
+    for given in (text, raw):
+        try:
+            seed = shared_seed_bytes(given)
+        except ArgumentError as error:
+            assert error.argument == "shared_seed"
+            assert error.__cause__ is None
+            assert error.message in (refusal(shared_seed_bytes, ""), refusal(shared_seed_bytes, "\udc80"))
+        else:
+            assert seed
+            assert shared_seed_bytes(seed) == seed
+    seed = seed_from_file_bytes(raw)
+    assert raw in (seed, seed + b"\n", seed + b"\r\n")
+    assert len(raw) - len(seed) in ((1, 2) if raw.endswith(b"\n") else (0,))
+
+
+def read_files(raw: bytes) -> None:
+    """A key file and a seed file, through the command's own way of reading them."""
+    FILE.write_bytes(raw)
+    try:
+        for read in (node_seed, shared_seed):
+            try:
+                assert read(FILE)
+            except Failure as failure:
+                assert "\n" not in failure.message
+    finally:
+        FILE.unlink()
+
+
+def compare_seeds(choices: Choices) -> None:
+    """A node seed and a shared seed: never the same, never too short."""
+    ours, shared = choices.chunk(), choices.chunk()
+    try:
+        check_seeds(ours, shared)
+    except ArgumentError as error:
+        assert error.argument in ("node_seed", "shared_seed")
+        assert len(ours) < 32 or not shared or ours == shared
+    else:
+        assert ours != shared
+        assert not Identity.from_seed(ours).made_from(shared)
+
+
+if __name__ == "__main__":
+    main(fuzz_one)

@@ -1,0 +1,88 @@
+"""STT for asyncio, trio and plain threads: the hosts of `stt_proto`.
+
+    async with STTNode(shared_seed="correct horse", port=4433, server_mode=True) as node:
+        async for packet in node.receive():
+            print(packet.session_id.hex(), packet.data)
+
+    async with STTNode(shared_seed="correct horse") as node:
+        session = await node.connect_udp("192.0.2.1", 4433)
+        stream = session.open_stream()
+        await stream.send(b"hello")
+
+`STTNode` runs on asyncio and on trio (through anyio), `BlockingNode` on neither. `stt_anyio.trio` has streams for
+programs written against trio itself, `stt_anyio.memory` pairs of nodes without sockets, for tests.
+"""
+
+from __future__ import annotations
+
+from stt_anyio.attributes import SttAttribute
+from stt_anyio.blocking import BlockingNode, BlockingSession, BlockingStream
+from stt_anyio.carrier import Carrier, Port
+from stt_anyio.config import NodeConfig
+from stt_anyio.connectable import StreamConnectable
+from stt_anyio.errors import (
+    ArgumentError,
+    AuthenticationError,
+    ConnectionTimeoutError,
+    PoolMissError,
+    ProtocolError,
+    SessionClosedError,
+    SessionError,
+    SessionTimeoutError,
+    StreamClosedError,
+    StreamError,
+    StreamIdConflict,
+    SttError,
+    TooManySessionsError,
+    TooManyStreamsError,
+)
+from stt_anyio.node import STTNode
+from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
+from stt_anyio.session import Session, SessionDatagrams
+from stt_anyio.stream import Stream
+from stt_anyio.udp import UdpCarrier
+from stt_proto import CarrierTraits, Identity, NetworkPath, SessionState, SessionStats, Transmit
+
+STTSession = Session
+STTStream = Stream
+
+__all__ = [
+    "ArgumentError",
+    "AuthenticationError",
+    "BlockingNode",
+    "BlockingSession",
+    "BlockingStream",
+    "Carrier",
+    "CarrierTraits",
+    "ConnectionTimeoutError",
+    "Identity",
+    "NetworkPath",
+    "NodeConfig",
+    "NodeStats",
+    "PoolMissError",
+    "Port",
+    "ProtocolError",
+    "ReceivedPacket",
+    "STTNode",
+    "STTSession",
+    "STTStream",
+    "Session",
+    "SessionClosedError",
+    "SessionDatagrams",
+    "SessionError",
+    "SessionState",
+    "SessionStats",
+    "SessionTimeoutError",
+    "Stream",
+    "StreamClosedError",
+    "StreamConnectable",
+    "StreamError",
+    "StreamIdConflict",
+    "SttAttribute",
+    "SttError",
+    "TooManySessionsError",
+    "TooManyStreamsError",
+    "Transmit",
+    "TransportStats",
+    "UdpCarrier",
+]

@@ -1,0 +1,407 @@
+"""The node without an event loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
+from socket import AddressFamily
+from types import TracebackType
+from typing import Any, TypeVar
+
+from stt_anyio.base import SessionBase
+from stt_anyio.blocking.locked import locked
+from stt_anyio.blocking.session import BlockingSession
+from stt_anyio.blocking.sockets import Sockets
+from stt_anyio.errors import (
+    ConnectionTimeoutError,
+    SessionClosedError,
+    StateError,
+    SttError,
+    UnreachableError,
+    closed_here,
+    connection_failed,
+)
+from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket
+from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
+from stt_proto import NetworkPath, SessionState
+from stt_proto import Session as CoreSession
+from stt_proto.events import Event
+
+STOP_TIMEOUT = 5.0
+"""Seconds that `stop` gives its sessions to close."""
+
+T = TypeVar("T")
+
+
+class BlockingNode(NodeBase[BlockingSession]):
+    """A node without an event loop. Use it as `with BlockingNode(...) as node:`, or call `start` and `stop`.
+
+    Args:
+        node_seed, shared_seed, host, port, config, server_mode, admit, parameters: as for `STTNode`.
+        background: keep a thread that pumps, so that sessions live on while the program does something else.
+    """
+
+    session_class = BlockingSession
+
+    def __init__(
+        self,
+        node_seed: bytes | None = None,
+        shared_seed: bytes | str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        background: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(node_seed, shared_seed, host, port, **options)
+        self.lock = threading.RLock()
+        self._turn = threading.Condition(self.lock)
+        self._background = background
+        self._thread: threading.Thread | None = None
+        self._sockets: Sockets | None = None
+        self._pumper: int | None = None  # the thread that waits for the sockets, and until when
+        self._pumps_until = inf
+        self._happened = 0  # events so far: whoever waits looks again when it has changed
+        self._calls: list[tuple[Callback, SessionBase[Any] | None, tuple[Any, ...]]] = []
+        self._failure: OSError | None = None
+
+    # -- starting and stopping -------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._driver is not None
+
+    @property
+    def host(self) -> str:
+        """The address that it is bound to."""
+        return str(self._bound()[0])
+
+    @property
+    def port(self) -> int:
+        """The port that it is bound to."""
+        return int(self._bound()[1])
+
+    def _bound(self) -> Sequence[Any]:
+        if self._sockets is None:
+            return self.config.bind_address, self.config.port
+        return self._sockets.all[0].local
+
+    def start(self, server_mode: bool | None = None) -> None:
+        """Bind.
+
+        Args:
+            server_mode: whether to accept sessions; what the constructor was told when `None`.
+
+        Raises:
+            OSError: the address is taken, or not ours.
+            StateError: it is running already.
+        """
+        with self.lock:
+            if self._driver is not None:
+                raise StateError("the node is running already")
+            if server_mode is not None:
+                self._server_mode = server_mode
+            family, address = look_up(self.config.bind_address, self.config.port)[0]
+            first = UdpSocket(family, address, self.config)
+            sockets = Sockets(first)
+            try:
+                self._driver = self._make_driver(
+                    clock=time.monotonic,
+                    unix_time=time.time(),
+                    outlets={"udp": sockets},
+                    traits={},
+                    granted=[first.granted],
+                    arm=self._arm,
+                    fail=self._fail,
+                )
+            except BaseException:
+                sockets.close()
+                raise
+            first.hint = self._driver.path_failed
+            self._sockets, self._failure = sockets, None
+            self.set_log_level()
+        if self._background:
+            self._thread = threading.Thread(target=self._pump_in_background, name="BlockingNode", daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Refuse new sessions, close those that are there, and end. May be called again.
+
+        Args:
+            timeout: seconds that the sessions get to deliver what they accepted; then they are aborted.
+
+        Raises:
+            OSError: what ended the node, if it did not end because of this.
+        """
+        with self.lock:
+            if self._driver is None:
+                return
+            self._driver.endpoint.accepting = False
+            for session in tuple(self.sessions.values()):
+                session.begin_close()
+        try:
+            self.until(lambda: True if not self.sessions else None, timeout)
+        except TimeoutError:
+            pass
+        finally:
+            self._end()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _end(self) -> None:
+        with self.lock:
+            driver, sockets = self._driver, self._sockets
+            if driver is None or sockets is None:
+                return  # another thread was quicker
+            for session in (*self.sessions.values(), *self._dialing):
+                session.ended_here = self._failure is None
+                session.core.abort(driver.clock())
+            driver.pump()
+            driver.close()
+            self._driver = None
+            self._happened += 1
+            sockets.ring()
+            while self._pumper is not None:  # he must be out of the sockets before they go
+                self._turn.wait()
+            self._sockets = None
+            self._turn.notify_all()
+            sockets.close()
+            self._call_back()
+
+    def __enter__(self) -> BlockingNode:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __del__(self) -> None:
+        if getattr(self, "_driver", None) is not None:
+            warnings.warn(f"{self!r} was never stopped", ResourceWarning, source=self, stacklevel=2)
+            if self._sockets is not None:
+                self._sockets.close()
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def until(self, attempt: Callable[[], T | None], timeout: float | None = None) -> T:
+        """Try, and pump until it succeeds.
+
+        Args:
+            attempt: called with the lock held; `None` means not yet.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: it did not succeed in time.
+            OSError: what ended the node.
+        """
+        give_up = inf if timeout is None else time.monotonic() + timeout
+        with self.lock:
+            while True:
+                seen = self._happened
+                result = attempt()
+                if result is not None:
+                    return result
+                self._wait(seen, give_up)
+
+    def poll(self, timeout: float = 0.0) -> bool:
+        """Let the node work for `timeout` seconds, or until something happens; at least once.
+
+        Returns:
+            whether something happened.
+        """
+        with self.lock:
+            seen = self._happened
+            try:
+                self._wait(seen, time.monotonic() + timeout)
+            except TimeoutError:
+                return False
+            return True
+
+    def _wait(self, seen: int, give_up: float) -> None:
+        """Wait until an event was delivered after the `seen`th; pump meanwhile, unless another thread does."""
+        tried = False
+        try:
+            while self._happened == seen:
+                self._check_alive()
+                left = give_up - time.monotonic()
+                if left <= 0 and tried:
+                    raise TimeoutError("timed out")
+                if self._pumper is None:
+                    self._pump(left)
+                else:
+                    self._turn.wait(None if left == inf else max(left, 0.0))
+                tried = True
+        finally:
+            self._turn.notify_all()  # who waits on must look again, and one of them pump
+
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._driver is None:
+            raise closed_here(SessionClosedError("the node has been stopped"))
+
+    def _pump(self, seconds: float) -> None:
+        """One round: wait for the sockets without the lock, then take in, send, deliver."""
+        driver, sockets = self.driver, self._sockets
+        assert sockets is not None
+        self._pumper = threading.get_ident()
+        now = time.monotonic()
+        self._pumps_until = min(driver.armed, now + seconds)
+        self.lock.release()
+        try:
+            readable, writable = sockets.wait(self._pumps_until - now)
+        finally:
+            self.lock.acquire()
+            self._pumper = None
+        if self._driver is not driver:
+            return  # stopped meanwhile
+        try:
+            for sock in readable:
+                sock.receive(driver.receive)
+        except OSError as error:
+            self._fail(error)
+        if driver.armed <= time.monotonic():
+            driver.tick()
+        if writable and sockets.blocked is not None:
+            sockets.unblock()
+            driver.writable()
+        driver.pump()
+        self._call_back()
+
+    def _arm(self, at: float) -> None:
+        if self._pumper is not None and at < self._pumps_until and self._sockets is not None:
+            self._sockets.ring()
+
+    def _fail(self, error: OSError) -> None:
+        self._failure = self._failure or error
+        self._happened += 1
+
+    def _pump_in_background(self) -> None:
+        try:
+            while True:
+                self.poll(inf)
+        except (SttError, OSError):
+            pass  # stopped, or whoever waits is told
+
+    # -- dialling and accepting ------------------------------------------------------------------------------------
+
+    def connect(
+        self, address: tuple[str, int], peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> BlockingSession:
+        """Dial, and return the established session; see `STTNode.connect`."""
+        host, port = check_address(address)
+        try:
+            found = look_up(host, port)
+        except OSError as error:
+            raise connection_failed(UnreachableError(f"no way to {address}: {error}")) from error
+        with self.lock:
+            driver = self.driver
+            path = self._path_to(found)
+            try:
+                core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
+            except SttError as error:
+                raise connection_failed(error) from None
+            session = BlockingSession(self, core)
+            self._dialing[session] = path
+            driver.pump()
+        try:
+            self.until(lambda: session.state not in (SessionState.INIT, SessionState.HANDSHAKING) or None, timeout)
+        except TimeoutError:
+            session.abort()
+            raise connection_failed(
+                ConnectionTimeoutError(f"no answer from {address} within {timeout:g} seconds")
+            ) from None
+        except BaseException:
+            session.abort()
+            raise
+        finally:
+            del self._dialing[session]
+        if session.is_closed:
+            raise connection_failed(self._dial_error(core, path))
+        return session
+
+    def connect_udp(
+        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> BlockingSession:
+        """`connect` with the address in two arguments."""
+        return self.connect((host, port), peer_node_id, timeout)
+
+    def _path_to(self, found: list[tuple[AddressFamily, Address]]) -> NetworkPath:
+        sockets = self._sockets
+        assert sockets is not None
+        own = sockets.all[0].family
+        family, remote = min(found, key=lambda entry: entry[0] != own)
+        for sock in sockets.all:
+            if sock.family == family:
+                return sock.path(remote)
+        sock = UdpSocket(family, any_of(family), self.config)
+        sock.hint = self.driver.path_failed
+        sockets.add(sock)
+        return sock.path(remote)
+
+    def accept(self, timeout: float | None = None) -> BlockingSession:
+        """Wait for the next session that a peer has established with this node."""
+
+        self._listening = True
+        return self.until(self._next_arrival, timeout)
+
+    def receive(self, timeout: float | None = None) -> ReceivedPacket:
+        """Wait for data on a stream that a peer opened and nobody claimed; see `STTNode.receive`."""
+        with self.lock:
+            self._collect()
+        return self.until(self._next_packet, timeout)
+
+    def __iter__(self) -> Iterator[ReceivedPacket]:
+        """`for packet in node:`: `receive` until the node is stopped."""
+        while self._driver is not None:
+            try:
+                yield self.receive()
+            except SessionClosedError:
+                return
+
+    # -- what the base asks for ------------------------------------------------------------------------------------
+
+    enable_accept_connections = locked(NodeBase.enable_accept_connections)
+    disable_accept_connections = locked(NodeBase.disable_accept_connections)
+    get_stats = locked(NodeBase.get_stats)
+    get_transport_stats = locked(NodeBase.get_transport_stats)
+
+    def _deliver(self, core: CoreSession | None, event: Event) -> None:
+        self._happened += 1
+        super()._deliver(core, event)
+
+    def _call(self, callback: Callback, session: SessionBase[Any] | None, *arguments: Any) -> None:
+        self._calls.append((callback, session, arguments))
+
+    def _call_back(self) -> None:
+        """Make the calls that events asked for, in this thread and without the lock, so that they may wait."""
+        while self._calls:
+            calls, self._calls = self._calls, []
+            self.lock.release()
+            try:
+                for callback, session, arguments in calls:
+                    try:
+                        callback(*arguments)
+                    except Exception as error:
+                        with self.lock:
+                            self.handler_failed(error, session)
+            finally:
+                self.lock.acquire()
+
+    def _publish(self, session: BlockingSession | None, event: Event) -> None:
+        """Nobody iterates over events here; there are callbacks."""
+
+    def _wake(self) -> None:
+        """Nothing to do: whoever waits looks again after every event."""
+
+    _wake_receive = _wake_accept = _wake
+
+    def _datagrams_dropped(self) -> int:
+        return sum(sock.datagrams_dropped for sock in self._sockets.all) if self._sockets is not None else 0

@@ -1,0 +1,144 @@
+"""A session without an event loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from stt_anyio.base import SessionBase
+from stt_anyio.blocking.locked import locked
+from stt_anyio.blocking.stream import BlockingStream
+from stt_anyio.errors import BufferOverflowError, StreamClosedError
+
+if TYPE_CHECKING:
+    from stt_anyio.blocking.node import BlockingNode
+
+MAX_EXCHANGE = 64 << 20
+"""Bytes of an answer that `exchange` collects."""
+_DONE = memoryview(b"")
+"""What `exchange` has left when it has sent everything."""
+
+T = TypeVar("T")
+
+
+class BlockingSession(SessionBase[BlockingStream]):
+    """A session whose calls wait. `with session:` closes it at the end."""
+
+    stream_class = BlockingStream
+    node: BlockingNode
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The lock of the node."""
+        return self.node.lock
+
+    def until(self, attempt: Callable[[], T | None], timeout: float | None) -> T:
+        """See `BlockingNode.until`."""
+        return self.node.until(attempt, timeout)
+
+    def accept_stream(self, timeout: float | None = None) -> BlockingStream:
+        """Wait for the next stream that the peer opens; see `Session.accept_stream`."""
+
+        def accept() -> BlockingStream | None:
+            if self.incoming:
+                return self.incoming.pop(next(iter(self.incoming)))
+            if self.is_closed:
+                raise self.ended()
+            return None
+
+        self.claimed = True
+        return self.until(accept, timeout)
+
+    def wait_streams_available(self, timeout: float | None = None, *, bidirectional: bool = True) -> None:
+        """Wait until `open_stream` is worth another try, after it raised `TooManyStreamsError`."""
+
+        def look() -> bool | None:
+            if self.is_closed:
+                raise self.ended()
+            return None if bidirectional in self.refused else True
+
+        self.until(look, timeout)
+
+    def receive_datagram(self, timeout: float | None = None) -> bytes:
+        """Wait for an unreliable datagram."""
+
+        def take() -> bytes | None:
+            data = self.core.receive_datagram()
+            if data is None and self.is_closed:
+                raise self.ended()
+            return data
+
+        return self.until(take, timeout)
+
+    def exchange(
+        self, stream: BlockingStream, data: bytes, timeout: float | None = None, max_size: int = MAX_EXCHANGE
+    ) -> bytes:
+        """Send a request, end that direction, and return the whole answer.
+
+        Both at once, so a peer that answers while it still listens is no deadlock.
+
+        Raises:
+            BufferOverflowError: the answer is longer than `max_size` bytes.
+            StreamClosedError: the peer reset the stream.
+            TimeoutError: the answer was not there in time.
+        """
+        answer = bytearray()
+        rest: bytes | memoryview = data
+
+        def step() -> bytes | None:
+            nonlocal rest
+            if rest is not _DONE:
+                try:
+                    rest = memoryview(rest)[self._put(stream, rest) :]
+                    if not rest:
+                        rest = _DONE
+                        stream._finish()
+                except StreamClosedError:  # the peer has read enough, and may still answer
+                    rest = _DONE
+            while (piece := stream._take(65536)) is not None:
+                if not piece:
+                    return bytes(answer)
+                answer.extend(piece)
+                if len(answer) > max_size:
+                    raise BufferOverflowError(f"the answer is longer than {max_size:,} bytes")
+            return None
+
+        return self.until(step, timeout)
+
+    def _put(self, stream: BlockingStream, data: bytes | memoryview) -> int:
+        taken = stream._put(data)
+        self.driver.pump()
+        return taken
+
+    def close(self, reason: str = "graceful", detail: str = "", timeout: float | None = None) -> None:
+        """Close: what streams have accepted is delivered, the peer is told, and that is acknowledged."""
+        with self.lock:
+            self.begin_close(reason, detail)
+        self.until(lambda: self.is_closed or None, timeout)
+
+    def wait_closed(self, timeout: float | None = None) -> str:
+        """Wait until the session is over, and say why: `graceful`, `timeout`, `error` or `auth_failure`."""
+        return self.until(lambda: (self.close_reason or "graceful") if self.is_closed else None, timeout)
+
+    open_stream = locked(SessionBase.open_stream)
+    get_stream = locked(SessionBase.get_stream)
+    send_datagram = locked(SessionBase.send_datagram)
+    abort = locked(SessionBase.abort)
+    get_stats = locked(SessionBase.get_stats)
+    get_statistics = locked(SessionBase.get_statistics)
+    export_keying_material = locked(SessionBase.export_keying_material)
+
+    def __enter__(self) -> BlockingSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close("graceful" if kind is None else "error")
+
+    def _wake(self) -> None:
+        """Nothing to do: whoever waits looks again after every event."""
+
+    _wake_accept = _wake_datagrams = _wake_openers = _wake_all = _wake

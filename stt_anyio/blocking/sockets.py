@@ -1,0 +1,96 @@
+"""The sockets of a blocking node: what the pump sends through, and what waiting waits for."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from math import inf
+from typing import Any
+
+from stt_anyio.udp import UdpSocket
+from stt_proto.types import Transmit
+
+
+class Sockets:
+    """One or two UDP sockets, and a bell that ends the waiting for them.
+
+    Attributes:
+        all: the sockets, the node's own first.
+        blocked: the one that was full when it was last sent to.
+    """
+
+    per_path = False
+
+    def __init__(self, first: UdpSocket) -> None:
+        self.all = [first]
+        self.blocked: UdpSocket | None = None
+        self._by_address: dict[Any, UdpSocket] = {first.local: first}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(first, selectors.EVENT_READ, first)
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._selector.register(self._ear, selectors.EVENT_READ, None)
+
+    def add(self, sock: UdpSocket) -> None:
+        """Use one more socket."""
+        self.all.append(sock)
+        self._by_address[sock.local] = sock
+        self._selector.register(sock, selectors.EVENT_READ, sock)
+        self.ring()
+
+    def send(self, transmit: Transmit) -> Transmit | None:
+        """See `Carrier.send`."""
+        sock = self._by_address[transmit.path.local]
+        left = sock.send(transmit)
+        if left is not None:
+            self.blocked = sock
+            self._selector.modify(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, sock)
+            self.ring()
+        return left
+
+    def unblock(self) -> None:
+        """The socket that was full has room again."""
+        assert self.blocked is not None
+        self._selector.modify(self.blocked, selectors.EVENT_READ, self.blocked)
+        self.blocked = None
+
+    def wait(self, seconds: float) -> tuple[list[UdpSocket], bool]:
+        """Wait for something to read, for room where it was missing, for a ring, or for so long.
+
+        Returns:
+            the sockets that can be read, and whether there is room.
+        """
+        readable: list[UdpSocket] = []
+        writable = False
+        for key, events in self._selector.select(None if seconds == inf else max(0.0, seconds)):
+            if key.data is None:
+                self._drain()
+                continue
+            if events & selectors.EVENT_READ:
+                readable.append(key.data)
+            if events & selectors.EVENT_WRITE:
+                writable = True
+        return readable, writable
+
+    def ring(self) -> None:
+        """End a `wait` in another thread."""
+        try:
+            self._bell.send(b"\0")
+        except BlockingIOError:
+            pass  # it has rung already, very often
+
+    def _drain(self) -> None:
+        try:
+            while self._ear.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._selector.close()
+        self._bell.close()
+        self._ear.close()
+        for sock in self.all:
+            sock.close()

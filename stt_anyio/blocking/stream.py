@@ -1,0 +1,99 @@
+"""A stream without an event loop."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from stt_anyio.base import StreamBase
+from stt_anyio.blocking.locked import locked
+
+if TYPE_CHECKING:
+    from stt_anyio.blocking.session import BlockingSession
+
+
+class BlockingStream(StreamBase):
+    """A stream whose calls wait. Two threads may use it, one in each direction."""
+
+    session: BlockingSession
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The lock of the node."""
+        return self.session.lock
+
+    def receive(self, max_bytes: int = 65536, timeout: float | None = None) -> bytes:
+        """Receive what has arrived, 1 to `max_bytes` bytes; `b""` when the peer has ended its direction.
+
+        Raises:
+            StreamClosedError: the peer reset it (`stream_code` tells why), or this side closed it.
+            SessionClosedError: the session is over.
+            TimeoutError: nothing came in time; nothing was taken.
+        """
+        self._check_receive(max_bytes)
+        return self.session.until(lambda: self._take(max_bytes), timeout)
+
+    def send(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
+        """Send bytes; returns when all are in the send buffer, or with a `timeout` when the peer acknowledged them.
+
+        After a `TimeoutError` what was taken (`bytes_accepted` tells how much) goes out all the same; `reset()`
+        withdraws it.
+
+        Raises:
+            StreamClosedError: the peer refuses more, or this side has ended the stream.
+            SessionClosedError: the session is over.
+        """
+        rest = data if type(data) is bytes else memoryview(data).cast("B")
+
+        def write() -> bool | None:
+            nonlocal rest
+            if rest:
+                self._check_send()
+                taken = self._put(rest)
+                self._driver.pump()
+                if taken < len(rest):
+                    rest = memoryview(rest)[taken:]
+                    return None
+                rest = b""
+            return True if timeout is None or self._is_acknowledged(self.bytes_accepted) else None
+
+        self._check_send()
+        self.session.until(write, timeout)
+
+    def send_all(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
+        """The same as `send`."""
+        self.send(data, timeout)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until the peer has acknowledged everything that was sent so far."""
+        offset = self.bytes_accepted
+        self.session.until(lambda: self._is_acknowledged(offset) or None, timeout)
+
+    @locked
+    def send_eof(self) -> None:
+        """End this direction; receiving goes on."""
+        self._finish()
+
+    @locked
+    def close(self) -> None:
+        """End both directions; what was accepted is still delivered, whenever something pumps, without waiting here."""
+        self._close()
+
+    reset = locked(StreamBase.reset)
+    stop = locked(StreamBase.stop)
+
+    def __enter__(self) -> BlockingStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.reset()
+        self.close()
+
+    def _wake(self) -> None:
+        """Nothing to do: whoever waits looks again after every event."""
+
+    _wake_reader = _wake_writer = _wake_flusher = _wake

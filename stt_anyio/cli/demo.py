@@ -1,0 +1,240 @@
+"""`stt demo`: two nodes on this machine meet, prove who they are, talk, and move a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+from rich import filesize
+
+from stt_anyio.cli.transfer import receive_offer, send_file
+from stt_anyio.cli.verb import ExitCode, Failure, Verb, run
+from stt_anyio.errors import AuthenticationError
+from stt_anyio.node import STTNode
+from stt_anyio.session import Session
+from stt_anyio.stream import Stream
+from stt_proto.events import Event, HandshakeProgressed
+from stt_proto.types import CloseReason, HandshakeStep
+
+HOST = "127.0.0.1"
+TIME_LIMIT = 30.0
+"""Seconds after which something is wrong."""
+FILE_SIZE = 64 << 20
+MESSAGES = 200
+VIDEO = 16 << 20
+
+
+@click.command(cls=Verb)
+def demo() -> None:
+    """Show a session from its first packet to its last: two nodes, real UDP sockets on loopback, about two seconds.
+
+    Ends with the line "demo: ok", or with a message and exit code 1, at the latest after 30 seconds.
+    """
+    run(_demo)
+    click.echo("\ndemo: ok")
+
+
+def say(title: str, text: str) -> None:
+    """Begin a chapter."""
+    click.echo(f"\n{click.style(title, bold=True)} {text}")
+
+
+def show(who: str, text: str) -> None:
+    """Tell what somebody did."""
+    click.echo(f"  {who:14}{text}")
+
+
+async def _demo() -> None:
+    with anyio.move_on_after(TIME_LIMIT) as limit:
+        await _tell()
+    if limit.cancelled_caught:
+        raise Failure(f"the demo did not end within {TIME_LIMIT:g} s", ExitCode.FAILED)
+
+
+async def _tell() -> None:
+    passphrase = "-".join(os.urandom(2).hex() for _ in range(3))
+    say("Two nodes", f"share the passphrase {passphrase}; each has an identity of its own.")
+    server, client = Watched(shared_seed=passphrase, server_mode=True), Watched(shared_seed=passphrase)
+    async with server, client:
+        for who, node in (("server", server), ("client", client)):
+            show(who, f"udp://{HOST}:{node.port}, node id {name(node)}...")
+        session, answered = await _handshake(client, server)
+        await _stranger(server)
+        await _streams(session, answered)
+        await _file(session, answered)
+        await _close(session, answered)
+
+
+class Watched(STTNode):
+    """A node that notes when each step of its handshake happened: at once, where `events()` tells a turn later."""
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(host=HOST, port=0, **parameters)
+        self._steps: dict[HandshakeStep, float] = {}
+
+    def _publish(self, session: Session | None, event: Event) -> None:
+        if isinstance(event, HandshakeProgressed):
+            self._steps.setdefault(event.step, time.perf_counter())
+        super()._publish(session, event)
+
+    def when(self, step: HandshakeStep, started: float) -> str:
+        """The name of a step, and when it happened."""
+        return f"{step.name:11}{(self._steps[step] - started) * 1e3:6.2f} ms  "
+
+
+def name(node: STTNode) -> str:
+    """Enough of a node id to tell it from others."""
+    return node.node_id.hex()[:16]
+
+
+# -- what is shown, in order ---------------------------------------------------------------------------------------
+
+
+async def _handshake(client: Watched, server: Watched) -> tuple[Session, Session]:
+    say("Handshake", "CPace for the passphrase, X25519 and ML-KEM-768 for the keys, in four messages:")
+    started = time.perf_counter()
+    session = await client.connect((HOST, server.port), peer_node_id=server.node_id)
+    took = time.perf_counter() - started
+    answered = await server.accept()
+    sent, here, there = "client sends", "client opens", "server opens"
+    show(sent, client.when(HandshakeStep.HELLO, started) + "fresh key shares, and nothing that names anybody")
+    show(here, client.when(HandshakeStep.CHALLENGE, started) + f"its peer holds the passphrase and is {name(server)}")
+    show(there, server.when(HandshakeStep.AUTH_PROOF, started) + f"its peer holds the passphrase and is {name(client)}")
+    show(here, client.when(HandshakeStep.FINAL, started) + "both have the same keys")
+    if session.session_id != answered.session_id or answered.peer_node_id != client.node_id:
+        raise Failure("the two sides disagree about who they are", ExitCode.FAILED)
+    show("both", f"session {session.session_id.hex()}, established in {took * 1e3:.1f} ms")
+    return session, answered
+
+
+async def _stranger(server: STTNode) -> None:
+    say("A stranger", "with another passphrase knocks, and learns nothing.")
+    async with STTNode(shared_seed="a guess", host=HOST, port=0) as stranger:
+        started = time.perf_counter()
+        try:
+            await stranger.connect((HOST, server.port))
+        except AuthenticationError as error:
+            show("stranger", f"refused after {(time.perf_counter() - started) * 1e3:.0f} ms: {error}")
+        else:
+            raise Failure("the stranger got in", ExitCode.FAILED)
+
+
+async def _streams(session: Session, answered: Session) -> None:
+    say("Streams", "of one session talk at once, and none waits for another.")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_chat, session)
+        tasks.start_soon(_video, session)
+        tasks.start_soon(_news, answered)
+        tasks.start_soon(_hear_news, session)
+        for _ in range(2):
+            stream = await answered.accept_stream()
+            tasks.start_soon(_echo if stream.purpose == "chat" else _watch, stream)
+
+
+async def _chat(session: Session) -> None:
+    stream, times = session.open_stream(purpose="chat"), []
+    for number in range(MESSAGES):
+        started = time.perf_counter()
+        await stream.send(b"message %4d" % number)
+        if await stream.receive() != b"MESSAGE %4d" % number:
+            raise Failure("the chat was garbled", ExitCode.FAILED)
+        times.append(time.perf_counter() - started)
+    await stream.aclose()
+    show("chat", f"{MESSAGES} messages, each answered, in {statistics.median(times) * 1e3:.2f} ms (median)")
+
+
+async def _echo(stream: Stream) -> None:
+    async for message in stream:
+        await stream.send(message.upper())
+    await stream.aclose()
+
+
+async def _video(session: Session) -> None:
+    stream, frame = session.open_stream(purpose="video"), os.urandom(1 << 16)
+    started = time.perf_counter()
+    for _ in range(VIDEO // len(frame)):
+        await stream.send(frame)
+    await stream.send_eof()
+    await stream.flush()
+    seconds = time.perf_counter() - started
+    show("video", f"{filesize.decimal(VIDEO)} one way in {seconds * 1e3:.0f} ms ({VIDEO / seconds / 1e6:.0f} MB/s)")
+    await stream.aclose()
+
+
+async def _watch(stream: Stream) -> None:
+    seen = 0
+    async for frames in stream:
+        seen += len(frames)
+    await stream.aclose()
+    if seen != VIDEO:
+        raise Failure(f"{seen} bytes of {VIDEO} arrived", ExitCode.FAILED)
+
+
+async def _news(answered: Session) -> None:
+    stream = answered.open_stream(purpose="news", bidirectional=False)
+    await stream.send(b"either side may open streams")
+    await stream.aclose()
+
+
+async def _hear_news(session: Session) -> None:
+    stream = await session.accept_stream()
+    heard = b"".join([piece async for piece in stream])
+    await stream.aclose()
+    show("news", f"the server opened a stream too, and said: {heard.decode()}")
+
+
+async def _file(session: Session, answered: Session) -> None:
+    say("A file", f"of {filesize.decimal(FILE_SIZE)} moves from one directory to another.")
+    with _folders() as (original, inbox):
+
+        async def receive() -> None:
+            await (await receive_offer(await answered.accept_stream())).store(inbox)
+
+        started = time.perf_counter()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await send_file(session, original)
+        seconds = time.perf_counter() - started
+        sent, received = _sha256(original), _sha256(inbox / original.name)
+    show("client", f"sent      sha256 {sent}")
+    show("server", f"received  sha256 {received}")
+    if sent != received:
+        raise Failure("the file was damaged", ExitCode.FAILED)
+    show("both", f"the same, in {seconds * 1e3:.0f} ms ({FILE_SIZE / seconds / 1e6:.0f} MB/s, disk included)")
+
+
+@contextmanager
+def _folders() -> Iterator[tuple[Path, Path]]:
+    """A file of random bytes, and a directory to receive it in."""
+    with tempfile.TemporaryDirectory(prefix="stt-demo-") as folder:
+        original, inbox = Path(folder, "big.bin"), Path(folder, "inbox")
+        inbox.mkdir()
+        with original.open("wb") as file:
+            for _ in range(FILE_SIZE >> 20):
+                file.write(os.urandom(1 << 20))
+        yield original, inbox
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def _close(session: Session, answered: Session) -> None:
+    say("The end", "is said, and acknowledged.")
+    await session.close()
+    reasons = session.close_reason, await answered.wait_closed()
+    stats = session.get_stats()
+    show("client", f"{stats.packets_sent} packets sent, {stats.packets_received} received, {stats.packets_lost} lost")
+    show("both", f"closed: {reasons[0]} here, {reasons[1]} there")
+    if set(reasons) != {CloseReason.GRACEFUL}:
+        raise Failure("the session did not end gracefully", ExitCode.FAILED)

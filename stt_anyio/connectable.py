@@ -1,0 +1,47 @@
+"""A peer as something that anyio can connect to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import ByteStreamConnectable
+
+from stt_anyio.session import Session
+from stt_anyio.stream import Stream
+
+if TYPE_CHECKING:
+    from stt_anyio.node import STTNode
+
+
+class StreamConnectable(ByteStreamConnectable):
+    """A peer that streams are opened to: dialled when first asked for, and again when the session was lost."""
+
+    def __init__(
+        self, node: STTNode, address: Any, peer_node_id: bytes | None, transport: str | None, purpose: str
+    ) -> None:
+        self._node = node
+        self._address = address
+        self._peer_node_id = peer_node_id
+        self._transport = transport
+        self._purpose = purpose
+        self._session: Session | None = None
+        self._dialling = anyio.Lock()
+
+    async def connect(self) -> Stream:
+        """Open a stream, and a session first if there is none.
+
+        Raises:
+            ConnectionFailed: as `STTNode.connect`.
+        """
+        async with self._dialling:
+            session = self._session
+            if session is None or not session.is_active():
+                session = await self._node.connect(self._address, self._peer_node_id, transport=self._transport)
+                self._session = session
+            return session.open_stream(purpose=self._purpose)
+
+    async def aclose(self) -> None:
+        """Close the session, and with it its streams."""
+        if self._session is not None:
+            await self._session.aclose()

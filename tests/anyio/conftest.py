@@ -1,0 +1,58 @@
+"""What the tests of the hosts share: pairs of nodes and sessions, and a bound on the time of each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from stt_anyio import Session, STTNode
+from stt_anyio.memory import memory_sessions
+
+LIMIT = 20.0
+"""Seconds that no test needs."""
+
+Sessions = Callable[..., AbstractAsyncContextManager[tuple[Session, Session]]]
+
+
+@asynccontextmanager
+async def _udp_nodes(**parameters: Any) -> AsyncIterator[tuple[STTNode, STTNode]]:
+    parameters = {"shared_seed": "a seed for tests", "host": "127.0.0.1", **parameters}
+    async with STTNode(server_mode=True, **parameters) as server, STTNode(**parameters) as client:
+        with anyio.fail_after(LIMIT):
+            yield server, client
+
+
+@asynccontextmanager
+async def _udp_sessions(**parameters: Any) -> AsyncIterator[tuple[Session, Session]]:
+    async with _udp_nodes(**parameters) as (server, client):
+        session = await client.connect_udp("127.0.0.1", server.port)
+        yield session, await server.accept()
+
+
+@asynccontextmanager
+async def _memory_sessions(**parameters: Any) -> AsyncIterator[tuple[Session, Session]]:
+    async with memory_sessions(**parameters) as sessions:
+        with anyio.fail_after(LIMIT):
+            yield sessions
+
+
+@pytest.fixture(scope="session")
+def udp_nodes() -> Callable[..., AbstractAsyncContextManager[tuple[STTNode, STTNode]]]:
+    """`async with udp_nodes(...) as (server, client)`: two running nodes on loopback."""
+    return _udp_nodes
+
+
+@pytest.fixture(scope="session")
+def udp_sessions() -> Sessions:
+    """`async with udp_sessions(...) as (ours, theirs)`: a session on loopback."""
+    return _udp_sessions
+
+
+@pytest.fixture(params=["memory", "udp"], scope="session")
+def sessions(request: pytest.FixtureRequest) -> Sessions:
+    """`async with sessions(...) as (ours, theirs)`: a session in memory, and one on loopback."""
+    return {"memory": _memory_sessions, "udp": _udp_sessions}[request.param]
