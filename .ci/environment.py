@@ -80,9 +80,7 @@ def make_venv() -> None:
     say(f"making {VENV.name} with Python {sys.version.split()[0]}")
     shutil.rmtree(VENV, ignore_errors=True)
     run(BASE, "-m", "venv", "--without-pip", VENV)
-    bundled = subprocess.run(
-        [PYTHON, "-m", "ensurepip", "--default-pip"], capture_output=True, cwd=ROOT, check=False
-    )
+    bundled = subprocess.run([PYTHON, "-m", "ensurepip", "--default-pip"], capture_output=True, cwd=ROOT, check=False)
     if bundled.returncode == 0:
         return
     say("this Python has no ensurepip; fetching pip from the package index")

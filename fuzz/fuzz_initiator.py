@@ -38,6 +38,8 @@ with instrumented(__name__):
     from stt_proto.errors import (
         AuthenticationError,
         ConnectionError,
+        ConnectionRefusedError,
+        ConnectionTimeoutError,
         EncryptionError,
         HandshakeError,
         SessionClosedError,
@@ -105,7 +107,6 @@ class Dial:
         path: on which it dials.
         pinned: who must answer, or `None`.
         hello: its HELLO.
-        state: ours, after the CHALLENGE that it took, or `None`.
         blamed: whether a CHALLENGE was sent that it may take for a wrong seed.
         hinted: whether REFUSED or VERSION were sent.
         sent: datagrams that it has sent.
@@ -116,7 +117,6 @@ class Dial:
         self.path = path
         self.pinned = pinned
         self.hello = hello
-        self.state: SymmetricState | None = None
         self.blamed = 0
         self.hinted = False
         self.sent = 0
@@ -124,7 +124,7 @@ class Dial:
     @property
     def waits(self) -> bool:
         """Whether a CHALLENGE is waited for."""
-        return self.state is None and self.session.state is SessionState.HANDSHAKING
+        return not self.session.peer_node_id and self.session.state is SessionState.HANDSHAKING
 
 
 class Run:
@@ -159,9 +159,8 @@ class Run:
 
     def state(self) -> list[object]:
         """What a message that fails must leave as it was."""
-        return [
-            (dial.session.state, dial.session.close_error, dial.state, dial.session.peer_node_id) for dial in self.dials
-        ]
+        sessions = [dial.session for dial in self.dials]
+        return [(session.state, session.close_error, session.peer_node_id) for session in sessions]
 
 
 def fuzz_one(data: bytes) -> None:
@@ -183,12 +182,13 @@ def check_end(dial: Dial) -> None:
     """Every dial has ended, with an error that is deserved."""
     error = dial.session.close_error
     assert dial.session.is_closed
-    assert isinstance(error, ConnectionError | SessionClosedError | TooManySessionsError | VersionError)
-    if isinstance(error, AuthenticationError):
+    assert isinstance(error, ConnectionError | SessionClosedError | TooManySessionsError | VersionError | HandshakeError)
+    if isinstance(error, AuthenticationError | HandshakeError):
         assert dial.blamed, "a wrong seed that nobody showed"
-    if isinstance(error, VersionError | TooManySessionsError):
+    if isinstance(error, VersionError | TooManySessionsError | ConnectionRefusedError):
         assert dial.hinted
-    assert dial.state is None or not isinstance(error, AuthenticationError | VersionError | TooManySessionsError)
+    if dial.session.peer_node_id:
+        assert isinstance(error, ConnectionTimeoutError | SessionClosedError), "a good answer did not win"
 
 
 def begin_dial(run: Run, choices: Choices) -> None:
@@ -229,18 +229,12 @@ def challenge(run: Run, choices: Choices) -> None:
     how = choices.byte()
     change = Change(how & 15) if how & 15 < len(Change) else Change.NOTHING
     path = choices.pick(PATHS) if how & 0x30 == 0x30 else dial.path
-    made = make_challenge(dial, change, choices)
-    if made is None:
-        return
-    message, state, good = made
+    message, state, good = make_challenge(dial, change, choices)
     addressed = path == dial.path and message.dcid == dial.hello.scid
     expected = good and addressed and dial.waits and dial.pinned in (None, THEIRS.node_id)
     before, proofs = run.state(), len(run.proofs)
     dial.blamed += not expected
-    pieces = encode_pieces(message, 60 + choices.below(1140) if how & 0x40 else 1200)
-    for datagram in pieces[:: -1 if how & 0x80 else 1]:
-        if len(pieces) > 32:  # more than are kept
-            return
+    for datagram in encode_pieces(message, 100 + choices.below(1100) if how & 0x40 else 1200)[:: -1 if how & 0x80 else 1]:
         run.say(datagram, path)
     if not expected:
         if not dial.session.is_closed:
@@ -248,13 +242,13 @@ def challenge(run: Run, choices: Choices) -> None:
         return
     assert len(run.proofs) == proofs + 1, "a good CHALLENGE was not taken"
     check_proof(run.proofs[-1], state)
-    dial.state = state
 
 
-def make_challenge(dial: Dial, change: Change, choices: Choices) -> tuple[Message, SymmetricState, bool] | None:
+def make_challenge(dial: Dial, change: Change, choices: Choices) -> tuple[Message, SymmetricState, bool]:
     """A CHALLENGE with something changed, our state after it, and whether it is good all the same."""
     hello = Hello.decode_untrusted(dial.hello.body)
     hello_hash, version, suite = hello.hello_hash(dial.hello.dcid, dial.hello.scid), 1, 1 + choices.below(2)
+    named = suite
     ephemeral, cpace = EPHEMERAL.public_bytes, cpace_for(hello.sid, SHARED_SEED)
     share, good = cpace.share, True
     if change is Change.HELLO_HASH:
@@ -264,8 +258,8 @@ def make_challenge(dial: Dial, change: Change, choices: Choices) -> tuple[Messag
         good = version == 1
     elif change is Change.SUITE:
         named = choices.byte()
-        if named not in SUITES:
-            good = False
+        good = named in SUITES
+        suite = named if good else suite
     elif change is Change.EPHEMERAL:
         ephemeral, good = choices.pick((*SMALL_ORDER, choices.take(32).ljust(32, b"\xff"))), False
     elif change is Change.SHARE:
@@ -275,10 +269,8 @@ def make_challenge(dial: Dial, change: Change, choices: Choices) -> tuple[Messag
         share = cpace.share
     scid = choices.take(1).ljust(8, b"s")
     prefix = MessageType.CHALLENGE.first_byte + dial.hello.scid + scid
-    clear = b"".join((hello_hash, bytes((version, named if change is Change.SUITE else suite)), ephemeral, share))
+    clear = b"".join((hello_hash, bytes((version, named)), ephemeral, share))
     transcript = MessageType.HELLO.first_byte + dial.hello.dcid + dial.hello.scid + hello.core()
-    if change is Change.SUITE and good:
-        suite = named
     state, _ = agree(
         SUITES[suite], transcript, prefix + clear, EPHEMERAL.exchange(hello.e), cpace.psk_as_responder(hello.share)
     )
@@ -372,14 +364,7 @@ def repeat(run: Run, choices: Choices) -> None:
             assert run.state() == before, "a damaged datagram has changed something"
             return
         datagram = changed
-    before = run.state()
-    waits = [dial.waits for dial in run.dials]
     run.say(datagram, path)
-    # A good one that had come too early, or in pieces, may be taken now; that is no concern of this step.
-    for dial, waited in zip(run.dials, waits, strict=True):
-        if waited and dial.session.peer_node_id:
-            dial.state = SymmetricState(b"of another CHALLENGE", SUITES[1])
-    assert len(before) == len(run.dials)
 
 
 def other_message(run: Run, choices: Choices) -> None:

@@ -29,6 +29,9 @@ MEMORY = 1024
 RUNS_WITHOUT_ATHERIS = 20_000
 """Mutations tried where there is no atheris, unless told otherwise."""
 
+MAX_NUMBER = (1 << 62) - 1
+"""The largest number that `Choices` gives: that of a varint."""
+
 T = TypeVar("T")
 
 
@@ -186,7 +189,9 @@ class Choices:
     def near(self, value: int) -> int:
         """A number at most 63 away from `value`, or any other: limits break at their edges."""
         step = self.byte()
-        return max(0, value + (step & 0x3F) * (1 if step & 0x40 else -1)) if step < 0x80 else self.number()
+        if step >= 0x80:
+            return self.number()
+        return min(max(0, value + (step & 0x3F) * (1 if step & 0x40 else -1)), MAX_NUMBER)
 
     def damage(self, data: bytes) -> bytes:
         """The same bytes, changed in one place: a bit, a byte, the length, or everything."""

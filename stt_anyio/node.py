@@ -357,7 +357,7 @@ class STTNode(NodeBase[Session]):
         finally:
             del self._dialing[session]
         if session.is_closed:
-            raise connection_failed(self._dial_error(core, path))
+            raise connection_failed(session.ended())
         return session
 
     async def connect_udp(

@@ -17,11 +17,8 @@ from stt_anyio.config import NodeConfig
 from stt_anyio.driver import Driver
 from stt_anyio.errors import (
     ArgumentError,
-    ConnectionRefusedError,
-    SessionClosedError,
     StateError,
     SttError,
-    UnreachableError,
 )
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
@@ -413,13 +410,3 @@ class NodeBase(Generic[SessionT]):
         """The system says that nobody is there: a hint, which ends attempts to connect and nothing else."""
         if path in self._dialing.values() and not any(session.core.path == path for session in self.sessions.values()):
             self.driver.path_closed(path, reason)
-
-    def _dial_error(self, core: CoreSession, path: NetworkPath) -> SttError:
-        """What `connect` raises for a session that never came to be."""
-        error = core.close_error or SessionClosedError("closed at once")
-        cls = _REFUSALS.get(error.message) if type(error) is SessionClosedError else None
-        return error if cls is None else cls(f"{path.remote} is {error.message}")
-
-
-_REFUSALS = {"refused": ConnectionRefusedError, "unreachable": UnreachableError}
-"""What the reasons mean with which carriers close a path that was never used."""

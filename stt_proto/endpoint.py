@@ -570,7 +570,13 @@ class Endpoint:
     # -- paths -----------------------------------------------------------------------------------------------------
 
     def path_closed(self, path: NetworkPath, now: float, reason: str | None = None) -> None:
-        """The carrier of a path ended, failed or was refused."""
+        """The carrier of a path ended, failed or was refused.
+
+        Args:
+            path: the path.
+            now: seconds.
+            reason: a sentence; `"refused"` and `"unreachable"` tell a dial that nobody is there, or no way leads there.
+        """
         now = self._clock.advance(now)
         self._context.full.pop(path, None)
         for session in [session for session in self._context.live if session.path == path]:

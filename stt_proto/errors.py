@@ -92,7 +92,7 @@ class ArgumentError(LocalError, ValueError):
 
     code = 0x0001
 
-    def __init__(self, message: str, *, argument: str) -> None:
+    def __init__(self, message: str = "", *, argument: str = "") -> None:
         super().__init__(message)
         self.argument = argument
 

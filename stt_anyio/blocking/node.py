@@ -324,7 +324,7 @@ class BlockingNode(NodeBase[BlockingSession]):
         finally:
             del self._dialing[session]
         if session.is_closed:
-            raise connection_failed(self._dial_error(core, path))
+            raise connection_failed(session.ended())
         return session
 
     def connect_udp(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stt_proto.paths.trains import TrainSizer
 from stt_proto.recovery import INITIAL_RTT, Recovery
 from stt_proto.types import CarrierTraits, NetworkPath
 
@@ -16,6 +17,7 @@ class Path:
         network_path: the addresses.
         traits: of its carrier.
         max_datagram: bytes of the largest datagram that both the carrier and the peer take.
+        max_segments: datagrams that one packet may span.
         congestion: name of the congestion controller.
         max_ack_delay: seconds that the peer may hold an acknowledgement back.
         rtt: seconds of a round trip as the handshake measured it, or `None`.
@@ -24,9 +26,10 @@ class Path:
         validated: whether the peer is known to be at the other end. The handshake shows it, since nobody who did not
             receive a CHALLENGE can answer it.
         recovery: what is on its way there.
+        trains: how many datagrams the next packet may span.
     """
 
-    __slots__ = ("max_datagram", "network_path", "recovery", "traits", "validated")
+    __slots__ = ("max_datagram", "network_path", "recovery", "trains", "traits", "validated")
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Path:
         traits: CarrierTraits,
         *,
         max_datagram: int,
+        max_segments: int,
         congestion: str,
         max_ack_delay: float,
         rtt: float | None,
@@ -48,3 +52,4 @@ class Path:
             initial_rtt=INITIAL_RTT if rtt is None else max(rtt, LEAST_RTT),
             max_ack_delay=max_ack_delay,
         )
+        self.trains = TrainSizer(max_segments, max_datagram)

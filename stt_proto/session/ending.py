@@ -7,10 +7,12 @@ from math import inf
 from stt_proto.errors import (
     ArgumentError,
     AuthenticationError,
+    ConnectionRefusedError,
     ConnectionTimeoutError,
     SessionClosedError,
     SessionTimeoutError,
     SttError,
+    UnreachableError,
     error_for,
 )
 from stt_proto.types import CloseReason
@@ -82,6 +84,15 @@ def error_of(frame: SessionClose, established: bool) -> SttError:
     if frame.reason is CloseReason.TIMEOUT:
         return SessionTimeoutError(detail)
     return SessionClosedError(detail, reason=frame.reason, code=frame.code or None)
+
+
+def lost_path(reason: str | None, dialling: bool) -> SttError:
+    """The error when the carrier of the only path is gone; a dial learns whether somebody is there at all."""
+    if dialling and reason == "refused":
+        return ConnectionRefusedError("nobody listens there")
+    if dialling and reason == "unreachable":
+        return UnreachableError("no way leads there")
+    return SessionClosedError(reason or "the path is gone", reason=CloseReason.ERROR)
 
 
 class Ending:

@@ -154,6 +154,7 @@ class Engines:
                 path,
                 traits,
                 max_datagram=max_datagram,
+                max_segments=1 if traits.reliable else peer.max_segments,
                 congestion=config.congestion,
                 max_ack_delay=peer.max_ack_delay / 1000,
                 rtt=established.rtt,

@@ -152,6 +152,8 @@ class Inbound:
         engines = self._engines
         for low, high in frame.ranges:
             engines.numbers.check_acked(low, high)
+        if frame.failed_trains:
+            engines.path.trains.on_failed(frame.failed_trains, now)
         acked, lost = engines.path.recovery.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, now, over_it)
         reported = engines.fates.acked(acked)
         if reported >= 0:

@@ -46,9 +46,12 @@ class Outbound:
         sending = self._has_work() and self._may_send(now)
         if not sending and acks.due_at > now:
             return None
-        room = capacity(path.max_datagram, 1)
+        segments = path.trains.segments(path.recovery, now) if sending and engines.streams.has_pending else 1
+        room = capacity(path.max_datagram, segments)
         parts: Parts = []
-        contents = PacketContents([], [], self._write_ack(parts, now) if acks.pending or acks.due_at <= now else -1)
+        closing = engines.control.closing  # then an ACK that was lost gets no other chance to be repeated
+        acking = acks.pending or acks.due_at <= now or closing
+        contents = PacketContents([], [], self._write_ack(parts, now) if acking else -1)
         eliciting = self._fill(parts, contents, room - len(parts[0]) if parts else room, room) if sending else False
         return self._seal(parts, contents, eliciting, now) if parts else None
 

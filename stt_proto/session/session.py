@@ -37,6 +37,7 @@ from stt_proto.session.ending import (
     closed_here,
     error_of,
     failure_frame,
+    lost_path,
     reason_of,
 )
 from stt_proto.session.engines import Engines
@@ -543,8 +544,7 @@ class Session:
 
     def path_closed(self, now: float, reason: str | None) -> None:
         """The carrier of the only path is gone."""
-        error = SessionClosedError(reason or "the path is gone", reason=CloseReason.ERROR)
-        self._end(error, now, linger=False)
+        self._end(lost_path(reason, self.state is SessionState.HANDSHAKING), now, linger=False)
 
     # -- the endpoint's book ---------------------------------------------------------------------------------------
 

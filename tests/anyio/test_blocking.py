@@ -409,6 +409,15 @@ def test_receive_takes_what_nobody_claims(threads: ThreadPoolExecutor) -> None:
         assert collected == [b"data"]
 
 
+def test_a_session_that_accepts_keeps_its_streams() -> None:
+    with sessions() as (ours, theirs):
+        pair(ours, theirs)
+        ours.open_stream().send(b"for accept_stream", timeout=5)
+        with pytest.raises(TimeoutError):
+            theirs.node.receive(timeout=0.02)
+        assert theirs.accept_stream(timeout=5).receive(timeout=5) == b"for accept_stream"
+
+
 def test_stop_does_not_wait_for_the_dead() -> None:
     with sessions(**SMALL) as (ours, theirs):
         stream, _ = pair(ours, theirs)

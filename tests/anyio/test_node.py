@@ -648,7 +648,9 @@ async def test_receive_takes_what_nobody_claims(udp_nodes: Nodes) -> None:
         await stream.send_eof()
         size = 0
         while size < 100_000:
-            size += len((await anext(packets)).data)
+            packet = await anext(packets)
+            assert packet.session_id == early.session_id
+            size += len(packet.data)
         await early.open_stream().send(b"on another")
         assert (await anext(packets)).stream_id == 4
         assert await answer.receive() == b"to the one who opened it"

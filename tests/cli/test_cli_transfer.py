@@ -257,22 +257,6 @@ def test_both_with_identities(place: Place) -> None:
     assert recv.event()["peer_node_id"] == node_ids[1]
 
 
-@pytest.mark.long
-def test_a_gibibyte_in_little_memory(place: Place) -> None:
-    size = 1 << 30
-    with (place.folder / "big.bin").open("wb") as file:
-        for _ in range(size >> 20):
-            file.write(os.urandom(1 << 20))
-    recv, address, _ = place.recv("--once")
-    send = place.send(address, "--json")
-    for command in (send, recv):
-        _, status, usage = os.wait4(command.process.pid, 0)
-        command.process.returncode = os.waitstatus_to_exitcode(status)
-        assert command.process.returncode == 0, command.process.communicate()
-        assert usage.ru_maxrss < 150 * 1024, "KiB"
-    assert send.event()["sha256"] == recv.event()["sha256"] == sha256(place.inbox / "big.bin")
-
-
 # -- helpers -------------------------------------------------------------------------------------------------------
 
 

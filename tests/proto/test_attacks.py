@@ -250,9 +250,7 @@ def forged_hints(hello: Message, name: bytes) -> dict[str, bytes]:
         "REFUSED": (MessageType.REFUSED, Refused(name, ConnectionRefusedError.code).encode()),
         "VERSION": (MessageType.VERSION, VersionList(name, (9,), (9,)).encode()),
     }
-    return {
-        word: encode_datagram(Message(kind, hello.scid, hello.dcid, body)) for word, (kind, body) in bodies.items()
-    }
+    return {word: encode_datagram(Message(kind, hello.scid, hello.dcid, body)) for word, (kind, body) in bodies.items()}
 
 
 @pytest.mark.parametrize("words", [["RETRY"], ["REFUSED"], ["VERSION"], ["RETRY", "REFUSED", "VERSION"]])

@@ -126,7 +126,10 @@ def test_whole_numbers(make: Any, name: str, low: int, high: int) -> None:
     + [(Limits, name, *bounds) for name, bounds in RATES.items()],
 )
 def test_numbers(make: Any, name: str, low: float, high: float) -> None:
-    others = {"keep_alive_interval": {"keep_alive_timeout": 86_400}, "keep_alive_timeout": {"keep_alive_interval": 0.05}}
+    others = {
+        "keep_alive_interval": {"keep_alive_timeout": 86_400},
+        "keep_alive_timeout": {"keep_alive_interval": 0.05},
+    }
     for value in (low, high):
         if (name, value) != ("keep_alive_timeout", 0.1):  # which is no more than twice the shortest interval
             assert getattr(make(**{name: value}, **others.get(name, {})), name) == value

@@ -135,7 +135,7 @@ def many(count: int, **server: Any) -> tuple[World, Node, Node, list[Session], l
 
 def test_many_sessions_between_two_addresses() -> None:
     """C-1, C10: the connection ID routes, not the address; each session has its own streams and its own end."""
-    world, client, server, sessions, peers = many(5)
+    world, client, _, sessions, peers = many(5)
     assert len({session.session_id for session in sessions}) == 5
     streams = [session.open_stream() for session in sessions]
     for number, stream in enumerate(streams):

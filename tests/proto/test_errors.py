@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from stt_proto import errors
 from stt_proto.errors import LocalError, RemoteError, SessionClosedError, SttError, error_for
 
-CLASSES = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, SttError)
-]
+CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, SttError)]
 MARKERS = {LocalError, RemoteError}
 FAMILIES = {
     SttError,

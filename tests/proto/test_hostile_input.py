@@ -186,8 +186,6 @@ BROKEN: dict[str, tuple[int, Callable[[Pair], list[Frame | bytes]]]] = {
 }
 
 
-
-
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_rule(name: str) -> None:
     """F-1, G-2, section 12: it closes its session with its code, the peer is told, and no other session notices."""
@@ -386,5 +384,3 @@ def test_arbitrary_frames_under_valid_keys(packets: list[list[Frame | bytes]]) -
     pair.session.abort(pair.now)
     pair.settle(30.0)
     assert_empty(pair.server, pair.client)
-
-

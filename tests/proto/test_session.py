@@ -218,7 +218,7 @@ def test_closed_in_the_same_breath() -> None:
 
 
 def test_a_close_that_arrives_with_the_first_packets() -> None:
-    """K-2, 11: CONFIRM and SESSION_CLOSE in one run of datagrams: established, then closed; never one without the other."""
+    """K-2, 11: CONFIRM and SESSION_CLOSE at the same moment: established, then closed; never one without the other."""
     world = World(5)
     client, server = world.node("client"), world.node("server")
     session = client.connect(server)
@@ -336,7 +336,7 @@ def test_a_busy_session_asks_for_nothing() -> None:
 def test_a_dead_peer_is_noticed() -> None:
     """K-4, K-5, C5: asked after 10 s and 20 s, given up after 30 s; both sides find out by themselves."""
     pair = session_pair()
-    heard = {node: pair.now for node in (pair.client, pair.server)}
+    heard = dict.fromkeys((pair.client, pair.server), pair.now)
     for link in pair.world.links.values():
         link.up = False
     heard[pair.client] = pair.session.last_active - pair.world.unix_time
@@ -617,7 +617,7 @@ def test_nothing_is_left_of_trains_when_a_session_ends() -> None:
 
 
 def test_packets_from_elsewhere() -> None:
-    """C-1, R-3, P-9: a connection ID routes from any address, but trains and RTT samples need the session's own path."""
+    """C-1, R-3, P-9: a connection ID routes from any address; trains and RTT samples need the session's own path."""
     pair = session_pair()
     elsewhere = evolve(back(pair.session.path), remote=("nat", 99))
     engines = pair.peer._engines

@@ -425,6 +425,7 @@ def test_a_slow_peer_is_not_answered_for_ever() -> None:
     """K-1, K-3: 3 PTO, but at most 10 s: what a peer makes us hold does not grow with the time that it takes."""
     patient = {"handshake_timeout": 60.0}
     pair = session_pair(conditions=Conditions(delay=4.0), client=patient, server=patient)
+    pair.world.run(20.0)
     assert pair.session._engines.path.recovery.pto > 4.0  # type: ignore[union-attr]
     pair.session.abort(pair.now)
     pair.client.pump()

@@ -78,7 +78,8 @@ def test_a_keep_alive_is_answered(heard: list[Frame]) -> None:
     heard.clear()
     pair.inject(KeepAlive(b"12345678"))
     pair.settle()
-    assert heard == [KeepAlive(b"12345678"), Ack(of(heard, Ack)[0].largest, 0, 0, of(heard, Ack)[0].ranges, None), KeepAliveAck(b"12345678")]  # type: ignore[attr-defined]  # noqa: E501
+    assert [type(frame) for frame in heard] == [KeepAlive, Ack, KeepAliveAck]
+    assert heard[-1] == KeepAliveAck(b"12345678")
 
 
 def test_connection_ids_are_announced(heard: list[Frame]) -> None:
@@ -270,35 +271,25 @@ def test_floods(name: str) -> None:
     pair.inject(*frames)
     pair.settle(0.5)
     assert pair.peer.is_active()
-    for count in range(1100):
+    packets = 0
+    while packets < 1100 and not pair.peer.is_closed:
+        packets += 1
         for datagram in sealed(pair.session, *frames):
             pair.server.endpoint.receive(datagram, pair.peer.path, pair.now)
-        if pair.peer.is_closed:
-            break
-        if len(frames) == 2:
+        if len(frames) == 2 and not pair.peer.is_closed:
             list(pair.server.endpoint.transmits(pair.now))
-    assert 500 <= count <= 1002
+    assert 500 <= packets <= 1002
     assert isinstance(pair.peer.close_error, ResourcesExhaustedError)
     pair.settle(5.0)
     assert [event.code for event in pair.server.events(SessionClosed)] == [0x0603]
     assert_empty(pair.client, pair.server)
 
 
-def test_honest_traffic_is_not_suspicious(heard: list[Frame]) -> None:
-    """F-5: messages that nearly fill a packet are padded by a byte or two; thousands a second are no attack."""
-    size = 1164
-    pair = session_pair(conditions=Conditions(delay=0.001))
-    stream = pair.session.open_stream()
+def test_honest_padding_is_not_suspicious() -> None:
+    """F-5: a writer pads a packet that its message nearly fills; thousands of these a second are no attack."""
+    pair = session_pair()
     for number in range(3000):
-        stream.write(filler(size, number), pair.now)
-        pair.client.pump()
-        pair.world.run(0.0001)
-        if number % 100 == 0:
-            while pair.peer.stream(0) and pair.peer.stream(0).read(1 << 20, pair.now):  # type: ignore[union-attr]
-                pass
-            pair.server.pump()
-    pair.settle(1.0)
-    assert len(of(heard, Padding)) > 100
+        (packet,) = sealed(pair.session, Padding(2), Stream(0, 100 * number, filler(100, number), False))
+        pair.server.endpoint.receive(packet, pair.peer.path, pair.now)
     assert pair.peer.is_active()
-    level = pair.peer._engines.suspicion._level  # type: ignore[union-attr]
-    assert level > 950
+    assert pair.peer._engines.suspicion._level == 1000  # type: ignore[union-attr]

@@ -32,7 +32,9 @@ def stream_of(pair: Pair, stream_id: int) -> Stream:
 
 def of(pair: Pair, *kinds: type[Event]) -> tuple[list[Event], list[Event]]:
     """The events of some kinds: the client's, the server's."""
-    client, server = ([event for _, _, event in node.log if isinstance(event, kinds)] for node in (pair.client, pair.server))
+    client, server = (
+        [event for _, _, event in node.log if isinstance(event, kinds)] for node in (pair.client, pair.server)
+    )
     return client, server
 
 

@@ -298,9 +298,9 @@ def test_every_byte_arrives_once_and_in_order(
             got.setdefault(key, bytearray()).extend(data)
             if stream.at_eof:
                 ends[key] = "finish"
-        if not to_open and all(writer.over for writer in writers) and all(net.idle for net in networks):
-            if all(not side.table.undelivered for side in (a, b)) and not len(a.table) and not len(b.table):
-                break
+        written = not to_open and all(writer.over for writer in writers) and all(net.idle for net in networks)
+        if written and not any(side.table.undelivered or len(side.table) for side in (a, b)):
+            break
     else:
         pytest.fail("it does not come to an end")
 

@@ -31,7 +31,13 @@ def test_paths_are_values() -> None:
 
 @pytest.mark.parametrize(
     ("remote", "host"),
-    [(("192.0.2.7", 4433), "192.0.2.7"), (("fe80::1", 1, 0, 2), "fe80::1"), ("somebody", "somebody"), (7, "7"), ((), "()")],
+    [
+        (("192.0.2.7", 4433), "192.0.2.7"),
+        (("fe80::1", 1, 0, 2), "fe80::1"),
+        ("somebody", "somebody"),
+        (7, "7"),
+        ((), "()"),
+    ],
 )
 def test_remote_host(remote: object, host: str) -> None:
     """H-22, H-23: what cookies are bound to and guesses are counted under."""

@@ -237,5 +237,3 @@ class Mover:
 def filler(size: int, seed: object = 0) -> bytes:
     """Bytes that look random."""
     return hashlib.shake_128(repr(seed).encode()).digest(size)
-
-
