@@ -31,13 +31,14 @@ from stt_proto.handshake import (
     Accepted,
     Challenged,
     Ended,
+    Established,
+    FailureReports,
     Initiator,
     Outcome,
     PieceCollector,
     Reply,
     Responder,
     Terms,
-    source_of,
 )
 from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget, run_end
 from stt_proto.recovery import CONTROLLERS
@@ -55,8 +56,6 @@ HANDSHAKE_DATAGRAM = 1200
 """Bytes of the largest handshake datagram where datagrams can get lost (W-4)."""
 OUTBOX = 4096
 """Answers of the handshake that may wait for the host to take them; beyond, the oldest is dropped."""
-REPORT_INTERVAL = 1.0
-"""Seconds between two `HandshakeFailed` for one source (H-32)."""
 
 _TO_INITIATOR = frozenset({MessageType.CHALLENGE, MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION})
 
@@ -114,7 +113,7 @@ class Endpoint:
         "_kem",
         "_lingering",
         "_outbox",
-        "_reported",
+        "_reports",
         "_responder",
         "_terms",
         "accepting",
@@ -145,7 +144,7 @@ class Endpoint:
         self._clock = Clock(now, unix_time)
         self._events: deque[tuple[Session | None, Event]] = deque()
         self._outbox: deque[Transmit] = deque()
-        self._reported: OrderedDict[object, float] = OrderedDict()
+        self._reports = FailureReports(config.limits.failure_reports)
         self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
         self._lingering: dict[Session, None] = {}
         self._terms: dict[str, Terms] = {}
@@ -154,7 +153,7 @@ class Endpoint:
             clock=self._clock,
             entropy=entropy,
             events=self._events,
-            ready={},
+            ready=OrderedDict(),
             unarmed={},
             connection_ids=ConnectionIdTable(entropy),
             reset_tokens=ResetTokens(config.reset_key or entropy(32), config.limits.resets_per_second),
@@ -279,7 +278,10 @@ class Endpoint:
             return
         start = 0
         while start < size:
-            end = run_end(view, start, size, segment_size)
+            if view[start] & FORM_BIT:  # alone: what stands where a packet has its connection ID is the check
+                end = min(start + segment_size, size)
+            else:
+                end = run_end(view, start, size, segment_size)
             self._receive_run(view, start, end, segment_size, path, now, ecn)
             start = end
 
@@ -348,17 +350,13 @@ class Endpoint:
         if recipient is None:
             self.counters.refused += 1
             return
-        message: Message | None
-        if isinstance(decoded, Message):
-            message = decoded
-        else:
-            message = self._context.pieces.add(decoded, path, self.config.carriers[path.carrier].reliable)
-        if message is None:
-            return
-        if isinstance(recipient, Session):
-            recipient.on_message(message, now)
-        else:
-            self._answer(message, path, len(datagram), now)
+        reliable = self.config.carriers[path.carrier].reliable
+        message = decoded if isinstance(decoded, Message) else self._context.pieces.add(decoded, path, reliable)
+        if message is not None:
+            if isinstance(recipient, Session):
+                recipient.on_message(message, now)
+            else:
+                self._answer(message, path, len(datagram), now)
 
     def _recipient(self, kind: MessageType, connection_id: bytes, path: NetworkPath) -> Session | Responder | None:
         """Who waits for a message of this kind, on this path, under this connection ID (H-30)."""
@@ -373,11 +371,6 @@ class Endpoint:
     def _answer(self, message: Message, path: NetworkPath, size: int, now: float) -> None:
         """A message for the responder's side."""
         context = self._context
-        refusal = None
-        if not self.accepting:
-            refusal = ConnectionRefusedError.code
-        elif self._is_full():
-            refusal = TooManySessionsError.code
         outcome = self._responder.on_message(
             message,
             path,
@@ -385,7 +378,7 @@ class Endpoint:
             terms=self._terms_of(path.carrier),
             size=size,
             issue=lambda: context.connection_ids.issue(self._responder),
-            refusal=refusal,
+            refusal=self._refusal(),
             live_keys=context.dial_keys,
         )
         self._act(outcome, path, now)
@@ -397,8 +390,8 @@ class Endpoint:
         if terms is None:
             traits = self.config.carriers[carrier]
             largest = traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM
-            parameters = local_parameters(self.config, traits).encode()
-            terms = self._terms[carrier] = Terms(traits.reliable, largest, parameters)
+            parameters = local_parameters(self.config, traits)
+            terms = self._terms[carrier] = Terms(traits.reliable, largest, parameters.encode())
         return terms
 
     def _act(self, outcome: Outcome, path: NetworkPath, now: float) -> None:
@@ -422,7 +415,7 @@ class Endpoint:
         established = accepted.established
         self._context.pieces.forget(path, established.local_cid)
         try:
-            code = self._refusal(established.peer_node_id, established.secrets.session_id, path, now)
+            code = self._judge(established, path, now)
         except Exception:  # out of `admit`: nobody is let in, and nothing is left of it
             self._context.connection_ids.retire(established.local_cid)
             raise
@@ -435,16 +428,21 @@ class Endpoint:
         for packet in accepted.held_packets:
             session.receive(packet, 0, len(packet), None, path, now, 0)
 
-    def _refusal(self, peer_node_id: bytes, session_id: bytes, path: NetworkPath, now: float) -> int | None:
-        """The code to refuse a proven peer with, or `None`."""
+    def _refusal(self) -> int | None:
+        """The code for which nobody at all is let in at the moment, or `None` (H-28)."""
         if not self.accepting:
             return ConnectionRefusedError.code
-        if self._is_full():
-            return TooManySessionsError.code
-        twin = self._context.sessions.get(session_id)
+        return TooManySessionsError.code if self._is_full() else None
+
+    def _judge(self, established: Established, path: NetworkPath, now: float) -> int | None:
+        """The code to refuse a proven peer with, or `None`."""
+        code = self._refusal()
+        if code is not None:
+            return code
+        twin = self._context.sessions.get(established.secrets.session_id)
         if twin is not None and not twin.initiator:
             return ConnectionRefusedError.code
-        code = None if self._admit is None else self._admit(peer_node_id, path, now)
+        code = None if self._admit is None else self._admit(established.peer_node_id, path, now)
         if code is not None and not (type(code) is int and 0 <= code <= MAX_VARINT):
             raise ArgumentError(f"admit gave {code!r}; it must give an error code or None", argument="admit")
         return code
@@ -458,16 +456,8 @@ class Endpoint:
 
     def _report(self, path: NetworkPath, reason: str, now: float) -> None:
         """Tell the host of a failed attempt, at most once a second and source (H-32)."""
-        source = source_of(path)
-        reported = self._reported
-        last = reported.get(source)
-        if last is not None and now - last < REPORT_INTERVAL:
-            return
-        reported[source] = now
-        reported.move_to_end(source)
-        if len(reported) > self.config.limits.failure_reports:
-            reported.popitem(last=False)
-        self._events.append((None, HandshakeFailed(path, reason)))
+        if self._reports.is_due(path, now):
+            self._events.append((None, HandshakeFailed(path, reason)))
 
     def _post(self, path: NetworkPath, datagrams: tuple[bytes, ...]) -> None:
         """Queue answers that belong to no session."""
@@ -490,13 +480,11 @@ class Endpoint:
             self.counters.outbox_dropped += 1
         ready = self._context.ready
         while ready:
-            session = next(iter(ready))
+            session, _ = ready.popitem(last=False)
             if full and session.path in full:
-                del ready[session]
                 full[session.path][session] = None
                 continue
             transmit = session.next_transmit(now)
-            del ready[session]
             if transmit is not None:
                 ready[session] = None
                 self._context.unarmed[session] = None
@@ -578,8 +566,9 @@ class Endpoint:
             reason: a sentence; `"refused"` and `"unreachable"` tell a dial that nobody is there, or no way leads there.
         """
         now = self._clock.advance(now)
-        self._context.full.pop(path, None)
-        for session in [session for session in self._context.live if session.path == path]:
+        context = self._context
+        context.full.pop(path, None)
+        for session in [session for session in context.live if session.path == path]:
             session.path_closed(now, reason)
         for ended in self._responder.path_closed(path, now):
             self._release(ended, now)
@@ -605,5 +594,5 @@ def _bytes_view(data: Buffer) -> memoryview:
         view = memoryview(data)
         return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
     except TypeError:
-        message = f"data is {type(data).__name__}; it must be contiguous and bytes-like"
-        raise ArgumentError(message, argument="data") from None
+        kind = type(data).__name__
+        raise ArgumentError(f"data is {kind}; it must be bytes-like and contiguous", argument="data") from None

@@ -13,6 +13,7 @@ from stt_proto.handshake.guesses import GuessMeter, source_of
 from stt_proto.handshake.half_open import HalfOpen
 from stt_proto.handshake.initiator import TRANSITIONS, Initiator, InitiatorState, Input
 from stt_proto.handshake.pieces import PieceCollector
+from stt_proto.handshake.reports import FailureReports
 from stt_proto.handshake.responder import (
     Accepted,
     Challenged,
@@ -33,6 +34,7 @@ __all__ = [
     "Dropped",
     "Ended",
     "Established",
+    "FailureReports",
     "GuessMeter",
     "HalfOpen",
     "Initiator",

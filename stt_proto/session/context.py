@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ class SessionContext:
     clock: Clock
     entropy: Callable[[int], bytes]
     events: deque[tuple[Session | None, Event]]
-    ready: dict[Session, None]
+    ready: OrderedDict[Session, None]
     unarmed: dict[Session, None]
     connection_ids: ConnectionIdTable[Any]
     reset_tokens: ResetTokens

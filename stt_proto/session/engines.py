@@ -154,7 +154,7 @@ class Engines:
                 path,
                 traits,
                 max_datagram=max_datagram,
-                max_segments=1 if traits.reliable else peer.max_segments,
+                max_segments=1 if traits.reliable else min(peer.max_segments, peer.max_packet // max_datagram),
                 congestion=config.congestion,
                 max_ack_delay=peer.max_ack_delay / 1000,
                 rtt=established.rtt,

@@ -12,7 +12,7 @@ from math import inf
 from stt_proto.errors import EncryptionError
 from stt_proto.packet import capacity
 from stt_proto.recovery import SentPacket
-from stt_proto.session.control import CLOSE, NON_ELICITING, PING
+from stt_proto.session.control import NON_ELICITING, PING
 from stt_proto.session.engines import Engines
 from stt_proto.session.fates import PacketContents
 from stt_proto.types import Transmit
@@ -75,16 +75,12 @@ class Outbound:
         return engines.path.recovery.probes > 0 and self._find_probe()
 
     def _find_probe(self) -> bool:
-        """Repeat SESSION_CLOSE, or what is longest on its way, or ask for a bare sign of life."""
+        """Repeat what is longest on its way, or ask for a bare sign of life."""
         engines = self._engines
-        control = engines.control
-        if control.closing:
-            control.put(CLOSE)
-            return True
         oldest = engines.path.recovery.oldest_eliciting()
         engines.fates.lost([] if oldest is None else [oldest])
-        if not control.ready and not engines.streams.has_pending:
-            control.put(PING)
+        if not engines.control.ready and not engines.streams.has_pending:
+            engines.control.put(PING)
         return True
 
     def _may_send(self, now: float) -> bool:

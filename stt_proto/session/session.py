@@ -56,6 +56,10 @@ CONNECTION_IDS = 2
 MAX_EXPORT = 8160
 """Bytes of the longest exported key: 255 blocks (RFC 5869)."""
 
+# The same few values each time, so each is made once.
+_PROGRESSED = {step: HandshakeProgressed(step) for step in HandshakeStep}
+_CHANGED = {(old, what): SessionStateChanged(old, new) for (old, what), new in TRANSITIONS.items()}
+
 
 class Session:
     """One session with one peer. Made by `Endpoint.connect`, or by the endpoint when a peer dials.
@@ -354,7 +358,7 @@ class Session:
         self._context.live[self] = None
         self._move(SessionInput.ACCEPT)
         for step in HandshakeStep:
-            self._emit(HandshakeProgressed(step))
+            self._emit(_PROGRESSED[step])
         self._build(established, now)
         assert self._engines is not None
         self._engines.control.put(CONFIRM)
@@ -386,7 +390,7 @@ class Session:
 
     def _take_steps(self, initiator: Initiator) -> None:
         for step in initiator.steps:
-            self._emit(HandshakeProgressed(step))
+            self._emit(_PROGRESSED[step])
         initiator.steps.clear()
 
     def _finish_dial(self, initiator: Initiator) -> None:
@@ -508,7 +512,8 @@ class Session:
             ]
             if initiator is None:
                 deadlines.append(engines.liveness.deadline())
-            if self.path not in self._context.full:
+            full = self._context.full
+            if not full or self.path not in full:
                 deadlines += (engines.acks.due_at, "ack"), (self._outbound.paced_until, "pacing")
             at, reason = min((at, reason), *deadlines)
         return Deadline(at, reason)
@@ -556,7 +561,6 @@ class Session:
         """Give back everything that the endpoint holds for it."""
         engines = self._engines
         if engines is not None:
-            engines.receiver.close()
             engines.local_ids.close()
             engines.remote_ids.close()
 
@@ -569,8 +573,8 @@ class Session:
 
     def _move(self, what: SessionInput) -> None:
         old = self.state
-        new = self.state = TRANSITIONS[old, what]
-        self._emit(SessionStateChanged(old, new))
+        self.state = TRANSITIONS[old, what]
+        self._emit(_CHANGED[old, what])
 
     def _emit(self, event: Any) -> None:
         self._context.events.append((self, event))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from attrs import field, frozen
@@ -14,6 +15,8 @@ __all__ = ["MAX_PARAMETERS", "Parameters", "decode_parameters_untrusted"]
 
 MAX_PARAMETERS = 1024
 """Bytes of the longest encoding of parameters."""
+REMEMBERED = 64
+"""Encodings whose value is remembered."""
 
 
 class _Number(NamedTuple):
@@ -104,8 +107,11 @@ class Parameters:
         return b"".join(parts)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def decode_parameters_untrusted(data: bytes) -> Parameters:
     """Decode the parameters of the peer; unknown ones are left out (X-1).
+
+    Peers that are configured alike send the same bytes, and share one value.
 
     Raises:
         HandshakeError: more than 1,024 bytes, one that stands twice, does not parse, or is outside its range.

@@ -22,11 +22,12 @@ from stt_proto.errors import (
     ConnectionTimeoutError,
     SessionClosedError,
     TooManySessionsError,
+    UnreachableError,
 )
 from stt_proto.events import HandshakeFailed, SessionClosed, SessionEstablished, StreamReadable
 from stt_proto.packet import run_end
 from stt_proto.testing import Conditions, Node, SeededEntropy, World
-from stt_proto.wire import Datagram, Ping
+from stt_proto.wire import Datagram, MessageType, Ping
 from tests.proto.worlds import (
     Mover,
     Pair,
@@ -348,9 +349,13 @@ def test_the_session_limit() -> None:
     clients = [world.node(f"client {number}") for number in range(101)]
     sessions = [client.connect(server) for client in clients[:100]]
     world.run_until(lambda: len(server.endpoint.sessions) == 100)
+    first_bytes: list[int] = []
+    world.taps.append(lambda datagram, _: first_bytes.append(datagram[0]) or datagram)
     last = clients[100].connect(server)
     world.run_until(lambda: last.is_closed)
     assert isinstance(last.close_error, TooManySessionsError)
+    handshakes = {first for first in first_bytes if first & 0x80}
+    assert handshakes == {0xC0 | MessageType.HELLO, 0xC0 | MessageType.REFUSED}
     assert all(session.is_active() for session in sessions)
     streams = [session.open_stream() for session in sessions]
     for client, stream in zip(clients, streams, strict=False):
@@ -465,7 +470,7 @@ def test_reports_are_remembered_for_few_sources() -> None:
     for number in range(5):
         world.node(f"client {number}").connect(server)
     world.run(3.0)
-    assert len(server.endpoint._reported) == 2
+    assert len(server.endpoint._reports) == 2
 
 
 def test_a_full_table_of_half_open_handshakes() -> None:
@@ -594,6 +599,24 @@ def test_a_path_that_is_gone_while_dialling() -> None:
     assert server.events(HandshakeFailed) == [HandshakeFailed(back(session.path), "timeout")]
     client.pump()
     assert_empty(client, server)
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("refused", ConnectionRefusedError),
+        ("unreachable", UnreachableError),
+        ("the cable was cut", SessionClosedError),
+        (None, SessionClosedError),
+    ],
+)
+def test_why_a_path_is_gone(reason: str | None, error: type[Exception]) -> None:
+    """A11: a dial learns whether somebody is there at all; a session that was established has lost its path."""
+    pair = session_pair()
+    dial = pair.client.connect(pair.server)
+    pair.client.endpoint.path_closed(dial.path, pair.now, reason)
+    assert type(dial.close_error) is error
+    assert type(pair.session.close_error) is SessionClosedError
 
 
 def test_a_path_that_is_gone_when_both_have_keys() -> None:

@@ -27,7 +27,7 @@ from stt_proto.events import (
     StreamOpened,
 )
 from stt_proto.testing import Conditions, World
-from stt_proto.wire import Confirm, Ping, SessionClose
+from stt_proto.wire import Confirm, Padding, Ping, SessionClose
 from tests.proto.worlds import Pair, assert_empty, back, filler, sealed, serve_echo, session_pair
 
 HANDSHAKING, ESTABLISHED, CLOSED = SessionState.HANDSHAKING, SessionState.ESTABLISHED, SessionState.CLOSED
@@ -218,7 +218,7 @@ def test_closed_in_the_same_breath() -> None:
 
 
 def test_a_close_that_arrives_with_the_first_packets() -> None:
-    """K-2, 11: CONFIRM and SESSION_CLOSE at the same moment: established, then closed; never one without the other."""
+    """K-2, 11: CONFIRM and SESSION_CLOSE in one run: established, then closed; never one without the other."""
     world = World(5)
     client, server = world.node("client"), world.node("server")
     session = client.connect(server)
@@ -229,9 +229,10 @@ def test_a_close_that_arrives_with_the_first_packets() -> None:
     peer.close(world.now)
     server.pump()
     server.world.run(0.001)
-    run = sealed(peer, Confirm()) + sealed(peer, SessionClose(0, CloseReason.GRACEFUL, "bye"))
-    for datagram in run:
-        client.endpoint.receive(datagram, session.path, world.now)
+    close = SessionClose(0, CloseReason.GRACEFUL, "bye")
+    run = sealed(peer, Confirm(), Padding(len(close.encode()) - 1)) + sealed(peer, close)
+    assert len(run[0]) == len(run[1])
+    client.endpoint.receive(b"".join(run), session.path, world.now, segment_size=len(run[0]))
     client.pump()
     assert len(client.events(SessionEstablished)) == 1
     assert session.close_reason is CloseReason.GRACEFUL

@@ -10,7 +10,7 @@ from stt_proto import CloseReason
 from stt_proto.errors import ResourcesExhaustedError
 from stt_proto.events import DatagramReceived, SessionClosed, StreamReadable
 from stt_proto.session import inbound
-from stt_proto.session.control import CONFIRM, KEEP_ALIVE
+from stt_proto.session.control import CLOSE, CONFIRM, KEEP_ALIVE
 from stt_proto.session.suspicion import Suspicion
 from stt_proto.testing import Conditions, World
 from stt_proto.wire import (
@@ -167,7 +167,11 @@ def test_what_means_nothing_any_more_is_not_repeated(heard: list[Frame]) -> None
     for key in (KEEP_ALIVE, CONFIRM, ("new_id", 1), ("new_id", 99)):  # not kept, or arrived long ago, or retired
         engines.control.on_lost(key)
     assert engines.control.ready == {}
-    assert engines.control.encode(("close", 0)) is None
+    assert engines.control.encode(CLOSE) is None
+    engines.control.put(("retire", 5))
+    engines.control.close(SessionClose(0, CloseReason.GRACEFUL, ""))
+    engines.control.on_lost(("retire", 5))
+    assert list(engines.control.ready) == [CLOSE], "a session that closes has nothing else to say"
 
 
 def test_many_control_frames_take_several_packets(heard: list[Frame]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
 
 import pytest
+from attrs import evolve
 
-from stt_proto import Session
+from stt_proto import Endpoint, Session, Transmit, endpoint
 from stt_proto.errors import TooManyStreamsError
 from stt_proto.events import HandshakeFailed, SessionClosed
 from stt_proto.testing import Conditions, World
@@ -92,6 +94,33 @@ def test_a_transfer_makes_few_events(carrier: str) -> None:
     assert stats.datagrams_sent > (1500 if carrier == "udp" else 30)
     assert len(client.log) - before[0] <= 12
     assert len(server.log) - before[1] <= stats.packets_sent
+
+
+@pytest.mark.parametrize(("max_packet", "longest"), [(65_535, 20_000), (5000, 4800), (2399, 1200)])
+def test_trains_are_no_larger_than_the_peer_takes(
+    max_packet: int, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P-1: no more segments than its max_segments, no more bytes than its max_packet."""
+    own = endpoint.local_parameters
+    monkeypatch.setattr(endpoint, "local_parameters", lambda *given: evolve(own(*given), max_packet=max_packet))
+    world = World(1, Conditions(delay=0.0005))
+    client, server = world.node("client"), world.node("server")
+    here, there = Mover(client), Mover(server)
+    session = client.connect(server)
+    world.run_until(session.is_active)
+    sizes: list[int] = []
+    transmits = client.endpoint.__class__.transmits
+
+    def spy(self: Endpoint, now: float) -> Iterator[Transmit]:
+        for transmit in transmits(self, now):
+            sizes.append(transmit.size)
+            yield transmit
+
+    monkeypatch.setattr(Endpoint, "transmits", spy)
+    here.send(session.open_stream(), session, filler(1_000_000))
+    world.run_until(lambda: len(there.ended) == 1)
+    assert max(sizes) <= max_packet
+    assert max(sizes) >= longest
 
 
 def test_an_outage_in_mid_transfer() -> None:
