@@ -13,7 +13,7 @@ from stt_proto.config import CARRIERS, Config, Limits
 from stt_proto.endpoint import Endpoint, EndpointCounters
 from stt_proto.events import Event
 from stt_proto.identity import Identity
-from stt_proto.session import Session, SessionStats, Stream
+from stt_proto.session import Session, SessionStats, Stream, Trace
 from stt_proto.types import (
     CarrierTraits,
     CloseReason,
@@ -41,6 +41,7 @@ __all__ = [
     "SessionState",
     "SessionStats",
     "Stream",
+    "Trace",
     "Transmit",
     "errors",
     "events",

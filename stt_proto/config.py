@@ -86,6 +86,7 @@ class Limits:
     train_bytes: int = field(default=2 * MIB, validator=_whole(128 * KIB, 256 * MIB))  # P-9
     train_bytes_in_all: int = field(default=64 * MIB, validator=_whole(128 * KIB, 4096 * MIB))  # P-9
     stream_pieces: int = field(default=1024, validator=_whole(16, 65_536))  # S-8
+    session_pieces: int = field(default=16_384, validator=_whole(16, 1 << 20))  # S-8
     datagrams: int = field(default=256, validator=_whole(1, 65_536))  # S-11
     datagram_bytes: int = field(default=MIB, validator=_whole(64 * KIB, 256 * MIB))  # S-11
     suspicious_burst: int = field(default=1000, validator=_whole(10, 1 << 20))  # F-5

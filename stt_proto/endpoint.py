@@ -45,6 +45,7 @@ from stt_proto.recovery import CONTROLLERS
 from stt_proto.session.context import SessionContext
 from stt_proto.session.engines import local_parameters
 from stt_proto.session.session import Session
+from stt_proto.session.trace import Trace
 from stt_proto.types import Buffer, Deadline, NetworkPath, Transmit
 from stt_proto.wire import MAX_VARINT, Message, MessageType, decode_datagram_untrusted
 from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, FORM_BITS, PACKET_FORM, PACKET_HEADER
@@ -93,6 +94,7 @@ class Endpoint:
         entropy: `entropy(n)` gives n random bytes; the only randomness. Anything but the system's is for tests.
         admit: asked once for each peer, after it has proven who it is and before its session exists.
         kem: replaces the key encapsulation in tests, since the library's draws its own randomness.
+        trace: is told of every packet.
 
     Attributes:
         config: as given.
@@ -130,6 +132,7 @@ class Endpoint:
         entropy: Callable[[int], bytes],
         admit: Admit | None = None,
         kem: Kem | None = None,
+        trace: Trace | None = None,
     ) -> None:
         if config.congestion not in CONTROLLERS:
             raise ArgumentError(
@@ -164,6 +167,7 @@ class Endpoint:
             sessions={},
             pieces=PieceCollector(config.limits.piece_groups),
             full={},
+            trace=trace,
         )
         self._responder = Responder(
             identity=config.identity,

@@ -2,7 +2,8 @@
 
 Pieces are not authenticated before the message is whole, so they are worth little memory: few groups, few bytes, few
 pieces, the oldest first out. A group whose bytes do not have the hash that its pieces named is thrown away whole; the
-next repetition of the message starts it anew.
+next repetition of the message starts it anew. And of pieces that contradict each other the newest counts: whoever
+forges one spoils one repetition, and leaves nothing behind that could stand in the way of those after it.
 """
 
 from __future__ import annotations
@@ -84,12 +85,14 @@ class PieceCollector:
 
 
 def _put(group: dict[int, bytes], piece: Piece) -> bool:
-    """Put a piece into its group, unless it overlaps with what is there."""
+    """Put a piece into its group, in place of those that it overlaps; False when it is there, or there are too many."""
     start = piece.offset
     end = start + len(piece.data)
-    if len(group) >= MAX_PIECES:
+    if group.get(start) == piece.data:
         return False
-    if any(start < offset + len(data) and offset < end for offset, data in group.items()):
+    for offset in [offset for offset, data in group.items() if start < offset + len(data) and offset < end]:
+        del group[offset]
+    if len(group) >= MAX_PIECES:
         return False
     group[start] = piece.data
     return True

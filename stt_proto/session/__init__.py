@@ -5,5 +5,6 @@ from __future__ import annotations
 from stt_proto.session.session import Session
 from stt_proto.session.statistics import SessionStats
 from stt_proto.session.stream import Stream
+from stt_proto.session.trace import Trace
 
-__all__ = ["Session", "SessionStats", "Stream"]
+__all__ = ["Session", "SessionStats", "Stream", "Trace"]

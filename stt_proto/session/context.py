@@ -13,6 +13,7 @@ from stt_proto.config import Config
 from stt_proto.events import Event
 from stt_proto.handshake import PieceCollector
 from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget
+from stt_proto.session.trace import Trace
 from stt_proto.types import NetworkPath
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class SessionContext:
         live: sessions that have begun and not ended, dials among them.
         sessions: those that are established, by id.
         pieces: handshake messages that are not complete.
+        trace: an observer, or `None`.
         full: paths whose carrier takes nothing now, each with the sessions that have something to send on it.
     """
 
@@ -56,6 +58,7 @@ class SessionContext:
     sessions: dict[bytes, Session]
     pieces: PieceCollector
     full: dict[NetworkPath, dict[Session, None]]
+    trace: Trace | None = None
 
 
 class EventSink:

@@ -21,13 +21,14 @@ from stt_proto.packet import (
     capacity,
 )
 from stt_proto.paths import Path
-from stt_proto.recovery import AckTracker
+from stt_proto.recovery import AckTracker, SentPacket
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import ControlQueue
 from stt_proto.session.ending import LINGER_PTOS, MAX_LINGER
 from stt_proto.session.fates import Fates
 from stt_proto.session.liveness import Liveness
 from stt_proto.session.suspicion import Suspicion
+from stt_proto.session.trace import Trace
 from stt_proto.streams import DatagramQueues, StreamTable
 from stt_proto.types import CarrierTraits, NetworkPath
 from stt_proto.wire import Parameters
@@ -88,6 +89,8 @@ class Engines:
         suspicion: a bound on what is legal and suspicious.
         fates: tells what was sent what became of it.
         peer: what the peer announced.
+        session_id: of the session.
+        trace: an observer, or `None`.
         counters: what went through.
     """
 
@@ -105,12 +108,21 @@ class Engines:
     suspicion: Suspicion
     fates: Fates
     peer: Parameters
+    session_id: bytes
+    trace: Trace | None
     counters: Counters = field(factory=Counters)
 
     @property
     def linger(self) -> float:
         """Seconds for which a close is awaited, and for which a session that is over still answers (K-1, K-3)."""
         return min(LINGER_PTOS * self.path.recovery.pto, MAX_LINGER)
+
+    def declare_lost(self, packets: list[SentPacket], now: float) -> None:
+        """These packets did not arrive."""
+        self.fates.lost(packets)
+        if self.trace is not None:
+            for packet in packets:
+                self.trace.packet_lost(self.session_id, packet.number, packet.size, packet.segments, now)
 
     @property
     def trains_deadline(self) -> float:
@@ -177,4 +189,6 @@ class Engines:
             suspicion=Suspicion(limits.suspicious_burst, limits.suspicious_per_second, now),
             fates=Fates(streams, control),
             peer=peer,
+            session_id=secrets.session_id,
+            trace=context.trace,
         )

@@ -94,6 +94,8 @@ class Inbound:
         for packet in packets:
             counters.bytes_received += packet.size
             counters.packets_received += 1
+            if engines.trace is not None:
+                engines.trace.packet_received(engines.session_id, packet.number, packet.size, packet.segments, now)
             self._take_apart(packet, over_it, now)
             if self.closed_by is not None:
                 break
@@ -159,7 +161,7 @@ class Inbound:
         if reported >= 0:
             engines.acks.on_acked(reported)
         if lost:
-            engines.fates.lost(lost)
+            engines.declare_lost(lost, now)
 
     # -- everything else: each tells whether its frame is to be acknowledged ---------------------------------------
 

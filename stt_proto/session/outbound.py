@@ -145,4 +145,6 @@ class Outbound:
         counters.bytes_sent += size
         counters.datagrams_sent += segments
         counters.packets_sent += 1
+        if engines.trace is not None:
+            engines.trace.packet_sent(engines.session_id, number, size, segments, now)
         return Transmit(path.network_path, buffers, path.max_datagram if segments > 1 else None)

@@ -397,7 +397,7 @@ class Session:
         """Nothing of the handshake is waited for any more."""
         context = self._context
         self._initiator = None
-        del context.dial_keys[initiator.ephemeral]
+        context.dial_keys.pop(initiator.ephemeral, None)
         context.pieces.forget(self.path, initiator.local_cid)
         if self._engines is None:
             context.connection_ids.retire(initiator.local_cid)
@@ -528,7 +528,7 @@ class Session:
             initiator.tick(now)
             self._follow(initiator, now)
         if engines is not None and not self.is_closed:
-            engines.fates.lost(engines.path.recovery.on_timeout(now))
+            engines.declare_lost(engines.path.recovery.on_timeout(now), now)
             engines.receiver.expire(now)
             engines.local_ids.expire(now)
             if self._initiator is None:
@@ -554,8 +554,13 @@ class Session:
     # -- the endpoint's book ---------------------------------------------------------------------------------------
 
     def is_over(self, now: float) -> bool:
-        """Whether nothing will come of it any more, so that the endpoint can forget it."""
-        return self.state is SessionState.CLOSED and now >= self._ending.at and not self._datagrams_out
+        """Whether nothing will come of it any more, so that the endpoint can forget it.
+
+        The last words of a dial are waited for, but not behind a carrier that is full: that could last for ever.
+        """
+        if self.state is not SessionState.CLOSED or now < self._ending.at:
+            return False
+        return not self._datagrams_out or self.path in self._context.full
 
     def release(self) -> None:
         """Give back everything that the endpoint holds for it."""

@@ -43,6 +43,7 @@ class Hub:
         waiting: sending halves whose new data only lacks credit of the session, in the same order.
         credit: the session's, for sending.
         window: the session's, for receiving.
+        pieces: runs of bytes that wait behind gaps, in all streams; at most `max_pieces`.
         undelivered: bytes, ends and resets that the peer has not acknowledged; 0 when everything has arrived.
         bytes_written: bytes taken from the application, all told.
         bytes_read: bytes given to the application, all told.
@@ -54,19 +55,23 @@ class Hub:
         "control",
         "credit",
         "events",
+        "max_pieces",
+        "pieces",
         "ready",
         "undelivered",
         "waiting",
         "window",
     )
 
-    def __init__(self, events: EventQueue, window: int) -> None:
+    def __init__(self, events: EventQueue, window: int, max_pieces: int = 16_384) -> None:
         self.events = events
         self.control: dict[ControlKey, None] = {}
         self.ready: OrderedDict[SendStream, None] = OrderedDict()
         self.waiting: dict[SendStream, None] = {}
         self.credit = SendCredit()
         self.window = CreditWindow(window)
+        self.pieces = 0
+        self.max_pieces = max_pieces
         self.undelivered = 0
         self.bytes_written = 0
         self.bytes_read = 0

@@ -209,7 +209,7 @@ class ReceiveStream:
         if self.state is _RECEIVING and self._next != self.final_size:
             self.state = ReceiveState.FAILED
             self._error = error
-        self._pieces = None
+        self._drop_pieces()
 
     # -- the peer --------------------------------------------------------------------------------------------------
 
@@ -284,25 +284,29 @@ class ReceiveStream:
 
     def _keep(self, offset: int, data: bytes | memoryview) -> None:
         """Keep bytes around gaps: those that arrived before are cut off, those that close a gap move on."""
-        pieces = self._pieces
+        hub, pieces = self._hub, self._pieces
         if pieces is None:
             pieces = self._pieces = Pieces()
         if offset < self._next:
             data = bytes(data[self._next - offset :])
             offset = self._next
+        before = len(pieces)
         pieces.add(offset, data)
         if pieces.start == self._next:
             self._next, chunks = pieces.pop()
             extend_chunks(self._chunks, chunks)
             if not pieces:
                 self._pieces = None
-        elif len(pieces) > self._max_pieces:
+        hub.pieces += len(pieces) - before
+        if len(pieces) > self._max_pieces:
             raise ResourcesExhaustedError(f"stream {self.id} came in more than {self._max_pieces} pieces")
+        if hub.pieces > hub.max_pieces:
+            raise ResourcesExhaustedError(f"the streams came in more than {hub.max_pieces} pieces")
 
     def _discard(self) -> None:
         """Drop what was not read, and return its credit; a stopped half is done once its final size is known."""
         self._chunks.clear()
-        self._pieces = None
+        self._drop_pieces()
         if self.state is ReceiveState.STOPPED and self.final_size >= 0:
             self.done = True
         window = self.window
@@ -310,6 +314,12 @@ class ReceiveStream:
         if rest:
             window.consume(rest)
             self._hub.consume(rest)
+
+    def _drop_pieces(self) -> None:
+        """Forget what lies behind gaps."""
+        if self._pieces is not None:
+            self._hub.pieces -= len(self._pieces)
+            self._pieces = None
 
     def _end(self) -> None:
         """The application has seen the end."""

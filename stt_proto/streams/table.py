@@ -71,7 +71,7 @@ class StreamTable:
 
     def __init__(self, initiator: bool, config: Config, events: EventQueue) -> None:
         self._config = config
-        self._hub = Hub(events, config.session_receive_window)
+        self._hub = Hub(events, config.session_receive_window, config.limits.session_pieces)
         self._streams: dict[int, Stream] = {}
         self._parity = 0 if initiator else 1
         allowed = config.max_concurrent_streams

@@ -56,6 +56,7 @@ LIMITS = {
     "train_bytes": (128 << 10, 256 * MIB),
     "train_bytes_in_all": (128 << 10, 4096 * MIB),
     "stream_pieces": (16, 65_536),
+    "session_pieces": (16, 1 << 20),
     "datagrams": (1, 65_536),
     "datagram_bytes": (64 << 10, 256 * MIB),
     "suspicious_burst": (10, 1 << 20),
@@ -101,7 +102,8 @@ def test_the_defaults_are_those_of_the_text() -> None:
     assert (limits.piece_groups, limits.held_packets, limits.held_bytes) == (64, 10, 16 << 10)
     assert (limits.unsolicited_replies, limits.resets_per_second) == (100, 10)
     assert (limits.trains, limits.train_bytes, limits.train_bytes_in_all) == (32, 2 * MIB, 64 * MIB)
-    assert (limits.stream_pieces, limits.datagrams, limits.datagram_bytes) == (1024, 256, MIB)
+    assert (limits.stream_pieces, limits.session_pieces) == (1024, 16_384)
+    assert (limits.datagrams, limits.datagram_bytes) == (256, MIB)
     assert (limits.suspicious_burst, limits.suspicious_per_second) == (1000, 100)
 
 

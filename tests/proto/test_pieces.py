@@ -82,13 +82,24 @@ def test_group_with_a_wrong_hash_is_discarded_whole() -> None:
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 1), (0, 1164), (1, 1163), (1162, 5), (500, 10)])
-def test_overlaps_are_dropped(offset: int, size: int) -> None:
-    """W-3: a piece that overlaps with another length changes nothing."""
+def test_newest_piece_counts(offset: int, size: int) -> None:
+    """W-3: a forged piece that overlaps costs one repetition: it does not stand in the way of those after it."""
     first, *rest = pieces(WHOLE)
     collector = PieceCollector()
-    collector.add(first, PATH, False)
-    assert collector.add(first._replace(offset=offset, data=bytes(size)), PATH, False) is None
-    assert [collector.add(piece, PATH, False) for piece in rest][-1] == WHOLE
+    forged = first._replace(offset=offset, data=bytes(size))
+    assert collector.add(forged, PATH, False) is None
+    assert [collector.add(piece, PATH, False) for piece in (first, *rest)][-1] == WHOLE
+    assert [collector.add(piece, PATH, False) for piece in (first, forged, *rest)][-1] is None
+    assert WHOLE in [collector.add(piece, PATH, False) for piece in (first, *rest)]
+
+
+def test_many_forged_pieces_are_no_dam() -> None:
+    """W-3: as many as are kept, each one byte, all of them overlapped by the genuine ones."""
+    collector = PieceCollector()
+    first, *rest = pieces(WHOLE)
+    for offset in range(0, 64, 2):
+        assert collector.add(first._replace(offset=offset, data=b"!"), PATH, False) is None
+    assert [collector.add(piece, PATH, False) for piece in (first, *rest)][-1] == WHOLE
 
 
 def test_four_groups_a_handshake() -> None:
