@@ -70,9 +70,7 @@ fuzz:
 	$(call environment,fuzz)
 	@set -e; for target in fuzz/fuzz_*.py; do \
 		echo "$$target, $(FUZZ_SECONDS) s"; \
-		corpus="build/fuzz/$$(basename "$$target" .py)"; \
-		mkdir -p "$$corpus"; \
-		$(BIN)/python "$$target" -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 "$$corpus"; \
+		$(BIN)/python -m "fuzz.$$(basename "$$target" .py)" -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
 
 docs:

@@ -14,12 +14,9 @@ from functools import cache
 from fuzz.harness import Choices, instrumented, main
 
 with instrumented(__name__):
-    import attrs
-
     from fuzz.peers import (
         APPLICATION,
         BEGIN,
-        CONFIG,
         OTHER,
         OURS,
         PARAMETERS,
@@ -31,6 +28,7 @@ with instrumented(__name__):
         make_endpoint,
         message_in,
         path_of,
+        remember_curves,
         send_all,
         with_check,
     )
@@ -53,7 +51,6 @@ with instrumented(__name__):
     from stt_proto.wire import (
         Abort,
         AuthProof,
-        Challenge,
         Hello,
         Message,
         MessageType,
@@ -62,7 +59,6 @@ with instrumented(__name__):
         VersionList,
         decode_datagram_untrusted,
         decode_parameters_untrusted,
-        encode_datagram,
         encode_pieces,
     )
     from stt_proto.wire.header import FORM_BIT
@@ -182,7 +178,9 @@ def check_end(dial: Dial) -> None:
     """Every dial has ended, with an error that is deserved."""
     error = dial.session.close_error
     assert dial.session.is_closed
-    assert isinstance(error, ConnectionError | SessionClosedError | TooManySessionsError | VersionError | HandshakeError)
+    assert isinstance(
+        error, ConnectionError | SessionClosedError | TooManySessionsError | VersionError | HandshakeError
+    )
     if isinstance(error, AuthenticationError | HandshakeError):
         assert dial.blamed, "a wrong seed that nobody showed"
     if isinstance(error, VersionError | TooManySessionsError | ConnectionRefusedError):
@@ -234,7 +232,9 @@ def challenge(run: Run, choices: Choices) -> None:
     expected = good and addressed and dial.waits and dial.pinned in (None, THEIRS.node_id)
     before, proofs = run.state(), len(run.proofs)
     dial.blamed += not expected
-    for datagram in encode_pieces(message, 100 + choices.below(1100) if how & 0x40 else 1200)[:: -1 if how & 0x80 else 1]:
+    for datagram in encode_pieces(message, 100 + choices.below(1100) if how & 0x40 else 1200)[
+        :: -1 if how & 0x80 else 1
+    ]:
         run.say(datagram, path)
     if not expected:
         if not dial.session.is_closed:
@@ -252,7 +252,8 @@ def make_challenge(dial: Dial, change: Change, choices: Choices) -> tuple[Messag
     ephemeral, cpace = EPHEMERAL.public_bytes, cpace_for(hello.sid, SHARED_SEED)
     share, good = cpace.share, True
     if change is Change.HELLO_HASH:
-        hello_hash, good = choices.take(16).ljust(16, b"\0"), False
+        changed = choices.take(16).ljust(16, b"\0")
+        good, hello_hash = changed == hello_hash, changed
     elif change is Change.VERSION:
         version = choices.byte()
         good = version == 1
@@ -261,9 +262,11 @@ def make_challenge(dial: Dial, change: Change, choices: Choices) -> tuple[Messag
         good = named in SUITES
         suite = named if good else suite
     elif change is Change.EPHEMERAL:
-        ephemeral, good = choices.pick((*SMALL_ORDER, choices.take(32).ljust(32, b"\xff"))), False
+        ephemeral = choices.pick((*SMALL_ORDER, choices.take(32).ljust(32, b"\xff")))
+        good = same_point(ephemeral, EPHEMERAL.public_bytes)
     elif change is Change.SHARE:
-        share, good = choices.pick((*SMALL_ORDER, choices.take(32).ljust(32, b"\xff"))), False
+        share = choices.pick((*SMALL_ORDER, choices.take(32).ljust(32, b"\xff")))
+        good = share == cpace.share
     elif change is Change.SEED:
         cpace, good = cpace_for(hello.sid, b"another seed"), False
         share = cpace.share
@@ -277,11 +280,17 @@ def make_challenge(dial: Dial, change: Change, choices: Choices) -> tuple[Messag
     sealed, also_good = seal(state, hello, change, choices)
     message = Message(MessageType.CHALLENGE, dial.hello.scid, scid, clear + sealed)
     if change is Change.BODY:
-        changed = message._replace(body=choices.damage(message.body)[:8192])
-        return changed, state, changed == message
+        damaged = message._replace(body=choices.damage(message.body)[:8192])
+        return damaged, state, damaged == message
     if change is Change.DCID:
-        return message._replace(dcid=choices.take(8).ljust(8, b"d")), state, False
+        message = message._replace(dcid=choices.take(8).ljust(8, b"d"))
     return message, state, good and also_good
+
+
+def same_point(one: bytes, other: bytes) -> bool:
+    """Whether X25519 takes these for the same: bit 255 is ignored, and the rest taken modulo p (RFC 7748)."""
+    masked = (int.from_bytes(key, "little") & (1 << 255) - 1 for key in (one, other))
+    return len({key % (2**255 - 19) for key in masked}) == 1
 
 
 def seal(state: SymmetricState, hello: Hello, change: Change, choices: Choices) -> tuple[bytes, bool]:
@@ -323,18 +332,19 @@ def hint(run: Run, choices: Choices) -> None:
     how = choices.byte()
     if how & 7 == 7:
         hello_hash = choices.damage(hello_hash)[:16].ljust(16, b"\0")
-    kind, body = choices.pick(
+    kind, encoded = choices.pick(
         (
-            (MessageType.RETRY, Retry(hello_hash, choices.chunk()[:64] or b"c")),
-            (MessageType.REFUSED, Refused(hello_hash, choices.below(65_536))),
+            (MessageType.RETRY, Retry(hello_hash, choices.chunk()[:64] or b"c").encode()),
+            (MessageType.REFUSED, Refused(hello_hash, choices.below(65_536)).encode()),
             (
                 MessageType.VERSION,
-                VersionList(hello_hash, tuple(choices.chunk()[:16]) or (2,), tuple(choices.chunk()[:16]) or (3,)),
+                VersionList(
+                    hello_hash, tuple(choices.chunk()[:16]) or (2,), tuple(choices.chunk()[:16]) or (3,)
+                ).encode(),
             ),
-            (MessageType.ABORT, Abort(choices.take(18).ljust(18, b"\0"))),
+            (MessageType.ABORT, Abort(choices.take(18).ljust(18, b"\0")).encode()),
         )
     )
-    encoded = body.encode()
     if how & 0x18 == 0x18:
         encoded = choices.damage(encoded)
     dial.hinted |= kind in (MessageType.REFUSED, MessageType.VERSION)
@@ -419,4 +429,5 @@ STEPS = (challenge, challenge, challenge, hint, repeat, other_message, raw, wait
 
 
 if __name__ == "__main__":
+    remember_curves()
     main(fuzz_one)

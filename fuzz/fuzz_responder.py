@@ -31,6 +31,7 @@ with instrumented(__name__):
         make_endpoint,
         message_in,
         path_of,
+        remember_curves,
         with_check,
     )
     from stt_proto.crypto import SUITES, CPace, PrivateKey, SymmetricState, channel_identifier
@@ -40,14 +41,12 @@ with instrumented(__name__):
     from stt_proto.testing import DeterministicKem, SeededEntropy
     from stt_proto.types import NetworkPath
     from stt_proto.wire import (
-        Abort,
         AuthProof,
         Challenge,
         Hello,
         Message,
         MessageType,
         Retry,
-        decode_datagram_untrusted,
         encode_datagram,
         encode_pieces,
     )
@@ -121,7 +120,7 @@ class Run:
         if len(self.said) < 64:
             self.said.append((datagram, path))
         self.endpoint.receive(datagram, path, self.now)
-        answers = []
+        answers: list[bytes] = []
         for transmit in self.endpoint.transmits(self.now):
             if transmit.path == path and transmit.buffers[0][0] & FORM_BIT:
                 answers += transmit.datagrams()
@@ -193,7 +192,9 @@ def change_hello(hello: Hello, choices: Choices) -> Hello:
         case 1:
             return attrs.evolve(hello, suites=tuple(choices.chunk()[:16]) or (3,))
         case 2:
-            return attrs.evolve(hello, e=choices.pick((*SMALL_ORDER, OURS.node_id, choices.take(32).ljust(32, b"\xff"))))
+            return attrs.evolve(
+                hello, e=choices.pick((*SMALL_ORDER, OURS.node_id, choices.take(32).ljust(32, b"\xff")))
+            )
         case 3:
             return attrs.evolve(hello, share=choices.pick((*SMALL_ORDER, choices.take(32).ljust(32, b"\xff"))))
         case 4:
@@ -396,4 +397,5 @@ STEPS = (say_hello, prove, say_hello, prove, abort, repeat, other_message, packe
 
 
 if __name__ == "__main__":
+    remember_curves()
     main(fuzz_one)

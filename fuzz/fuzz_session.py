@@ -14,8 +14,6 @@ from fuzz.harness import Choices, instrumented, main
 with instrumented(__name__):
     from fuzz.peers import (
         BEGIN,
-        CONFIG,
-        LIMITS,
         MAX_TICKS,
         Peer,
         check_bounds,
@@ -24,6 +22,7 @@ with instrumented(__name__):
         let_time_pass,
         path_of,
         recorded,
+        remember_curves,
     )
     from stt_proto.errors import LocalError, RemoteError, SttError
     from stt_proto.events import SessionClosed, SessionEstablished, StreamOpened
@@ -535,4 +534,5 @@ STEPS = (
 
 
 if __name__ == "__main__":
+    remember_curves()
     main(fuzz_one)

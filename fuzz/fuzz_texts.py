@@ -57,10 +57,11 @@ def fuzz_one(data: bytes) -> None:
 
 def read_address(text: str) -> None:
     """An address to listen at or to dial."""
+    address = None
     try:
         address = parse_address(text)
     except ValueError:
-        address = None
+        pass
     else:
         assert address.host
         assert 0 <= address.port <= 65_535

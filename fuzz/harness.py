@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,14 @@ T = TypeVar("T")
 # -- running -------------------------------------------------------------------------------------------------------
 
 
+def coverage_guide() -> Any:
+    """The module atheris, or `None`: it has wheels for some Pythons only."""
+    try:
+        return import_module("atheris")
+    except ImportError:
+        return None
+
+
 def instrumented(name: str, *packages: str) -> AbstractContextManager[Any]:
     """A context in which imports of `packages` (`stt_proto` if none are given) are made to report coverage.
 
@@ -47,9 +56,8 @@ def instrumented(name: str, *packages: str) -> AbstractContextManager[Any]:
     """
     if name != "__main__":
         return nullcontext()
-    try:
-        import atheris
-    except ImportError:
+    atheris = coverage_guide()
+    if atheris is None:
         return nullcontext()
     context: AbstractContextManager[Any] = atheris.instrument_imports(include=[*(packages or ("stt_proto",))])
     return context
@@ -64,14 +72,20 @@ def main(fuzz_one: Callable[[bytes], None]) -> None:
     found = FOUND / name
     found.mkdir(parents=True, exist_ok=True)
     corpus = CORPUS / name
-    try:
-        import atheris
-    except ImportError:
+    atheris = coverage_guide()
+    if atheris is None:
         print(f"{name}: no atheris for this Python, so no coverage to go by: the corpus, and mutations of it")
         _run_without_atheris(name, fuzz_one, corpus, sys.argv[1:])
         return
-    options = [f"-max_len={MAX_INPUT}", f"-timeout={SLOW}", f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={found}-"]
-    atheris.Setup([sys.argv[0], *options, *sys.argv[1:], str(found), str(corpus)], fuzz_one)
+    options = {
+        "max_len": MAX_INPUT,
+        "len_control": 20,  # programs get long sooner than by default
+        "timeout": SLOW,
+        "rss_limit_mb": MEMORY,
+        "artifact_prefix": f"{found}-",
+    }
+    arguments = [f"-{option}={value}" for option, value in options.items()]
+    atheris.Setup([sys.argv[0], *arguments, *sys.argv[1:], str(found), str(corpus)], fuzz_one)
     atheris.Fuzz()
 
 
@@ -212,6 +226,19 @@ class Choices:
                 return data[:at] + bytes(len(data) - at)
             case _:
                 return self.chunk()
+
+
+# -- and back: how seeds are written -------------------------------------------------------------------------------
+
+Seeds = dict[str, bytes]
+"""Inputs by name."""
+Part = int | bytes
+"""What a program is made of: a number is one byte."""
+
+
+def program(*parts: Part) -> bytes:
+    """Decisions in a row."""
+    return b"".join(bytes((part,)) if isinstance(part, int) else part for part in parts)
 
 
 def packed(data: bytes) -> bytes:

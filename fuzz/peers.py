@@ -7,14 +7,15 @@ are small, so that short inputs reach them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Any
 
 from attrs import frozen
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from stt_proto.config import Config, Limits
-from stt_proto.crypto import Kem
+from stt_proto.crypto import Kem, cpace, x25519
 from stt_proto.endpoint import OUTBOX, Endpoint
 from stt_proto.handshake import Accepted, Challenged, Initiator, PieceCollector, Responder, SessionSecrets, Terms
 from stt_proto.identity import Identity
@@ -98,6 +99,31 @@ MAX_TRANSMITS = 5000
 """Packets that an endpoint may want to send at one moment; more is a loop."""
 MAX_TICKS = 2000
 """Times that it may want to be woken until it rests; more is a loop."""
+
+
+def remember_curves() -> None:
+    """Compute each multiplication on the curve once a run.
+
+    They are half of the time of a handshake and no part of what is fuzzed here, and in one input after the other they
+    are the same. Only for a process that does nothing else: it replaces functions of `stt_proto.crypto`.
+    """
+    load = lru_cache(1 << 12)(x25519._load_private)
+
+    @lru_cache(1 << 14)
+    def multiply(scalar: bytes, point: bytes) -> bytes:
+        return load(scalar).exchange(X25519PublicKey.from_public_bytes(point))
+
+    @lru_cache(1 << 12)
+    class Scalar:
+        def __init__(self, scalar: bytes) -> None:
+            self._scalar = scalar
+            self.public_key = lru_cache(load(scalar).public_key)
+
+        def exchange(self, point: X25519PublicKey) -> bytes:
+            return multiply(self._scalar, point.public_bytes_raw())
+
+    x25519._load_private = Scalar  # type: ignore[assignment]
+    cpace.generator = lru_cache(1 << 12)(cpace.generator)
 
 
 def path_of(host: str = "192.0.2.7", carrier: str = "udp") -> NetworkPath:
@@ -213,7 +239,7 @@ class Recording:
 
 def send_all(endpoint: Endpoint, now: float) -> list[bytes]:
     """Take everything that an endpoint wants to send now, as datagrams."""
-    sent = []
+    sent: list[bytes] = []
     for transmit in endpoint.transmits(now):
         sent += transmit.datagrams()
         assert len(sent) <= MAX_TRANSMITS, "sends without end"
@@ -248,14 +274,14 @@ def record(endpoint: Endpoint, dials: bool, suite: int, carrier: str, host: str)
         established = outcome.established
     else:
         initiator = make_initiator(suite, carrier, f"initiator at {host}")
-        hello = initiator.take(BEGIN)
-        for datagram in hello:
+        first = initiator.take(BEGIN)
+        for datagram in first:
             endpoint.receive(datagram, path, BEGIN)
         initiator.on_message(message_in(send_all(endpoint, BEGIN)), BEGIN)
         proof = initiator.take(BEGIN)
         for datagram in proof:
             endpoint.receive(datagram, path, BEGIN)
-        inputs = (*hello, *proof)
+        inputs = (*first, *proof)
         assert initiator.established is not None
         established = initiator.established
     send_all(endpoint, BEGIN)
@@ -353,7 +379,7 @@ def check_bounds(endpoint: Endpoint) -> None:
     assert len(responder._guesses) <= limits.sources
     assert len(context.pieces) <= limits.piece_groups
     assert len(endpoint._outbox) <= OUTBOX
-    assert len(endpoint._reported) <= limits.failure_reports
+    assert len(endpoint._reports) <= limits.failure_reports
     assert len(context.dial_keys) <= live
     assert context.train_budget.cost <= limits.train_bytes_in_all
     trains = 0

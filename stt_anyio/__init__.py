@@ -11,6 +11,9 @@
 
 `STTNode` runs on asyncio and on trio (through anyio), `BlockingNode` on neither. `stt_anyio.trio` has streams for
 programs written against trio itself, `stt_anyio.memory` pairs of nodes without sockets, for tests.
+
+Errors are here too, all under `SttError`. Two of them have names that Python has taken, so `import *` leaves them out:
+`stt_anyio.ConnectionError` and `stt_anyio.ConnectionRefusedError`.
 """
 
 from __future__ import annotations
@@ -24,17 +27,29 @@ from stt_anyio.errors import (
     ArgumentError,
     AuthenticationError,
     ConnectionTimeoutError,
+    EncryptionError,
+    InvalidFrameError,
     PoolMissError,
     ProtocolError,
     SessionClosedError,
     SessionError,
+    SessionResumptionError,
     SessionTimeoutError,
+    StateError,
     StreamClosedError,
     StreamError,
     StreamIdConflict,
     SttError,
     TooManySessionsError,
     TooManyStreamsError,
+    UnreachableError,
+    VersionError,
+)
+from stt_anyio.errors import (
+    ConnectionError as ConnectionError,
+)
+from stt_anyio.errors import (
+    ConnectionRefusedError as ConnectionRefusedError,
 )
 from stt_anyio.node import STTNode
 from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
@@ -55,7 +70,9 @@ __all__ = [
     "Carrier",
     "CarrierTraits",
     "ConnectionTimeoutError",
+    "EncryptionError",
     "Identity",
+    "InvalidFrameError",
     "NetworkPath",
     "NodeConfig",
     "NodeStats",
@@ -70,9 +87,11 @@ __all__ = [
     "SessionClosedError",
     "SessionDatagrams",
     "SessionError",
+    "SessionResumptionError",
     "SessionState",
     "SessionStats",
     "SessionTimeoutError",
+    "StateError",
     "Stream",
     "StreamClosedError",
     "StreamConnectable",
@@ -85,4 +104,6 @@ __all__ = [
     "Transmit",
     "TransportStats",
     "UdpCarrier",
+    "UnreachableError",
+    "VersionError",
 ]

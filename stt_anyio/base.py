@@ -48,13 +48,26 @@ if TYPE_CHECKING:
     from stt_anyio.node_base import NodeBase
 
 
+def single_bytes(data: Buffer) -> bytes | memoryview:
+    """What is to be sent, as something whose length and slices are in bytes.
+
+    Raises:
+        ArgumentError: it is not bytes-like (text has to be encoded first), or not contiguous.
+    """
+    if type(data) is bytes:
+        return data
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        name = type(data).__name__
+        raise ArgumentError(f"data is {name}; it must be bytes-like and contiguous", argument="data") from None
+
+
 class StreamBase:
     """A stream, but for the waiting.
 
     Attributes:
         session: the session it belongs to.
-        stream_id: its id, the same on both sides.
-        purpose: the word given by whoever opened it.
         can_send: whether this side may send on it at all; False on a one-way stream of the peer.
         can_receive: whether this side may receive; False on a one-way stream of our own.
     """
@@ -92,10 +105,12 @@ class StreamBase:
 
     @property
     def stream_id(self) -> int:
+        """Its number in the session, the same on both sides."""
         return self._core.stream_id
 
     @property
     def purpose(self) -> str:
+        """The word given by whoever opened it, or `""`."""
         return self._core.purpose
 
     @property
@@ -271,7 +286,6 @@ class SessionBase(Generic[StreamT]):
 
     Attributes:
         node: the node it belongs to.
-        metadata: yours: a dictionary that goes with the session.
     """
 
     stream_class: ClassVar[type[Any]]
@@ -301,6 +315,7 @@ class SessionBase(Generic[StreamT]):
 
     @property
     def state(self) -> SessionState:
+        """Where it stands: `ESTABLISHED` for as long as it can be used."""
         return self.core.state
 
     @property
@@ -330,6 +345,7 @@ class SessionBase(Generic[StreamT]):
 
     @property
     def metadata(self) -> dict[Any, Any]:
+        """Yours: a dictionary that goes with the session."""
         return self.core.metadata
 
     @property
@@ -351,6 +367,7 @@ class SessionBase(Generic[StreamT]):
 
     @property
     def is_closed(self) -> bool:
+        """Whether it is over."""
         return self.core.state is SessionState.CLOSED
 
     def is_active(self) -> bool:
@@ -381,7 +398,10 @@ class SessionBase(Generic[StreamT]):
 
         Args:
             label: what for; at most 255 bytes.
-            length: 1 to 8,160.
+            length: bytes, 1 to 8,160.
+
+        Raises:
+            ArgumentError: an argument is out of range.
         """
         return self.core.export_keying_material(label, length)
 
@@ -414,6 +434,7 @@ class SessionBase(Generic[StreamT]):
         Raises:
             TooManyStreamsError: the peer allows no more at the moment; `wait_streams_available` waits until it does.
             StreamIdConflict: the id is taken or not ours.
+            ArgumentError: an argument is out of its range.
             SessionClosedError: the session is over.
         """
         try:
@@ -450,10 +471,11 @@ class SessionBase(Generic[StreamT]):
         """Send one unreliable datagram; when too many wait, the oldest is dropped.
 
         Raises:
-            ArgumentError: it is larger than the peer takes, or than the path carries.
+            ArgumentError: it is not bytes-like, or larger than `max_datagram_size`.
+            SessionClosedError: the session is over.
         """
         try:
-            self.core.send_datagram(bytes(data), self.driver.clock())
+            self.core.send_datagram(data, self.driver.clock())
         except SttError as error:
             raise self.raised(error) from None
         self.driver.pump()

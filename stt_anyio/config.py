@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -93,6 +93,10 @@ def _check_limits(_: Any, attribute: Attribute[Any], value: Any) -> None:
         _refuse(attribute.name, value, "a stt_proto.Limits")
 
 
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Iterable) else value
+
+
 def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
@@ -130,7 +134,7 @@ class NodeConfig:
         application: a name that both sides must share; separates applications with one seed.
         suites: cipher suites, the preferred first: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
         congestion: the congestion controller, by name.
-        allow_self: whether a node may hold a session with itself.
+        allow_self: whether a node may hold a session with itself; otherwise it does not answer its own calls.
         reset_key: secret of the stateless reset, so that a restarted server can tell its old peers at once.
         limits: bounds on what peers can make this node hold.
         log_level: of the logger `stt`, set when the node starts; `None` leaves it alone.
@@ -170,7 +174,7 @@ class NodeConfig:
     rotate_after_packets: int = _of_the_core("rotate_after_packets")
     application: str = _of_the_core("application")
     suites: tuple[int, ...] = field(
-        default=_CORE["suites"].default, converter=tuple, validator=_CORE["suites"].validator
+        default=_CORE["suites"].default, converter=_tuple, validator=_CORE["suites"].validator
     )
     congestion: str = field(default=_CORE["congestion"].default, validator=_one_of(*CONTROLLERS))
     allow_self: bool = _of_the_core("allow_self")

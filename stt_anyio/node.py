@@ -13,28 +13,19 @@ import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from weakref import WeakSet
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
-from stt_anyio.base import SessionBase
+from stt_anyio.base import SessionBase, single_bytes
 from stt_anyio.carrier import Carrier
 from stt_anyio.connectable import StreamConnectable
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
-from stt_anyio.errors import (
-    ArgumentError,
-    ConnectionTimeoutError,
-    SessionClosedError,
-    StateError,
-    SttError,
-    UnreachableError,
-    closed_here,
-    connection_failed,
-)
-from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, logger
+from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
+from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, logger, no_answer, no_way
 from stt_anyio.session import Session
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming
@@ -77,11 +68,12 @@ class STTNode(NodeBase[Session]):
     Args:
         node_seed: who it is: 32 random bytes or more (`stt keygen`). Without one the node is somebody new each time.
         shared_seed: who may talk to it: bytes or text, a passphrase is safe. `STT_SHARED_SEED` when not given.
-        host: the address to bind, `0.0.0.0` by default.
+        host: the address to bind, `0.0.0.0` by default; the `bind_address` of the configuration.
         port: the port to bind, 0 for any; `node.port` tells which.
         config: the other parameters, as a `NodeConfig`.
         server_mode: whether it accepts sessions from the start.
-        admit: decides, once a peer has proven who it is: `(peer_node_id, path, now) -> error code or None`.
+        admit: decides, once a peer has proven who it is: `(peer_node_id, path, now)` to `None`, which lets it in, or to
+            the error code that its `connect` raises: `AuthenticationError.code`, say.
         carriers: how it moves packets: UDP, as `config` says, when not given; else exactly these, and the first is
             the one that `connect` uses when it is not told.
         parameters: fields of `NodeConfig`, which come before those of `config`.
@@ -104,7 +96,7 @@ class STTNode(NodeBase[Session]):
     ) -> None:
         self._left_running = False  # so that a warning is due
         super().__init__(node_seed, shared_seed, host, port, **options)
-        self._given_carriers = None if carriers is None else tuple(carriers)
+        self._given_carriers = None if carriers is None else _checked(carriers)
         self._carriers: dict[str, Carrier] = {}
         self._scope: anyio.CancelScope | None = None
         self._timer: anyio.CancelScope | None = None
@@ -120,21 +112,6 @@ class STTNode(NodeBase[Session]):
         self._watchers: WeakSet[_Watcher] = WeakSet()
 
     # -- starting and stopping -------------------------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._driver is not None
-
-    @property
-    def host(self) -> str:
-        """The address that it is bound to."""
-        return str(self._bound()[0])
-
-    @property
-    def port(self) -> int:
-        """The port that it is bound to."""
-        return int(self._bound()[1])
 
     def _bound(self) -> Sequence[Any]:
         for sock in self._udp_sockets():
@@ -279,7 +256,7 @@ class STTNode(NodeBase[Session]):
         if failure is not None:
             raise failure
 
-    async def __aenter__(self) -> STTNode:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -335,9 +312,9 @@ class STTNode(NodeBase[Session]):
             try:
                 path = await carrier.path_to(address)
             except OSError as error:
-                raise connection_failed(UnreachableError(f"no way to {address}: {error}")) from error
+                raise no_way(address, error) from error
             return await self._dial(driver, path, peer_node_id)
-        raise connection_failed(ConnectionTimeoutError(f"no answer from {address} within {timeout:g} seconds"))
+        raise no_answer(address, timeout)
 
     async def _dial(self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None) -> Session:
         if self._driver is not driver:
@@ -379,12 +356,13 @@ class STTNode(NodeBase[Session]):
 
         Raises:
             SessionClosedError: the node was stopped; also an `anyio.ClosedResourceError`.
+            StateError: it was never started.
         """
         self._listening = True
         await checkpoint()
         while (session := self._next_arrival()) is None:
             if self._driver is None or self._stopping:
-                raise closed_here(SessionClosedError("the node has been stopped"))
+                raise self._ended()
             await self._arrived.wait()
         return session
 
@@ -392,8 +370,8 @@ class STTNode(NodeBase[Session]):
         """The sessions that peers establish, as an `anyio.abc.Listener`."""
         return Incoming(self.accept, lambda session, error: self.handler_failed(error, session))
 
-    async def serve(self, handler: Callable[[Session], Any], task_group: TaskGroup | None = None) -> None:
-        """Handle each session that a peer establishes, in a task of its own, until the node is stopped.
+    async def serve(self, handler: Callable[[Session], Awaitable[Any]], task_group: TaskGroup | None = None) -> None:
+        """Call `await handler(session)` for each that a peer establishes, in a task of its own, until the node stops.
 
         A handler that raises ends its session with reason `error`, and nothing else.
         """
@@ -408,17 +386,23 @@ class STTNode(NodeBase[Session]):
         on by whoever fetched it; the others are closed when the peer has ended them. Ends when the node stops.
         """
         self._collect()
-        return Feed(self._next_packet, self._packet, lambda: self._driver is None)
+        return Feed(self._next_packet, self._packet, self._is_over)
 
     def events(self) -> Feed[tuple[Session | None, Event]]:
         """`async for session, event in node.events()`: what happens from now on, except on streams.
 
-        The session is `None` for what concerns the node itself, such as `HandshakeFailed`. Events that nobody takes
-        are dropped when there are 10,000, the oldest first.
+        Their classes are in `stt_proto.events`. The session is `None` for what concerns the node itself, such as
+        `HandshakeFailed`. Events that nobody takes are dropped when there are 10,000, the oldest first.
         """
         watcher = _Watcher()
         self._watchers.add(watcher)
-        return Feed(watcher.take, watcher.bell, lambda: self._driver is None)
+        return Feed(watcher.take, watcher.bell, self._is_over)
+
+    def _is_over(self) -> bool:
+        """Whether nothing more will come in; of a node that was never started nobody can tell."""
+        if not self._ever_ran:
+            raise self._ended()
+        return self._driver is None
 
     # -- broadcast -------------------------------------------------------------------------------------------------
 
@@ -439,9 +423,16 @@ class STTNode(NodeBase[Session]):
 
         Returns:
             the ids of the sessions whose peers acknowledged all of it in time, in the order asked for.
+
+        Raises:
+            ArgumentError: `data` is not bytes-like, or `session_ids` is something else than ids: a single one, say.
         """
+        wanted = list(session_ids)
+        if not all(isinstance(each, bytes) for each in wanted):
+            raise ArgumentError("session_ids holds something else; each must be bytes", argument="session_ids")
+        single_bytes(data)
         got: set[bytes] = set()
-        sessions = [session for each in session_ids if (session := self.sessions.get(each)) is not None]
+        sessions = [session for each in wanted if (session := self.sessions.get(each)) is not None]
         with anyio.move_on_after(timeout):
             async with anyio.create_task_group() as tasks:
                 for session in sessions:
@@ -541,6 +532,17 @@ async def _send_one(session: Session, data: bytes, stream_id: int | None, got: s
         logger.debug("broadcast did not reach %r: %s", session, error)
     else:
         got.add(session.session_id)
+
+
+def _checked(carriers: Iterable[Carrier]) -> tuple[Carrier, ...]:
+    """The carriers of a node: one at least, each of its own name."""
+    given = tuple(carriers) if isinstance(carriers, Iterable) else ()
+    fit = all(isinstance(carrier, Carrier) for carrier in given)
+    if not given or not fit or len({carrier.name for carrier in given}) < len(given):
+        raise ArgumentError(
+            f"carriers is {carriers!r}; it must be one Carrier or more, each of its own name", argument="carriers"
+        )
+    return given
 
 
 def _clock_of(loop: EventLoopToken) -> Callable[[], float]:

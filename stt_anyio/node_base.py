@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -17,8 +17,13 @@ from stt_anyio.config import NodeConfig
 from stt_anyio.driver import Driver
 from stt_anyio.errors import (
     ArgumentError,
+    ConnectionTimeoutError,
+    SessionClosedError,
     StateError,
     SttError,
+    UnreachableError,
+    closed_here,
+    connection_failed,
 )
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
@@ -99,6 +104,31 @@ class TransportStats:
 _SUMMED = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "packets_lost")
 
 
+# -- what a mistake or a failure is called -------------------------------------------------------------------------
+
+
+def _of_the_wrong_type(name: str, value: object, allowed: str) -> ArgumentError:
+    return ArgumentError(f"{name} is of type {type(value).__name__}; it must be {allowed}", argument=name)
+
+
+def spoken(address: Any) -> str:
+    """An address as people write it: `host:port`, an IPv6 host in brackets."""
+    match address:
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(address)
+
+
+def no_way(address: Any, error: OSError) -> SttError:
+    """What `connect` raises when there is no path to an address."""
+    return connection_failed(UnreachableError(f"no way to {spoken(address)}: {error.strerror or error}"))
+
+
+def no_answer(address: Any, timeout: float | None) -> SttError:
+    """What `connect` raises when `timeout` seconds are over."""
+    return connection_failed(ConnectionTimeoutError(f"no answer from {spoken(address)} within {timeout:g} seconds"))
+
+
 class NodeBase(Generic[SessionT]):
     """A node, but for the waiting.
 
@@ -125,6 +155,12 @@ class NodeBase(Generic[SessionT]):
             parameters["bind_address"] = host
         if port is not None:
             parameters["port"] = port
+        if not isinstance(config, NodeConfig | None):
+            raise _of_the_wrong_type("config", config, "a NodeConfig")
+        if not isinstance(server_mode, bool):
+            raise _of_the_wrong_type("server_mode", server_mode, "True or False")
+        if not (admit is None or callable(admit)):
+            raise _of_the_wrong_type("admit", admit, "a function")
         if config is None:
             self.config = NodeConfig.from_environment(**parameters)
         else:
@@ -138,6 +174,7 @@ class NodeBase(Generic[SessionT]):
         self._admit = admit
         self._server_mode = server_mode
         self._driver: Driver | None = None
+        self._ever_ran = False
         self.sessions: dict[bytes, SessionT] = {}
         self._dialing: dict[SessionT, NetworkPath] = {}
         self._on_established: list[Callback] = []
@@ -160,12 +197,40 @@ class NodeBase(Generic[SessionT]):
         """This node's public key: 32 bytes, the same for the same `node_seed`."""
         return self._identity.node_id
 
+    def __repr__(self) -> str:
+        where = f" at {spoken((self.host, self.port))}" if self.port else ""
+        return f"<{type(self).__name__} {self.node_id.hex()[:16]}{where}, {'' if self.running else 'not '}running>"
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._driver is not None
+
+    @property
+    def host(self) -> str:
+        """The address that it is bound to; the one it asks for while it does not run."""
+        return str(self._bound()[0])
+
+    @property
+    def port(self) -> int:
+        """The port that it is bound to; the one it asks for, which may be 0, while it does not run."""
+        return int(self._bound()[1])
+
+    @abstractmethod
+    def _bound(self) -> Sequence[Any]: ...
+
     @property
     def driver(self) -> Driver:
         """The pump, while the node runs."""
         if self._driver is None:
             raise StateError("the node is not running")
         return self._driver
+
+    def _ended(self) -> SttError:
+        """What who waits gets from a node that does not run."""
+        if not self._ever_ran:
+            return StateError("the node is not running: it was never started")
+        return closed_here(SessionClosedError("the node has been stopped"))
 
     @property
     def endpoint(self) -> Endpoint:
@@ -395,6 +460,7 @@ class NodeBase(Generic[SessionT]):
         )
         endpoint = Endpoint(config, now=clock(), unix_time=unix_time, entropy=os.urandom, admit=self._admit)
         endpoint.accepting = self._server_mode
+        self._ever_ran = True
         return Driver(
             endpoint,
             clock=clock,

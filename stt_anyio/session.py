@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +66,13 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
             lambda: self.extra_attributes,
         )
 
-    async def serve(self, handler: Callable[[Stream], Any], task_group: anyio.abc.TaskGroup | None = None) -> None:
-        """Handle each stream that the peer opens, in a task of its own, until the session is over."""
+    async def serve(
+        self, handler: Callable[[Stream], Awaitable[Any]], task_group: anyio.abc.TaskGroup | None = None
+    ) -> None:
+        """Call `await handler(stream)` for each that the peer opens, in a task of its own, until the session is over.
+
+        A handler that raises ends the session with reason `error`.
+        """
         await self.listener().serve(handler, task_group)
 
     async def wait_streams_available(self, *, bidirectional: bool = True) -> None:
@@ -108,8 +113,11 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         aborts.
 
         Args:
-            reason: `"graceful"` or `"error"`.
-            detail: a sentence for the peer.
+            reason: `"graceful"`, `"timeout"`, `"error"` or `"auth_failure"`: the peer's `close_reason`.
+            detail: a sentence for the peer, at most 512 bytes.
+
+        Raises:
+            ArgumentError: one of them is something else.
         """
         try:
             await checkpoint()

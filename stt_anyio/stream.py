@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from types import TracebackType
 from typing import Any
 
 import anyio
@@ -10,13 +11,16 @@ from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
 from stt_anyio.attributes import attributes_of
-from stt_anyio.base import SessionBase, StreamBase
-from stt_anyio.waiting import Bell
+from stt_anyio.base import SessionBase, StreamBase, single_bytes
+from stt_anyio.waiting import Bell, within
 from stt_proto import Stream as CoreStream
 
 
 class Stream(StreamBase, ByteStream):
     """Bytes both ways (or one way), reliable and in order.
+
+    `async with stream:` closes it at the end; when an exception leaves the block it is reset, so that the peer does not
+    take half of something for all of it.
 
     Every method that can wait is a checkpoint even when it does not, taken *before* any bytes are: cancelled or timed
     out, `receive` took nothing. Two tasks in one direction get `anyio.BusyResourceError`.
@@ -46,11 +50,12 @@ class Stream(StreamBase, ByteStream):
         Raises:
             EndOfStream: the peer has ended its direction, and everything was received.
             StreamClosedError: the peer reset it (`stream_code` tells why), or this side closed it.
+            SessionClosedError: the session is over, and all that had arrived was received.
             TimeoutError: nothing came within `timeout` seconds.
         """
         self._check_receive(max_bytes)
         if timeout is not None:
-            with anyio.fail_after(timeout):
+            with within(timeout, "nothing was received"):
                 return await self.receive(max_bytes)
         if self._receiving:
             await checkpoint()
@@ -76,19 +81,21 @@ class Stream(StreamBase, ByteStream):
 
         Raises:
             StreamClosedError: the peer refuses more, or this side has ended the stream.
+            SessionClosedError: the session is over.
             TimeoutError: not acknowledged within `timeout` seconds.
+            ArgumentError: `item` is not bytes-like.
         """
         if timeout is not None:
-            with anyio.fail_after(timeout):
+            with within(timeout, "not all was acknowledged"):
                 await self._send(item)
                 await self.flush()
         else:
             await self._send(item)
 
     async def _send(self, data: bytes | bytearray | memoryview) -> None:
+        rest = single_bytes(data)
         await self._begin_sending()
         try:
-            rest = data if type(data) is bytes else memoryview(data).cast("B")
             while True:
                 taken = self._put(rest)
                 room = self._writable.arm() if taken < len(rest) else None
@@ -120,10 +127,12 @@ class Stream(StreamBase, ByteStream):
         """Wait until the peer's core has acknowledged everything that was sent so far.
 
         Raises:
+            StreamClosedError: the peer refuses more, or this side has closed or reset the stream.
+            SessionClosedError: the session is over.
             TimeoutError: not within `timeout` seconds; the data stays on its way.
         """
         if timeout is not None:
-            with anyio.fail_after(timeout):
+            with within(timeout, "not all was acknowledged"):
                 await self.flush()
             return
         await checkpoint()
@@ -168,6 +177,13 @@ class Stream(StreamBase, ByteStream):
 
     async def close(self) -> None:
         """The same as `aclose`."""
+        await self.aclose()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:  # the peer must not take for whole what is not
+            self.reset()
         await self.aclose()
 
     # -- being woken -----------------------------------------------------------------------------------------------

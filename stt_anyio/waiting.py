@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -40,6 +40,15 @@ class Bell:
     async def wait(self) -> None:
         """Wait for the next `ring`."""
         await self.arm().wait()
+
+
+@contextmanager
+def within(seconds: float | None, what: str) -> Iterator[None]:
+    """Give a block so many seconds, or with `None` as many as it takes; `TimeoutError` says what did not happen."""
+    with anyio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise TimeoutError(f"{what} within {seconds:g} seconds")
 
 
 class Feed(AsyncIterator[T]):

@@ -120,11 +120,11 @@ def shared_seed_bytes(seed: bytes | str) -> bytes:
         ArgumentError: empty, not encodable, or neither text nor bytes; `argument` is `shared_seed`.
     """
     if isinstance(seed, str):
-        try:
-            seed = unicodedata.normalize("NFC", seed).encode()
-        except UnicodeEncodeError:
-            # without its cause, which quotes the seed
-            raise ArgumentError("shared_seed has no UTF-8 encoding", argument="shared_seed") from None
+        text = unicodedata.normalize("NFC", seed)
+        # Looked for, not tried: the error of an encoder quotes the seed, and would stay with ours as its context.
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ArgumentError("shared_seed has no UTF-8 encoding", argument="shared_seed")
+        seed = text.encode()
     elif not isinstance(seed, bytes | bytearray | memoryview):
         raise ArgumentError(f"shared_seed must be bytes or text, not {type(seed).__name__}", argument="shared_seed")
     if not seed:

@@ -9,22 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from socket import AddressFamily
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from stt_anyio.base import SessionBase
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.sockets import Sockets
-from stt_anyio.errors import (
-    ConnectionTimeoutError,
-    SessionClosedError,
-    StateError,
-    SttError,
-    UnreachableError,
-    closed_here,
-    connection_failed,
-)
-from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket
+from stt_anyio.errors import SessionClosedError, StateError, SttError, connection_failed
+from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_answer, no_way
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
 from stt_proto import NetworkPath, SessionState
 from stt_proto import Session as CoreSession
@@ -69,21 +61,6 @@ class BlockingNode(NodeBase[BlockingSession]):
         self._failure: OSError | None = None
 
     # -- starting and stopping -------------------------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started and not stopped."""
-        return self._driver is not None
-
-    @property
-    def host(self) -> str:
-        """The address that it is bound to."""
-        return str(self._bound()[0])
-
-    @property
-    def port(self) -> int:
-        """The port that it is bound to."""
-        return int(self._bound()[1])
 
     def _bound(self) -> Sequence[Any]:
         if self._sockets is None:
@@ -173,7 +150,7 @@ class BlockingNode(NodeBase[BlockingSession]):
             sockets.close()
             self._call_back()
 
-    def __enter__(self) -> BlockingNode:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -245,7 +222,7 @@ class BlockingNode(NodeBase[BlockingSession]):
         if self._failure is not None:
             raise self._failure
         if self._driver is None:
-            raise closed_here(SessionClosedError("the node has been stopped"))
+            raise self._ended()
 
     def _pump(self, seconds: float) -> None:
         """One round: wait for the sockets without the lock, then take in, send, deliver."""
@@ -300,7 +277,7 @@ class BlockingNode(NodeBase[BlockingSession]):
         try:
             found = look_up(host, port)
         except OSError as error:
-            raise connection_failed(UnreachableError(f"no way to {address}: {error}")) from error
+            raise no_way(address, error) from error
         with self.lock:
             driver = self.driver
             path = self._path_to(found)
@@ -315,9 +292,7 @@ class BlockingNode(NodeBase[BlockingSession]):
             self.until(lambda: session.state not in (SessionState.INIT, SessionState.HANDSHAKING) or None, timeout)
         except TimeoutError:
             session.abort()
-            raise connection_failed(
-                ConnectionTimeoutError(f"no answer from {address} within {timeout:g} seconds")
-            ) from None
+            raise no_answer(address, timeout) from None
         except BaseException:
             session.abort()
             raise
@@ -347,8 +322,7 @@ class BlockingNode(NodeBase[BlockingSession]):
         return sock.path(remote)
 
     def accept(self, timeout: float | None = None) -> BlockingSession:
-        """Wait for the next session that a peer has established with this node."""
-
+        """Wait for the next session that a peer has established with this node; see `STTNode.accept`."""
         self._listening = True
         return self.until(self._next_arrival, timeout)
 
@@ -360,11 +334,11 @@ class BlockingNode(NodeBase[BlockingSession]):
 
     def __iter__(self) -> Iterator[ReceivedPacket]:
         """`for packet in node:`: `receive` until the node is stopped."""
-        while self._driver is not None:
-            try:
+        try:
+            while True:
                 yield self.receive()
-            except SessionClosedError:
-                return
+        except SessionClosedError:
+            return
 
     # -- what the base asks for ------------------------------------------------------------------------------------
 

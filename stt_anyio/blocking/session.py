@@ -7,10 +7,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from stt_anyio.base import SessionBase
+from stt_anyio.base import SessionBase, single_bytes
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.stream import BlockingStream
 from stt_anyio.errors import BufferOverflowError, StreamClosedError
+from stt_proto.types import Buffer
 
 if TYPE_CHECKING:
     from stt_anyio.blocking.node import BlockingNode
@@ -73,19 +74,20 @@ class BlockingSession(SessionBase[BlockingStream]):
         return self.until(take, timeout)
 
     def exchange(
-        self, stream: BlockingStream, data: bytes, timeout: float | None = None, max_size: int = MAX_EXCHANGE
+        self, stream: BlockingStream, data: Buffer, timeout: float | None = None, max_size: int = MAX_EXCHANGE
     ) -> bytes:
         """Send a request, end that direction, and return the whole answer.
 
         Both at once, so a peer that answers while it still listens is no deadlock.
 
         Raises:
-            BufferOverflowError: the answer is longer than `max_size` bytes.
+            ArgumentError: `data` is not bytes-like.
+            BufferOverflowError: the answer is longer than `max_size` bytes, 64 MiB when not given.
             StreamClosedError: the peer reset the stream.
             TimeoutError: the answer was not there in time.
         """
         answer = bytearray()
-        rest: bytes | memoryview = data
+        rest = single_bytes(data)
 
         def step() -> bytes | None:
             nonlocal rest

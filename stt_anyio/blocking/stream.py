@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from stt_anyio.base import StreamBase
+from stt_anyio.base import StreamBase, single_bytes
 from stt_anyio.blocking.locked import locked
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class BlockingStream(StreamBase):
-    """A stream whose calls wait. Two threads may use it, one in each direction."""
+    """A stream whose calls wait. Two threads may use it, one in each direction.
+
+    `with stream:` closes it at the end; when an exception leaves the block it is reset.
+    """
 
     session: BlockingSession
 
@@ -34,6 +38,11 @@ class BlockingStream(StreamBase):
         self._check_receive(max_bytes)
         return self.session.until(lambda: self._take(max_bytes), timeout)
 
+    def __iter__(self) -> Iterator[bytes]:
+        """`for data in stream:`: what arrives, until the peer has ended its direction."""
+        while data := self.receive():
+            yield data
+
     def send(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
         """Send bytes; returns when all are in the send buffer, or with a `timeout` when the peer acknowledged them.
 
@@ -43,8 +52,10 @@ class BlockingStream(StreamBase):
         Raises:
             StreamClosedError: the peer refuses more, or this side has ended the stream.
             SessionClosedError: the session is over.
+            TimeoutError: not acknowledged within `timeout` seconds.
+            ArgumentError: `data` is not bytes-like.
         """
-        rest = data if type(data) is bytes else memoryview(data).cast("B")
+        rest = single_bytes(data)
 
         def write() -> bool | None:
             nonlocal rest
@@ -66,7 +77,7 @@ class BlockingStream(StreamBase):
         self.send(data, timeout)
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until the peer has acknowledged everything that was sent so far."""
+        """Wait until the peer's core has acknowledged everything that was sent so far; see `Stream.flush`."""
         offset = self.bytes_accepted
         self.session.until(lambda: self._is_acknowledged(offset) or None, timeout)
 

@@ -17,8 +17,9 @@ from stt_anyio.cli.verb import EXIT_CODES
 def stt() -> None:
     """Secure sessions that outlive their connections.
 
-    Both sides of a session hold the same shared seed. It is read from --seed-file, from STT_SHARED_SEED or from the
-    terminal, never from the command line, which every user of a machine can read.
+    Both sides of a session hold the same shared seed, which may be a passphrase. It comes from a file, from the
+    variable STT_SHARED_SEED or from the terminal, and never from the command line, which every user of a machine can
+    read.
     """
 
 

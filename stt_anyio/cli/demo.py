@@ -33,7 +33,7 @@ MESSAGES = 200
 VIDEO = 16 << 20
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Two nodes meet, talk and move a file, on this machine.")
 def demo() -> None:
     """Show a session from its first packet to its last: two nodes, real UDP sockets on loopback, about two seconds.
 

@@ -11,7 +11,7 @@ from stt_anyio.cli.verb import ExitCode, Failure, Verb, emit, json_option
 from stt_proto.identity import Identity, encode_node_key, generate_node_seed
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Make a node's key, and print its node id.")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Where to; must not exist yet."
 )

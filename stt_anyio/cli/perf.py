@@ -23,7 +23,7 @@ FIGURES = {
 """What can be measured. Megabytes a second are of 1,000,000 bytes."""
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Measure speed and memory, on this machine.")
 @click.option(
     "--mode",
     type=click.Choice(["bulk", "handshake", "echo", "memory"]),

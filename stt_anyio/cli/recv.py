@@ -25,7 +25,7 @@ MAX_AT_ONCE = 64
 """Files that are received at the same time; others wait to be answered."""
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Wait for files.")
 @click.option(
     "--listen",
     metavar="udp://HOST:PORT",
@@ -95,7 +95,7 @@ def _announce(node: STTNode, address: Address, *, as_json: bool) -> None:
     @node.on_session_closed
     def _(session_id: bytes, reason: str) -> None:
         if reason == "auth_failure":
-            notice("somebody with another shared seed tried to connect")
+            notice("refused: a caller with another shared seed, or who wanted another node")
 
 
 class Inbox:

@@ -19,7 +19,7 @@ from stt_anyio.cli.verb import Verb, connect_failure, json_option, run
 from stt_anyio.node import STTNode
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Send a file to a node that waits for it.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("address", callback=to_dial)
 @seed_options

@@ -17,12 +17,13 @@ TICK = 10.0
 """Seconds that a tick lasts. A cookie is good in the tick it was made in and in the next."""
 
 COOKIE_SIZE = 17
-"""Bytes of a cookie: the tick, and 16 of keyed hash."""
+"""Bytes of a cookie: the low byte of its tick, and 16 of keyed hash."""
 
 COOKIE_KEY_SIZE = 32
 """Random bytes for the key of a jar."""
 
 _MAC_SIZE = COOKIE_SIZE - 1
+_TICKS = (1 << 64) - 1
 
 
 class CookieJar(Secret):
@@ -40,20 +41,22 @@ class CookieJar(Secret):
 
     def check(self, cookie: bytes, path: NetworkPath, hello_hash: bytes, now: float) -> bool:
         """Whether this is a cookie of ours for this HELLO and path, made in this tick or the one before."""
-        if len(cookie) != COOKIE_SIZE or (_tick(now) - cookie[0]) & 0xFF > 1:
+        if len(cookie) != COOKIE_SIZE:
             return False
-        return hmac.compare_digest(cookie, self._cookie(cookie[0], path, hello_hash))
+        age = (_tick(now) - cookie[0]) & 0xFF
+        return age <= 1 and hmac.compare_digest(cookie, self._cookie(_tick(now) - age, path, hello_hash))
 
     def _cookie(self, tick: int, path: NetworkPath, hello_hash: bytes) -> bytes:
         remote = path.remote
         port = str(remote[1]) if isinstance(remote, tuple) and len(remote) > 1 else ""
-        tag = bytes((tick,))
-        named = tag + _lv(path.remote_host) + _lv(port) + hello_hash
-        return tag + hmac.digest(self._key, named, "sha256")[:_MAC_SIZE]
+        # Hashed is the whole tick: of the one byte that travels there are only 256, and a cookie would come back to life.
+        whole = (tick & _TICKS).to_bytes(8)
+        named = whole + _lv(path.remote_host) + _lv(port) + hello_hash
+        return whole[-1:] + hmac.digest(self._key, named, "sha256")[:_MAC_SIZE]
 
 
 def _tick(now: float) -> int:
-    return int(now // TICK) & 0xFF
+    return int(now // TICK)
 
 
 def _lv(text: str) -> bytes:

@@ -12,11 +12,12 @@ from stt_proto.packet.numbers import MAX_PACKET_NUMBER, PacketNumbers, decode_nu
 from stt_proto.packet.protection import Opener, Sealed, Sealer, capacity
 from stt_proto.packet.receiver import Opened, PacketReceiver, run_end
 from stt_proto.packet.replay import REPLAY_WINDOW, ReplayWindow
-from stt_proto.packet.reset import ExpectedResets, ResetTokens
+from stt_proto.packet.reset import MAX_RESET, ExpectedResets, ResetTokens
 from stt_proto.packet.trains import TrainBudget, TrainReassembler
 
 __all__ = [
     "MAX_PACKET_NUMBER",
+    "MAX_RESET",
     "REPLAY_WINDOW",
     "ConnectionIdTable",
     "ExpectedResets",

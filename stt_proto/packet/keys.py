@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from stt_proto.crypto import KEY_SIZE, NONCE_SIZE, Suite, hkdf_expand
+from stt_proto.crypto import KEY_SIZE, NONCE_SIZE, Secret, Suite, hkdf_expand
 from stt_proto.wire.header import EPOCH_BITS
 
 __all__ = ["PacketKeys"]
 
 
-class PacketKeys:
+class PacketKeys(Secret):
     """What seals, or opens, the packets of one direction under one key version.
 
     The objects are made once and last as long as the keys: making them costs more than using them. Keys rotate, header

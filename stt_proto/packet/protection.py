@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from struct import Struct
 
-from stt_proto.crypto import SAMPLE_SIZE, TAG_SIZE, InvalidTag
+from stt_proto.crypto import SAMPLE_SIZE, TAG_SIZE, InvalidTag, Secret
 from stt_proto.errors import ArgumentError, StateError
 from stt_proto.packet.keys import PacketKeys
 from stt_proto.packet.segments import cut_train
@@ -56,7 +56,7 @@ def capacity(segment_size: int, segments: int) -> int:
     return min(segments * segment_size, MAX_TRAIN) - segments * TRAIN_HEADER - TAG_SIZE
 
 
-class Sealer:
+class Sealer(Secret):
     """Seals the packets of one direction under one key version.
 
     Attributes:
@@ -131,7 +131,7 @@ class Sealer:
         return cut_train(prefix, sealed, room, segments), segments, total
 
 
-class Opener:
+class Opener(Secret):
     """Opens the packets of one direction under one key version."""
 
     __slots__ = ("_decrypt", "_iv", "keys")

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from stt_proto.crypto import Secret
 from stt_proto.errors import ArgumentError
 from stt_proto.types import Buffer
 from stt_proto.wire.header import (
@@ -34,7 +35,7 @@ _MIN_KEY = 32
 Owner = TypeVar("Owner")
 
 
-class ResetTokens:
+class ResetTokens(Secret):
     """Makes the tokens of the IDs that this endpoint issues, and the resets that end in them."""
 
     __slots__ = ("_key", "_per_second", "_sent")
@@ -92,7 +93,7 @@ def reset_token(datagram: Buffer) -> bytes | None:
     return bytes(datagram[-RESET_TOKEN_SIZE:])
 
 
-class ExpectedResets(Generic[Owner]):
+class ExpectedResets(Secret, Generic[Owner]):
     """The tokens by which peers would reset the sessions of an endpoint.
 
     They are looked up in one step, however many there are. What is looked up is a keyed hash, so the time that it takes

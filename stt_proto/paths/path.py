@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stt_proto.paths.trains import TrainSizer
-from stt_proto.recovery import INITIAL_RTT, Recovery
+from stt_proto.recovery import INITIAL_RTT, LONGEST_RTT, Recovery
 from stt_proto.types import CarrierTraits, NetworkPath
 
 LEAST_RTT = 0.001
@@ -49,7 +49,7 @@ class Path:
         self.recovery = Recovery(
             max_datagram,
             congestion=congestion,
-            initial_rtt=INITIAL_RTT if rtt is None else max(rtt, LEAST_RTT),
+            initial_rtt=INITIAL_RTT if rtt is None or rtt > LONGEST_RTT else max(rtt, LEAST_RTT),
             max_ack_delay=max_ack_delay,
         )
         self.trains = TrainSizer(max_segments, max_datagram)

@@ -18,7 +18,7 @@ from stt_proto.recovery.congestion import (
 )
 from stt_proto.recovery.loss import Recovery
 from stt_proto.recovery.pacer import Pacer
-from stt_proto.recovery.rtt import GRANULARITY, INITIAL_RTT, RttEstimator
+from stt_proto.recovery.rtt import GRANULARITY, INITIAL_RTT, LONGEST_RTT, RttEstimator
 from stt_proto.recovery.sent import SentPacket
 from stt_proto.recovery.stats import RecoveryStats
 
@@ -27,6 +27,7 @@ __all__ = [
     "DELAY_UNITS",
     "GRANULARITY",
     "INITIAL_RTT",
+    "LONGEST_RTT",
     "AckTracker",
     "CongestionController",
     "ControllerFactory",

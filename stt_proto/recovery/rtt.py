@@ -15,6 +15,9 @@ GRANULARITY = 0.001
 INITIAL_RTT = 0.1
 """The round trip assumed before anything was measured."""
 
+LONGEST_RTT = 10.0
+"""Seconds; what took longer is no round trip. It was this host that slept, or its clock that leapt."""
+
 
 class RttEstimator:
     """Smoothed RTT and its variation.
@@ -48,11 +51,14 @@ class RttEstimator:
         """Take in a sample.
 
         Args:
-            sample: from the sending of a packet to its acknowledgement.
+            sample: from the sending of a packet to its acknowledgement. One above `LONGEST_RTT` says nothing of the
+                path, and is ignored (R-3).
             ack_delay: the part of it that the peer says it waited, already capped by what it promised. It is not
                 believed where the rest would be shorter than the shortest round trip.
             now: the time of the acknowledgement.
         """
+        if sample > LONGEST_RTT:
+            return
         self.latest = sample
         self.samples += 1
         if self.samples == 1:

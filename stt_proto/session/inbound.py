@@ -113,14 +113,16 @@ class Inbound:
     ) -> bool:
         """Take in datagrams for a session that is over; tell whether a packet opened.
 
-        Of what was in it nothing counts but the peer's own SESSION_CLOSE (`closed_by`).
+        Of what was in it nothing counts but the peer's own SESSION_CLOSE (`closed_by`). Only that is acknowledged:
+        everything else is thrown away, and a peer that is told otherwise takes its data for delivered.
         """
         engines = self._engines
         packets = engines.receiver.receive(data, start, end, segment_size, path, now, False, ecn)
         for packet in packets:
-            engines.acks.on_packet(packet.number, packet.segments, True, now, packet.ecn)
-            if self.closed_by is None:
-                self.closed_by = _close_in(packet.plain)
+            frame = _close_in(packet.plain)
+            if frame is not None:
+                self.closed_by = frame
+                engines.acks.on_packet(packet.number, packet.segments, True, now, packet.ecn)
         return bool(packets)
 
     def _take_apart(self, packet: Opened, over_it: bool, now: float) -> None:

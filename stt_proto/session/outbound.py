@@ -10,13 +10,16 @@ from __future__ import annotations
 from math import inf
 
 from stt_proto.errors import EncryptionError
-from stt_proto.packet import capacity
+from stt_proto.packet import MAX_RESET, capacity
 from stt_proto.recovery import SentPacket
 from stt_proto.session.control import NON_ELICITING, PING
 from stt_proto.session.engines import Engines
 from stt_proto.session.fates import PacketContents
 from stt_proto.types import Transmit
 from stt_proto.wire import SessionClose, encode_ack
+
+LEAST_FRAMES = capacity(MAX_RESET + 1, 1)
+"""Bytes of frames in the smallest packet that asks for an answer: one that a stateless reset can be an answer to (P-14)."""
 
 Parts = list[bytes | memoryview]
 
@@ -130,8 +133,11 @@ class Outbound:
             if datagrams.has_pending:
                 left -= datagrams.write_frames(parts, left, room)
             if streams.has_pending and left > 0:
-                streams.write_frames(parts, contents.streams, left)
-        return len(parts) - before > silent
+                left -= streams.write_frames(parts, contents.streams, left)
+        eliciting = len(parts) - before > silent
+        if eliciting and room - left < LEAST_FRAMES:
+            parts.append(bytes(LEAST_FRAMES - room + left))
+        return eliciting
 
     def _seal(self, parts: Parts, contents: PacketContents, eliciting: bool, now: float) -> Transmit:
         engines = self._engines

@@ -18,6 +18,7 @@ from stt_proto.errors import (
     SessionTimeoutError,
     StateError,
     SttError,
+    TooManyStreamsError,
 )
 from stt_proto.events import (
     HandshakeProgressed,
@@ -219,7 +220,12 @@ class Session:
         self.check_open()
         if self._engines is None:
             raise StateError("the handshake has not got as far as the keys")
-        return self._handle(self._engines.streams.open(bidirectional, stream_id, purpose, max_frame_size, no_delay))
+        try:
+            halves = self._engines.streams.open(bidirectional, stream_id, purpose, max_frame_size, no_delay)
+        except TooManyStreamsError:
+            self.touch(self._context.clock.now)  # the peer is told that its limit is in the way (S-12)
+            raise
+        return self._handle(halves)
 
     def stream(self, stream_id: int) -> Stream | None:
         """Give a stream by its id; `None` when there is none, or it is over."""

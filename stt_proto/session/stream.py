@@ -84,9 +84,10 @@ class Stream:
             LocalError: this side only writes the stream, has stopped it, or `max_bytes` is no positive number.
             RemoteError: the peer reset the stream, or the session has ended and everything that arrived was read.
         """
-        data = self._halves.read(max_bytes)
-        self._session.touch(now)
-        return data
+        try:
+            return self._halves.read(max_bytes)
+        finally:  # also when it was told of a reset: that frees the place of the stream, and the peer is to know
+            self._session.touch(now)
 
     def finish(self, now: float) -> None:
         """End this side of the stream after what was written; idempotent. `StreamFinished` tells when all arrived."""

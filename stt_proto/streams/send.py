@@ -458,7 +458,8 @@ class SendStream:
             self._leave()
         acked = self.acked_offset
         if start > acked:
-            self._acked.add(start, stop)
+            if start < stop:
+                self._acked.add(start, stop)
         elif stop > acked:
             if self._acked.bounds:
                 stop = self._acked.absorb(stop)

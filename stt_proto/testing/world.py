@@ -3,125 +3,76 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
 from math import inf
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from attrs import evolve
 
 from stt_proto.config import Config
-from stt_proto.endpoint import Admit, Endpoint
-from stt_proto.events import Event
+from stt_proto.endpoint import Admit
 from stt_proto.identity import Identity
-from stt_proto.session.session import Session
-from stt_proto.testing.entropy import DeterministicKem, SeededEntropy
-from stt_proto.testing.link import Conditions, Link
+from stt_proto.testing.conditions import Conditions
+from stt_proto.testing.entropy import SeededEntropy
+from stt_proto.testing.link import Link, Traffic
+from stt_proto.testing.nat import Nat
+from stt_proto.testing.node import Node
+from stt_proto.testing.probe import held, unrest
+from stt_proto.testing.transcript import Entry, Transcript
 from stt_proto.types import NetworkPath
 
 SHARED_SEED = b"the seed that all nodes of a test share"
-MAX_TICKS = 1000
-"""Times that a node may want to be woken at one moment before that counts as going round in circles."""
+LAST_LINES = 20
+"""Lines of the transcript that a failure shows."""
 
-
-class Node:
-    """An endpoint at an address of a world.
-
-    Attributes:
-        name: of the node; its address is `(name, port)`.
-        endpoint: the core.
-        log: every event so far, `(time, session, event)`.
-        on_event: called with `(session, event)` as they happen, to play an application.
-    """
-
-    def __init__(self, world: World, name: str, config: Config, admit: Admit | None = None) -> None:
-        self.world = world
-        self.name = name
-        self.address = (name, 1)
-        self.config = config
-        self.endpoint = Endpoint(
-            config,
-            now=world.now,
-            unix_time=world.unix_time + world.now,
-            entropy=SeededEntropy(f"{world.seed}/{name}"),
-            kem=DeterministicKem(SeededEntropy(f"{world.seed}/{name}/kem")),
-            admit=admit,
-        )
-        self.log: list[tuple[float, Session | None, Event]] = []
-        self.on_event: Callable[[Session | None, Event], None] | None = None
-        self._tick_at = inf
-        self._ticks = 0
-        self._ticked_at = -inf
-
-    def path_to(self, other: Node, carrier: str = "udp") -> NetworkPath:
-        """The path from here to another node."""
-        return NetworkPath(carrier, self.address, other.address)
-
-    def connect(self, other: Node, carrier: str = "udp", **options: Any) -> Session:
-        """Dial another node."""
-        session = self.endpoint.connect(self.path_to(other, carrier), now=self.world.now, **options)
-        self.pump()
-        return session
-
-    def events(self, kind: type[Any]) -> list[Any]:
-        """Every event of one kind so far."""
-        return [event for _, _, event in self.log if isinstance(event, kind)]
-
-    def pump(self) -> None:
-        """The four steps: send what there is to send, deliver events, re-arm the timer."""
-        now, endpoint, world = self.world.now, self.endpoint, self.world
-        while True:
-            for transmit in endpoint.transmits(now):
-                for datagram in transmit.datagrams():
-                    world.send(datagram, transmit.path, transmit.ecn)
-            happened = False
-            for session, event in endpoint.events():
-                happened = True
-                self.log.append((now, session, event))
-                if self.on_event is not None:
-                    self.on_event(session, event)
-            if not happened:
-                break
-        deadline = endpoint.next_deadline()
-        if deadline is not None and deadline.at < self._tick_at:
-            self._tick_at = deadline.at
-            world.at(max(deadline.at, now), partial(self._tick, deadline.at))
-
-    def _tick(self, at: float) -> None:
-        if at != self._tick_at:
-            return  # an earlier one took its place
-        now = self.world.now
-        self._ticks = self._ticks + 1 if now == self._ticked_at else 1
-        self._ticked_at = now
-        if self._ticks > MAX_TICKS:
-            reason = self.endpoint.next_deadline()
-            raise AssertionError(f"{self.name} wants to be woken for ever at {now:g}: {reason}, {self.world}")
-        self._tick_at = inf
-        self.endpoint.tick(now)
-        self.pump()
+Tap = Callable[[bytes, NetworkPath], "bytes | None"]
 
 
 class World:
     """Everything there is, from one seed.
 
+    In a `with` statement, whatever fails inside gets a line that makes the same world again, and, with `record`, the
+    last of what was on the wire.
+
     Args:
         seed: the same seed gives the same world, byte for byte.
         conditions: of links that are not set up one by one.
+        record: keep a `transcript`, with every datagram in it.
+
+    Attributes:
+        seed, conditions: as given.
+        now: virtual time, seconds; begins at 0.
+        unix_time: the wall clock when it was 0.
+        random: for tests that want a say in what happens.
+        nodes: by address.
+        links: by the two addresses of a direction; one that is missing is made when it is first used.
+        taps: called with each datagram and its path before it enters the link; give what shall be sent instead, or
+            `None` for nothing.
+        datagrams: how many have arrived.
+        transcript: everything on the wire, or `None`.
     """
 
-    def __init__(self, seed: int, conditions: Conditions | None = None) -> None:
+    def __init__(self, seed: int, conditions: Conditions | None = None, *, record: bool = False) -> None:
         self.seed = seed
         self.now = 0.0
         self.unix_time = 1_700_000_000.0
         self.random = random.Random(f"{seed}/network")
         self.conditions = conditions or Conditions()
-        self.nodes: dict[tuple[str, int], Node] = {}
-        self.links: dict[tuple[Any, Any], Link] = {}
+        self.nodes: dict[Hashable, Node] = {}
+        self.links: dict[tuple[Hashable, Hashable], Link] = {}
         self.datagrams = 0
-        self.taps: list[Callable[[bytes, NetworkPath], bytes | None]] = []
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self.taps: list[Tap] = []
+        self.transcript = Transcript() if record else None
+        self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._serial = 0
+        self._in_flight = 0
+        self._returns: dict[NetworkPath, NetworkPath] = {}
+        self._nats: list[Nat] = []
+        self._behind: dict[Hashable, Nat] = {}
+
+    # -- what there is ---------------------------------------------------------------------------------------------
 
     def node(
         self,
@@ -130,21 +81,23 @@ class World:
         node_seed: bytes | None = None,
         config: Config | None = None,
         admit: Admit | None = None,
+        address: Hashable = None,
         **changes: Any,
     ) -> Node:
         """Add a node.
 
         Args:
-            name: of the node, unlike any other's here; its address is `(name, 1)`.
+            name: of the node, unlike any other's here.
             node_seed: of its identity; made up from the world's seed and the name when `None`.
             config: its configuration, instead of one with that identity and `SHARED_SEED`.
             admit: as for `Endpoint`.
+            address: where it is, usually `(host, port)`; `(name, 1)` when `None`.
             changes: fields of its `Config` that are to be otherwise.
         """
         if config is None:
             seed = node_seed or SeededEntropy(f"{self.seed}/{name}/identity")(32)
             config = Config(identity=Identity.from_seed(seed), shared_seed=changes.pop("shared_seed", SHARED_SEED))
-        node = Node(self, name, evolve(config, **changes), admit)
+        node = Node(self, name, evolve(config, **changes), admit, address)
         self.nodes[node.address] = node
         return node
 
@@ -154,39 +107,113 @@ class World:
         self.links[one.address, other.address], self.links[other.address, one.address] = links
         return links
 
+    def nat(self, *nodes: Node, host: str = "nat", **traits: Any) -> Nat:
+        """Put nodes behind a translator of addresses, with the traits of `Nat`."""
+        nat = Nat(host, **traits)
+        self._nats.append(nat)
+        self._behind.update((node.address, nat) for node in nodes)
+        return nat
+
+    def outage(self, one: Node, other: Node, start: float, seconds: float = inf) -> None:
+        """Cut both directions between two nodes from a time on, for so long. `Link.outage` cuts one."""
+        for source, target in ((one.address, other.address), (other.address, one.address)):
+            self.link_between(source, target).outage(start, seconds)
+
+    def link_between(self, source: Hashable, target: Hashable) -> Link:
+        """The link of a direction; with the conditions of the world when it was not set up."""
+        link = self.links.get((source, target))
+        if link is None:
+            link = self.links[source, target] = Link(self.conditions, self.random)
+        return link
+
+    @property
+    def traffic(self) -> Traffic:
+        """What all links together have done."""
+        total = Traffic()
+        for link in dict.fromkeys(self.links.values()):
+            total.add(link.traffic)
+        return total
+
+    # -- the wire --------------------------------------------------------------------------------------------------
+
     def send(self, datagram: bytes, path: NetworkPath, ecn: int = 0) -> None:
         """Put a datagram on the wire, as if `path.local` had sent it."""
         for tap in self.taps:
             tapped = tap(datagram, path)
             if tapped is None:
+                if self.transcript is not None:
+                    self.transcript.entries.append(Entry(self.now, path.local, path.remote, datagram, ecn, "taken"))
                 return
             datagram = tapped
-        link = self.links.get((path.local, path.remote))
-        if link is None:
-            link = self.links[path.local, path.remote] = Link(self.conditions, self.random)
-        back = NetworkPath(path.carrier, path.remote, path.local)
-        for arrives, data in link.carry(datagram, self.now):
-            self.at(arrives, partial(self._deliver, data, back, ecn))
+        back = self._returns.get(path)
+        if back is None:
+            back = self._returns[path] = NetworkPath(path.carrier, path.remote, path.local)
+        target = path.remote
+        if self._nats:
+            back = NetworkPath(path.carrier, target, self._leave(path.local, target))
+            target = self._wired_to(target)
+        link = self.links.get((path.local, target)) or self.link_between(path.local, target)
+        arrivals = link.carry(datagram, self.now, ecn)
+        for at, data, marks in arrivals:
+            self._in_flight += 1
+            self._serial += 1
+            heappush(self._agenda, (at, self._serial, self._deliver, (data, back, marks)))
+        if self.transcript is not None:
+            times = tuple(arrival.at for arrival in arrivals)
+            entry = Entry(self.now, back.remote, back.local, datagram, ecn, link.fate, times)
+            self.transcript.entries.append(entry)
 
     def _deliver(self, data: bytes, path: NetworkPath, ecn: int) -> None:
         self.datagrams += 1
-        node = self.nodes.get(path.local)  # type: ignore[call-overload]
+        self._in_flight -= 1
+        target: Hashable | None = path.local
+        if self._nats:
+            target = self._enter(path.local, path.remote)
+        node = self.nodes.get(target)
         if node is not None:
-            node.endpoint.receive(data, path, self.now, ecn=ecn)
-            node.pump()
+            node.receive(data, path if target is path.local else evolve(path, local=target), ecn)
+        elif self.transcript is not None:
+            fate = "not let in by the nat" if target is None else "nobody there"
+            self.transcript.entries.append(Entry(self.now, path.remote, path.local, data, ecn, fate))
+
+    def _leave(self, source: Hashable, target: Hashable) -> Hashable:
+        """The address from which the target sees the source send."""
+        nat = self._behind.get(source)
+        return source if nat is None or self._behind.get(target) is nat else nat.outbound(source, target, self.now)
+
+    def _wired_to(self, target: Hashable) -> Hashable:
+        """The node to which the wire to an address leads."""
+        owners = (nat.owner(target) for nat in self._nats)
+        return next((owner for owner in owners if owner is not None), target)
+
+    def _enter(self, target: Hashable, source: Hashable) -> Hashable | None:
+        """The address at which that arrives what was sent to another, or `None`."""
+        for nat in self._nats:
+            if nat.owner(target) is not None:
+                return nat.inbound(target, source, self.now)
+        behind = self._behind.get(target)
+        return target if behind is None or self._behind.get(source) is behind else None
+
+    def remark(self, text: str) -> None:
+        """Put a line of text into the transcript, if there is one."""
+        if self.transcript is not None:
+            self.transcript.remark(self.now, text)
+
+    # -- time ------------------------------------------------------------------------------------------------------
 
     def at(self, time: float, action: Callable[[], None]) -> None:
         """Do something at a time."""
         self._serial += 1
-        heappush(self._agenda, (time, self._serial, action))
+        heappush(self._agenda, (time, self._serial, action, ()))
 
     def step(self) -> bool:
         """Do the next thing; False when nothing is left to do."""
         if not self._agenda:
             return False
-        time, _, action = heappop(self._agenda)
-        self.now = max(self.now, time)
-        action()
+        time, _, action, arguments = heappop(self._agenda)
+        if time > self.now:
+            self.now = time
+        action(*arguments)
         return True
 
     def run(self, seconds: float) -> None:
@@ -202,11 +229,63 @@ class World:
         Raises:
             AssertionError: it does not hold within `timeout` virtual seconds; the message names the seed.
         """
+        self._run_until(condition, timeout, lambda: "not reached")
+
+    def _run_until(self, condition: Callable[[], object], timeout: float, complaint: Callable[[], str]) -> None:
         end = self.now + timeout
         while not condition():
             if not self._agenda or self._agenda[0][0] > end:
-                raise AssertionError(f"not reached within {timeout:g} s of virtual time in {self}")
+                raise AssertionError(f"{complaint()} within {timeout:g} s of virtual time in {self}")
             self.step()
 
+    # -- rest ------------------------------------------------------------------------------------------------------
+
+    def settle(self, timeout: float = 60.0) -> None:
+        """Let time pass until all is quiet: nothing on the wire, nothing unacknowledged, no session half begun.
+
+        Raises:
+            AssertionError: it does not become quiet within `timeout` virtual seconds.
+        """
+        for node in self.nodes.values():
+            node.pump()
+        self._run_until(lambda: not self._in_flight and not self._restless(), timeout, self._unsettled)
+
+    def _restless(self) -> str:
+        for node in self.nodes.values():
+            session = unrest(node.endpoint)
+            if session is not None:
+                return f"{node.name} has {session}"
+        return ""
+
+    def _unsettled(self) -> str:
+        return f"not settled ({self._restless() or f'{self._in_flight} datagrams on the wire'})"
+
+    def assert_idle(self, within: float = 30.0) -> None:
+        """Let time pass until nothing is left of any session in any table of any node.
+
+        Raises:
+            AssertionError: something is left after so many virtual seconds; the message names it.
+        """
+        for node in self.nodes.values():
+            node.pump()
+        end = self.now + within
+        while not all(node.idle for node in self.nodes.values()):
+            if not self._agenda or self._agenda[0][0] > end:
+                left = {node.name: held(node.endpoint) for node in self.nodes.values() if not node.idle}
+                raise AssertionError(f"after {within:g} s of virtual time there is left: {left}, in {self}")
+            self.step()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            error.add_note(f"the same again: {self!r}, at {self.now:.6f} s")
+            if self.transcript is not None:
+                error.add_note(f"the last of {len(self.transcript)} lines:\n{self.transcript.tail(LAST_LINES)}")
+
     def __repr__(self) -> str:
-        return f"World(seed={self.seed})"
+        conditions = "" if self.conditions == Conditions() else f", conditions={self.conditions!r}"
+        return f"World(seed={self.seed}{conditions})"

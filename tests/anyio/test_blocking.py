@@ -68,7 +68,7 @@ def read_all(stream: BlockingStream) -> bytes:
 
 def echo(session: BlockingSession) -> None:
     stream = session.accept_stream(timeout=10)
-    while piece := stream.receive(timeout=10):
+    for piece in stream:
         stream.send(piece)
     stream.close()
 
@@ -187,6 +187,9 @@ def test_timeouts_and_ends() -> None:
         for wrong in (0, -1):
             with pytest.raises(ArgumentError):
                 stream.receive(wrong)
+        for call in (stream.send, ours.send_datagram, lambda data: ours.exchange(stream, data)):
+            with pytest.raises(ArgumentError):
+                call("text")  # type: ignore[arg-type]
         while stream.bytes_acknowledged < stream.bytes_accepted:
             peer.receive(timeout=5)
             ours.node.poll(0.01)
@@ -301,6 +304,9 @@ def test_a_block_that_fails_closes_with_error() -> None:
 def test_it_binds_what_was_asked_for_and_can_start_again() -> None:
     node = BlockingNode(shared_seed="x", host=LOOPBACK)
     assert (node.host, node.port, node.running) == (LOOPBACK, 0, False)
+    for early in (node.accept, node.receive, node.poll, node.__iter__().__next__):
+        with pytest.raises(StateError, match="never started"):
+            early()
     for _ in range(2):
         node.start(server_mode=True)
         assert node.port

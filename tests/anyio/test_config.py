@@ -10,6 +10,7 @@ import pytest
 from stt_anyio import BlockingNode, NodeConfig, STTNode
 from stt_anyio.config import ENVIRONMENT
 from stt_anyio.errors import ArgumentError
+from stt_anyio.memory import MemoryNetwork
 from stt_proto import Identity
 
 SEED = bytes(range(32))
@@ -55,6 +56,7 @@ BAD: list[tuple[str, Any]] = [
     ("application", "x" * 256),
     ("suites", ()),
     ("suites", (3,)),
+    ("suites", 1),
     ("allow_self", None),
     ("reset_key", b"short"),
     ("congestion", "none"),
@@ -165,6 +167,9 @@ def test_nodes_check_their_seeds_and_parameters(node_class: Any) -> None:
         ("shared_seed", {"shared_seed": ""}),
         ("port", {"port": -1}),
         ("keep_alive_timeout", {"keep_alive_interval": 20.0}),
+        ("config", {"config": {"port": 1}}),
+        ("server_mode", {"server_mode": "yes"}),
+        ("admit", {"admit": "everybody"}),
     ]
     for argument, options in wrong:
         with pytest.raises(ArgumentError) as caught:
@@ -172,6 +177,12 @@ def test_nodes_check_their_seeds_and_parameters(node_class: Any) -> None:
         assert caught.value.argument == argument
     with pytest.raises(TypeError, match="prot"):
         node_class(shared_seed="x", prot=1)
+    if node_class is STTNode:
+        carrier = MemoryNetwork().carrier("here")
+        for carriers in ((), ["udp"], [carrier, carrier], carrier):
+            with pytest.raises(ArgumentError) as caught:
+                STTNode(shared_seed="x", carriers=carriers)  # type: ignore[arg-type]
+            assert caught.value.argument == "carriers"
     one, two = node_class(SEED, "x"), node_class(SEED, "y")
     assert one.node_id == two.node_id
     assert len(one.node_id) == 32

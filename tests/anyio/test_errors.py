@@ -98,5 +98,7 @@ def test_nothing_that_is_exported_shadows_a_builtin() -> None:
     for module in (errors, stt_anyio):
         assert not [name for name in module.__all__ if hasattr(builtins, name)]
         assert all(hasattr(module, name) for name in module.__all__)
+    for name in ("ConnectionError", "ConnectionRefusedError"):
+        assert getattr(stt_anyio, name) is getattr(errors, name)
     assert issubclass(errors.ConnectionError, SttError)
     assert issubclass(errors.ConnectionRefusedError, errors.ConnectionError)

@@ -146,11 +146,25 @@ async def test_nothing_works_before_start_and_after_stop() -> None:
         await node.connect((LOOPBACK, 1))
     with pytest.raises(StateError):
         node.enable_accept_connections()
+    packets, events = node.receive(), node.events()
+    for early in (node.accept, packets.__anext__, events.__anext__):
+        with pytest.raises(StateError, match="never started"):
+            await early()
     await node.start()
     await node.stop()
     with pytest.raises(anyio.ClosedResourceError):
         await node.accept()
-    assert [packet async for packet in node.receive()] == []
+    assert [packet async for packet in packets] == []
+
+
+async def test_a_node_shows_who_and_where_it_is() -> None:
+    node = STTNode(SEED, "a secret", host=LOOPBACK)
+    name = f"<STTNode {node.node_id.hex()[:16]}"
+    assert repr(node) == f"{name}, not running>"
+    async with node:
+        assert repr(node) == f"{name} at {LOOPBACK}:{node.port}, running>"
+    async with memory_nodes() as (one, _):
+        assert repr(one) == f"<STTNode {one.node_id.hex()[:16]}, running>"
 
 
 def test_a_node_that_was_never_stopped_warns(anyio_backend_name: str) -> None:
@@ -309,7 +323,9 @@ async def test_nobody_answers(udp_nodes: Nodes) -> None:
     async with udp_nodes() as (_, client):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
             silent.bind((LOOPBACK, 0))
-            with pytest.raises(ConnectionTimeoutError) as caught:
+            with pytest.raises(
+                ConnectionTimeoutError, match=rf"127\.0\.0\.1:{silent.getsockname()[1]} within 0\.1"
+            ) as caught:
                 await client.connect(silent.getsockname(), timeout=0.1)
             for kind in (TimeoutError, anyio.ConnectionFailed, OSError):
                 assert isinstance(caught.value, kind)
@@ -328,7 +344,7 @@ async def test_nobody_listens_there(udp_nodes: Nodes) -> None:
             await client.connect(address, timeout=1)
         if socket.MSG_ERRQUEUE:
             assert isinstance(caught.value, ConnectionRefusedError)
-        with pytest.raises(UnreachableError):
+        with pytest.raises(UnreachableError, match=r"no way to no\.such\.name\.invalid:1: \w"):
             await client.connect(("no.such.name.invalid", 1))
         with pytest.raises(ArgumentError):
             await client.connect((LOOPBACK, server.port), transport="smoke")
@@ -782,6 +798,10 @@ async def test_broadcast_tells_who_got_it(udp_nodes: Nodes) -> None:
             got = await server.send_to_all(bytes(100_000), timeout=0.5)
         assert got == [quick.session_id]
         assert await server.send_to_sessions([b"nobody.."], b"x") == []
+        with pytest.raises(ArgumentError):
+            await server.send_to_sessions(quick.session_id, b"x")  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError):
+            await server.send_to_all("text")  # type: ignore[arg-type]
         for text in (b"one", b"two"):
             assert await server.send_to_sessions([quick.session_id], text, stream_id=9) == [quick.session_id]
         stream = await quick.accept_stream()
@@ -820,8 +840,9 @@ async def test_datagrams(sessions: Sessions) -> None:
     async with sessions() as (ours, theirs):
         ours.send_datagram(b"one")
         assert await theirs.receive_datagram() == b"one"
-        with pytest.raises(ArgumentError):
-            ours.send_datagram(bytes(70_000))
+        for wrong in (bytes(70_000), "text", 5):
+            with pytest.raises(ArgumentError):
+                ours.send_datagram(wrong)  # type: ignore[arg-type]
         assert 1000 < ours.max_datagram_size < 65_536
         here, there = ours.datagrams, theirs.datagrams
         await here.send(b"two")

@@ -116,8 +116,11 @@ async def test_a_receiver_that_stops_breaks_the_sender(sessions: Sessions) -> No
 async def test_a_timeout_takes_nothing(sessions: Sessions) -> None:
     async with sessions() as (ours, theirs):
         stream, peer = await pair(ours, theirs)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"within 0\.01 seconds"):
             await peer.receive(timeout=0.01)
+        for wrong in ("text", 5, memoryview(b"abcdef")[::2]):
+            with pytest.raises(ArgumentError, match="data is"):
+                await stream.send(wrong)  # type: ignore[arg-type]
         with anyio.move_on_after(0.01):
             await peer.receive()
         with anyio.CancelScope() as scope:
@@ -258,6 +261,26 @@ async def test_closing_delivers_the_rest_without_waiting(sessions: Sessions) -> 
         with pytest.raises(anyio.BrokenResourceError):
             await send_until_it_raises(peer)
         await peer.send_eof()  # means nothing any more, and is no error
+
+
+async def test_a_block_that_fails_resets(sessions: Sessions) -> None:
+    async with sessions() as (ours, theirs):
+        stream, peer = await pair(ours, theirs)
+
+        async def fail() -> None:
+            async with stream:
+                await stream.send(b"half of it")
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+        assert stream.is_closed
+        with pytest.raises(StreamClosedError):
+            await receive_until_it_raises(peer)
+        stream, peer = await pair(ours, theirs)
+        async with stream:
+            await stream.send(b"all of it")
+        assert await read_all(peer) == b"all of it"
 
 
 async def test_a_cancelled_close_resets(sessions: Sessions) -> None:

@@ -144,7 +144,7 @@ def test_several_files_and_everything_that_is_refused(place: Place) -> None:
     recv.process.send_signal(signal.SIGINT)
     code, out, err = recv.end()
     assert code == ExitCode.INTERRUPTED
-    assert "somebody with another shared seed tried to connect" in err
+    assert "refused: a caller with another shared seed" in err
     assert json.loads(out)["exit_code"] == ExitCode.INTERRUPTED
 
 

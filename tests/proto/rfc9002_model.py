@@ -88,7 +88,8 @@ class Model:
         if self.largest_acked_packet is None or newest.packet_number > self.largest_acked_packet:
             self.largest_acked_packet = newest.packet_number
         # the largest number of the ACK, newly acknowledged, eliciting, over the same path.
-        if same_path and newest.ack_eliciting and newest.packet_number == max(acked_numbers):
+        sample_ok = same_path and newest.ack_eliciting and newest.packet_number == max(acked_numbers)
+        if sample_ok and now - newest.time_sent <= 10.0:
             self.update_rtt(now - newest.time_sent, ack_delay, now)
         if more_marks:
             self.on_congestion_event(newest.time_sent, now)

@@ -21,8 +21,8 @@ def path_of(remote: object) -> NetworkPath:
 
 
 def test_format() -> None:
-    """H-22: tick, then 16 bytes of HMAC over tick, lv(host), lv(port) and hello hash."""
-    named = b"\x07" + b"\x0c198.51.100.7" + b"\x0550000" + NAME
+    """H-22: low byte of the tick, then 16 bytes of HMAC over tick, lv(host), lv(port) and hello hash."""
+    named = bytes(7) + b"\x07" + b"\x0c198.51.100.7" + b"\x0550000" + NAME
     assert CookieJar(KEY).make(PATH, NAME, 70.0) == b"\x07" + hmac.digest(KEY, named, "sha256")[:16]
 
 
@@ -41,7 +41,7 @@ def test_not_good_at_any_other_time(later: float) -> None:
 
 
 def test_ticks_wrap_around() -> None:
-    """H-22: the tick is one byte."""
+    """H-22: one byte of the tick travels."""
     jar = CookieJar(KEY)
     cookie = jar.make(PATH, NAME, 2559.0)
     assert cookie[0] == 255

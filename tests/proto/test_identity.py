@@ -139,7 +139,7 @@ class TestSharedSeed:
         with pytest.raises(ArgumentError) as caught:
             shared_seed_bytes("secret\udc80")
         assert "secret" not in str(caught.value)
-        assert caught.value.__suppress_context__
+        assert caught.value.__context__ is None
 
     @pytest.mark.parametrize(
         ("raw", "seed"),

@@ -8,11 +8,11 @@ from typing import Any
 
 from attrs import define
 
-from stt_proto import Endpoint, NetworkPath, Session, Stream
+from stt_proto import Config, Endpoint, Identity, NetworkPath, Session, Stream
 from stt_proto.errors import RemoteError, StreamClosedError
 from stt_proto.events import Event, StreamFinished, StreamOpened, StreamReadable, StreamReset, StreamWritable
-from stt_proto.testing import Conditions, Node, World
-from stt_proto.wire import Frame
+from stt_proto.testing import Conditions, Node, SeededEntropy, World
+from stt_proto.wire import Frame, MessageType
 
 
 @define
@@ -79,6 +79,30 @@ def back(path: NetworkPath) -> NetworkPath:
     return NetworkPath(path.carrier, path.remote, path.local)
 
 
+# -- an endpoint without a world, a dial without an answer --------------------------------------------------------
+
+IDENTITY = Identity.from_seed(bytes(range(32)))
+PATH = NetworkPath("udp", ("here", 1), ("there", 1))
+
+
+def lone_endpoint(**changes: Any) -> Endpoint:
+    """An endpoint that the test itself hands everything; `changes` are to its `Config`."""
+    config = Config(identity=IDENTITY, shared_seed="between us", **changes)
+    return Endpoint(config, now=0.0, unix_time=1.7e9, entropy=SeededEntropy(0))
+
+
+def datagrams_of(node: Node, now: float) -> list[bytes]:
+    """Everything that a node wants to send now, in single datagrams."""
+    return [datagram for transmit in node.endpoint.transmits(now) for datagram in transmit.datagrams()]
+
+
+def dialled(seed: int = 1, **changes: object) -> tuple[World, Session]:
+    """A dial whose HELLO has just left."""
+    world = World(seed)
+    client, server = world.node("client", **changes), world.node("server")
+    return world, client.connect(server)
+
+
 # -- forgeries -----------------------------------------------------------------------------------------------------
 
 
@@ -94,6 +118,17 @@ def sealed(sender: Session, *frames: Frame | bytes, datagram_size: int = 1200) -
     buffers, _, _ = engines.sealer.seal(number, engines.remote_ids.current, plain, datagram_size)
     whole = b"".join(buffers)
     return [whole[start : start + datagram_size] for start in range(0, len(whole), datagram_size)]
+
+
+def is_handshake(datagram: bytes, kind: MessageType | None = None) -> bool:
+    """Whether this is a handshake datagram, and one of this message."""
+    return datagram[0] >= 0x80 and (kind is None or datagram[0] & 0x0F == kind)
+
+
+def answers(node: Endpoint, datagram: bytes, path: NetworkPath, now: float) -> list[bytes]:
+    """What an endpoint answers to a datagram."""
+    node.receive(datagram, path, now)
+    return [datagram for transmit in node.transmits(now) for datagram in transmit.datagrams()]
 
 
 # -- what an endpoint holds ----------------------------------------------------------------------------------------
@@ -160,6 +195,17 @@ def serve_echo(node: Node) -> None:
             stream.finish(now)
 
     node.on_event = on_event
+
+
+def many_sessions(count: int, **server: Any) -> tuple[World, Node, Node, list[Session], list[Session]]:
+    """Two nodes with several sessions between them; the sessions as the client and as the server see them."""
+    world = World(1)
+    one, two = world.node("client"), world.node("server", **server)
+    serve_echo(two)
+    sessions = [one.connect(two) for _ in range(count)]
+    world.run_until(lambda: all(session.is_active() for session in sessions))
+    world.run(1.0)
+    return world, one, two, sessions, [two.endpoint.sessions[session.session_id] for session in sessions]
 
 
 class Mover:

@@ -1,0 +1,223 @@
+"""Seeds that are genuine: every frame, parameter and message, made by the project itself. `seeds` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fuzz import fuzz_messages
+from fuzz.harness import Seeds, packed, program
+from fuzz.peers import (
+    BEGIN,
+    CONFIG,
+    PARAMETERS,
+    challenge_from,
+    make_endpoint,
+    make_initiator,
+    make_responder,
+    message_in,
+    path_of,
+    send_all,
+)
+from stt_proto.config import Config
+from stt_proto.identity import encode_node_key
+from stt_proto.session.engines import local_parameters
+from stt_proto.types import CloseReason
+from stt_proto.wire import (
+    MAX_STREAM_COUNT,
+    MAX_VARINT,
+    Ack,
+    Confirm,
+    DataBlocked,
+    Datagram,
+    Frame,
+    KeepAlive,
+    KeepAliveAck,
+    MaxData,
+    MaxStreamData,
+    MaxStreams,
+    Message,
+    MessageType,
+    NewConnectionId,
+    Padding,
+    Parameters,
+    PathChallenge,
+    PathResponse,
+    Ping,
+    Refused,
+    ResetStream,
+    RetireConnectionId,
+    Retry,
+    SessionClose,
+    StopSending,
+    Stream,
+    StreamDataBlocked,
+    StreamOpen,
+    StreamsBlocked,
+    VersionList,
+    encode_datagram,
+    encode_varint,
+)
+
+FRAMES: tuple[Frame, ...] = (
+    Padding(20),
+    Ping(),
+    Ack(0, 0, 0, ((0, 0),)),
+    Ack(1000, 3125, 2, ((990, 1000), (500, 980), (3, 7)), (5, 0, 1)),
+    Ack(200, 1, 0, tuple((number, number) for number in range(200, 72, -2))),
+    ResetStream(0, 7, 1000),
+    StopSending(4, 1 << 40),
+    KeepAlive(b"question"),
+    KeepAliveAck(b"question"),
+    Stream(0, 0, b"a request"),
+    Stream(3, 1 << 20, b"x" * 200, True),
+    Stream(5, MAX_VARINT, b"", True),
+    MaxData(1 << 24),
+    MaxStreamData(8, 1 << 20),
+    MaxStreams(True, 300),
+    MaxStreams(False, MAX_STREAM_COUNT),
+    DataBlocked(4096),
+    StreamDataBlocked(0, 70_000),
+    StreamsBlocked(True, 8),
+    StreamsBlocked(False, 0),
+    NewConnectionId(1, 0, b"connctID", b"its reset token."),
+    NewConnectionId(300, 299, b"connctID", b"its reset token."),
+    RetireConnectionId(0),
+    PathChallenge(b"question"),
+    PathResponse(b"question"),
+    SessionClose(0, CloseReason.GRACEFUL),
+    SessionClose(0x0401, CloseReason.ERROR, "nöt a graceful énd"),
+    Confirm(),
+    StreamOpen(0, "purpose"),
+    StreamOpen(1 << 30, "ü" * 127),
+    Datagram(b"a datagram"),
+)
+
+
+def frames() -> Seeds:
+    """Every frame alone, and some packets."""
+    seeds = {f"{number:02}-{type(frame).__name__}": frame.encode() for number, frame in enumerate(FRAMES)}
+    seeds["all"] = b"".join(frame.encode() for frame in FRAMES[1:10]) + b"\x0c\x04\x05to the end"
+    seeds["datagram-to-the-end"] = Ping().encode() + b"\x30" + b"d" * 30
+    seeds["long-varints"] = b"\x10\xc0\0\0\0\0\0\0\1\x11\x40\1\x80\0\0\2"
+    seeds["no-utf-8"] = b"\x1e\x00\x04\xff\xfe\xc3\x28\x1c\x00\x02\x02\xff\xff"
+    seeds["unknown"] = Ping().encode() + b"\x20"
+    return seeds
+
+
+def parameters() -> Seeds:
+    """What we announce, limits, and what is not known."""
+    seeds = {
+        "default": Parameters().encode(),
+        "peer": PARAMETERS.encode(),
+        "largest": Parameters(
+            MAX_VARINT, MAX_VARINT, 1 << 60, 1 << 60, 65_535, 16_383, 65_535, 64, 86_400_000, 16
+        ).encode(),
+        "smallest": Parameters(1, 1, 1, 1, 1, 0, 1201, 2, 100, 3).encode(),
+        "extensions": Parameters(extension_frames=frozenset({0x20, 0x80, 0xFF})).encode(),
+        "all-extensions": Parameters(extension_frames=frozenset(range(256))).encode(),
+        "unknown": encode_varint(0x1234) + b"\x03abc" + PARAMETERS.encode(),
+        "twice": b"\x01\x01\x05\x01\x01\x05",
+        "unknown-twice": b"\x3f\x00\x3f\x00",
+        "two-values": b"\x01\x02\x05\x05",
+        "cut": PARAMETERS.encode()[:-1],
+        "no-value": b"\x01\x00",
+        "long-varint": b"\x40\x01\x40\x08\xc0\0\0\0\0\0\0\5",
+    }
+    for carrier, traits in CONFIG.carriers.items():
+        config = Config(identity=CONFIG.identity, shared_seed=CONFIG.shared_seed)
+        seeds[f"ours-{carrier}"] = local_parameters(config, traits).encode()
+    for number, (low, high) in {3: (0, 1 << 60), 6: (0, 16_383), 7: (1200, 65_535), 8: (1, 64), 10: (2, 16)}.items():
+        for name, value in ("below", low - 1), ("above", high + 1):
+            if value >= 0:
+                encoded = encode_varint(value)
+                seeds[f"{number}-{name}"] = encode_varint(number) + encode_varint(len(encoded)) + encoded
+    return seeds
+
+
+def genuine_messages(suite: int) -> Iterator[tuple[str, bytes]]:
+    """Every datagram of every message, with a suite."""
+    path = path_of()
+    initiator = make_initiator(suite, "udp", shared_seed=b"another seed")
+    (hello,) = initiator.take(BEGIN)
+    yield "hello", hello
+    message = message_in([hello])
+    challenge = challenge_from(make_responder(suite), hello, path).half_open.datagrams
+    yield from ((f"challenge-{index}", datagram) for index, datagram in enumerate(challenge))
+    initiator.on_message(message_in(challenge), BEGIN)
+    initiator.tick(BEGIN + 5)
+    yield "abort", initiator.take(BEGIN + 5)[0]
+    endpoint = make_endpoint()
+    initiator = make_initiator(suite, "udp")
+    endpoint.receive(initiator.take(BEGIN)[0], path, BEGIN)
+    initiator.on_message(message_in(send_all(endpoint, BEGIN)), BEGIN)
+    yield "proof", initiator.take(BEGIN)[0]
+    hash16 = bytes(range(16))
+    for kind, body in (
+        (MessageType.RETRY, Retry(hash16, b"cookie")),
+        (MessageType.REFUSED, Refused(hash16, 0x0203)),
+        (MessageType.VERSION, VersionList(hash16, (1,), (1, 2))),
+    ):
+        yield kind.name.lower(), encode_datagram(Message(kind, message.scid, message.dcid, body.encode()))
+
+
+def messages() -> Seeds:
+    """Datagrams as they are, with a check to be made, and bodies."""
+    seeds = {}
+    for suite in (1, 2):
+        for name, datagram in genuine_messages(suite):
+            seeds[f"{suite}-{name}"] = program(fuzz_messages.DATAGRAM, datagram)
+            if suite == 1:
+                seeds[f"{suite}-{name}-checked"] = program(fuzz_messages.CHECKED, datagram)
+            if not name.startswith("challenge"):
+                message = message_in([datagram])
+                body = message.body.rstrip(b"\0") + b"\0" if message.type is MessageType.HELLO else message.body
+                seeds[f"{suite}-{name}-body"] = program(2 + message.type, body)
+    challenge = message_in([datagram for name, datagram in genuine_messages(1) if name.startswith("challenge")])
+    seeds["1-challenge-body"] = program(2 + challenge.type, challenge.body)
+    one = program(0, 1, b"d", b"s", packed(b"body of a message " * 5), 3, 20)
+    for name, picks in ("in-order", range(8)), ("reversed", range(8, -1, -1)), ("repeated", (0, 0, 1, 1, 2, 2, 1)):
+        rows = (program(1, pick, 1, 0, 1, 1) for pick in picks)
+        seeds[f"pieces-{name}"] = program(fuzz_messages.PIECES, one, *rows)
+    return seeds
+
+
+TEXTS: dict[str, tuple[int, str | bytes]] = {
+    "host": (0, "udp://example.org:4433"),
+    "ipv4": (0, "udp://192.0.2.1:0/"),
+    "ipv6": (0, "udp://[2001:db8::1]:4433"),
+    "zone": (0, "udp://[fe80::1%eth0]:65535"),
+    "port": (0, "udp://h:65536"),
+    "scheme": (0, "https://example.org"),
+    "bare-ipv6": (0, "udp://::1:4433"),
+    "empty-brackets": (0, "udp://[]:1"),
+    "no-utf-8": (0, b"udp://\xff\xfe:1"),
+    "unicode-digits": (0, "udp://h:٤٤"),
+    "node-id": (1, "0123456789abcdefABCDEF" + "0" * 42),
+    "node-id-short": (1, "0" * 63),
+    "node-id-newline": (1, "0" * 64 + "\n"),
+    "key": (2, encode_node_key(bytes(range(32)))),
+    "key-long": (2, encode_node_key(bytes(range(64)))),
+    "key-crlf": (2, encode_node_key(bytes(32)).rstrip("\n") + "\r\n"),
+    "key-cut": (2, encode_node_key(bytes(32))[:-3]),
+    "key-two-lines": (2, encode_node_key(bytes(32)) * 2),
+    "seed": (3, "correct horse battery staple"),
+    "seed-newline": (3, "passphrase\n"),
+    "seed-crlf": (3, b"passphrase\r\n"),
+    "seed-two-newlines": (3, "passphrase\n\n"),
+    "seed-composed": (3, "cafe\u0301"),
+    "seed-surrogate": (3, b"\xed\xa0\x80"),
+    "seed-empty": (3, "\n"),
+    "file-key": (4, encode_node_key(bytes(range(32)))),
+    "file-seed": (4, b"\x00\xff\r\n"),
+    "file-empty": (4, b""),
+    "equal": (5, packed(bytes(32)) + packed(bytes(32))),
+    "unequal": (5, packed(bytes(32)) + packed(b"passphrase")),
+    "short": (5, packed(bytes(31)) + packed(b"passphrase")),
+}
+
+
+def texts() -> Seeds:
+    """Addresses, ids, keys and seeds."""
+    return {
+        name: program(kind, text if isinstance(text, bytes) else text.encode()) for name, (kind, text) in TEXTS.items()
+    }

@@ -1,0 +1,174 @@
+"""What fuzzing and simulation have found, each as small as it can be, so that it is found at once if it comes back."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from hashlib import sha256
+
+import pytest
+
+from stt_proto import Endpoint
+from stt_proto.errors import ArgumentError, AuthenticationError
+from stt_proto.handshake import CookieJar
+from stt_proto.identity import shared_seed_bytes
+from stt_proto.packet import run_end
+from stt_proto.testing import SeededEntropy, World
+from stt_proto.types import NetworkPath, SessionState
+from stt_proto.wire import MessageType, Piece, decode_datagram_untrusted
+from stt_proto.wire.header import FORM_BIT, HANDSHAKE_FORM, PACKET_FORM
+from tests.proto.worlds import assert_empty, back, sealed, session_pair
+
+
+def test_packet_behind_a_handshake_datagram_in_one_run() -> None:
+    """P-14, C-1: a packet to a session's own ID is never answered by the reset that would end it.
+
+    A system that coalesces hands over datagrams of one size and address as one run. A run was routed by its first
+    datagram; behind one with the form of a handshake, in which the check stands where a packet has its ID, a packet was
+    taken for nobody's. Whoever could watch could so make either side reset the other.
+    """
+    pair = session_pair()
+    (packet,) = sealed(pair.session, bytes(60))
+    connection_id = packet[1:9]
+    hidden = bytes((HANDSHAKE_FORM | MessageType.HELLO,)) + connection_id + bytes(len(packet) - 9)
+    run = hidden + packet
+    assert run_end(run, 0, len(run), len(packet)) == len(run)
+    before = pair.peer.stats().packets_received
+    pair.server.endpoint.receive(run, back(pair.session.path), pair.now, len(packet))
+    assert pair.peer.stats().packets_received == before + 1
+    assert pair.server.endpoint.counters.resets_sent == 0
+
+    junk = bytes((PACKET_FORM,)) + connection_id + bytes(len(packet) - 9)
+    pair.server.endpoint.receive(hidden + junk, back(pair.session.path), pair.now, len(packet))
+    pair.settle()
+    assert pair.server.endpoint.counters.resets_sent == 0
+    assert pair.session.state is pair.peer.state is SessionState.ESTABLISHED
+
+
+def test_forged_piece_of_a_challenge() -> None:
+    """H-14, W-3: one forged piece spoils one repetition of CHALLENGE, not the dial.
+
+    It stayed in its group, and since every repetition has the same bytes and so the same group, it kept out the genuine
+    pieces until the dial timed out. Whoever could watch could so end any dial with one datagram.
+    """
+    world = World(1)
+    client, server = world.node("client"), world.node("server")
+    forged: list[Piece] = []
+
+    def forge(datagram: bytes, path: object) -> bytes:
+        if datagram[0] & FORM_BIT and not forged:
+            piece = decode_datagram_untrusted(datagram)
+            if isinstance(piece, Piece):
+                forged.append(piece)
+                data = bytes(len(piece.data) // 2)
+                client.endpoint.receive(encode_piece(piece._replace(offset=1, data=data)), session.path, world.now)
+        return datagram
+
+    world.taps.append(forge)
+    session = client.connect(server)
+    world.run_until(session.is_active, timeout=5.0)
+    assert forged
+
+
+def encode_piece(piece: Piece) -> bytes:
+    """A single piece of a message, with its check."""
+    first = bytes((piece.type.first_byte[0] | 0x20,))
+    lengths = piece.total.to_bytes(2) + piece.offset.to_bytes(2)
+    rest = b"".join((piece.dcid, piece.scid, piece.hash8, lengths, piece.data))
+    return first + sha256(b"stt1 check" + first + rest).digest()[:8] + rest
+
+
+def test_dial_that_ends_behind_a_full_carrier() -> None:
+    """K-6, section 13: what a dial that is over had left to send does not keep its endpoint awake for ever.
+
+    Its last datagram could not leave, since its carrier took nothing, and so it was never over; its deadline lay in the
+    past all the while, so that the host did nothing any more but call `tick`.
+    """
+    world = World(1)
+    client, server = world.node("client"), world.node("server", shared_seed=b"another seed")
+    session = client.connect(server)
+    world.run(0.1)
+    client.endpoint.path_writable(session.path, False, world.now)
+    world.run(60.0)
+    assert isinstance(session.close_error, AuthenticationError)
+    assert client.endpoint.next_deadline() is None
+    client.endpoint.path_writable(session.path, True, world.now)
+    world.run(1.0)
+    assert_empty(client)
+
+
+# -- what a reading with an attacker's eyes has found --------------------------------------------------------------
+
+
+def test_cookie_that_comes_back_to_life() -> None:
+    """H-22: a cookie is good in its tick and the next, and never again.
+
+    One byte tells the tick, and only that byte was hashed: each cookie was good again every 2,560 s, for as long as the
+    endpoint lived. Who had once received at an address could show it ever after.
+    """
+    jar = CookieJar(bytes(32))
+    path = NetworkPath("udp", ("192.0.2.1", 4433), ("198.51.100.7", 50000))
+    cookie = jar.make(path, bytes(16), 40.0)
+    assert jar.check(cookie, path, bytes(16), 59.0)
+    for rounds in (1, 2, 1000):
+        assert not jar.check(cookie, path, bytes(16), 40.0 + rounds * 256 * 10.0)
+    before_zero = jar.make(path, bytes(16), -5.0)  # a clock may begin anywhere
+    assert jar.check(before_zero, path, bytes(16), 5.0)
+
+
+def test_idle_peer_of_a_restarted_server() -> None:
+    """P-14, K-4: who has nothing to say is told of a restart too, as soon as it asks for a sign of life.
+
+    Its KEEP_ALIVE and its probes had 38 and 30 bytes, and what has less than 43 is not answered with a reset. It went
+    on asking for the whole keep-alive timeout.
+    """
+    world = World(1)
+    client, server = world.node("client"), world.node("server", reset_key=bytes(range(32)))
+    session = client.connect(server)
+    world.run_until(session.is_active)
+    world.run(2.0)
+    server.endpoint = Endpoint(server.config, now=world.now, unix_time=world.now, entropy=SeededEntropy("restarted"))
+    world.run(server.config.keep_alive_interval)
+    assert session.is_closed
+    assert str(session.close_error) == "the peer has forgotten the session"
+
+
+@pytest.mark.parametrize("frame", [b"", b"x"])
+def test_no_packet_is_too_small_for_a_reset(frame: bytes) -> None:
+    """P-14: whatever is to be acknowledged has at least 43 bytes, a stream's single byte as well as its end."""
+    pair = session_pair()
+    sizes: list[int] = []
+    stream = pair.session.open_stream()
+    stream.write(b"opened", pair.now)
+    pair.settle()
+    pair.world.taps.append(lambda datagram, path: (sizes.append(len(datagram)), datagram)[1])
+    if frame:
+        stream.write(frame, pair.now)
+    else:
+        stream.finish(pair.now)
+    pair.client.pump()
+    assert sizes == [43]
+
+
+def test_keys_are_in_one_place() -> None:
+    """PROTOCOL: keys leave the process in no way, and there is one counter over the nonces of each.
+
+    What seals and opens packets could be copied with `copy`, and the reset key be pickled.
+    """
+    engines = session_pair().session._engines
+    assert engines is not None
+    context = session_pair().session._context
+    for secret in (engines.sealer, engines.sealer.keys, context.reset_tokens, context.expected_resets):
+        for leak in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="holds a secret"):
+                leak(secret)
+
+
+def test_refused_seed_is_not_kept_by_the_error() -> None:
+    """I-4, section 2: an error about the shared seed holds nothing of it, nor does the error behind it."""
+    with pytest.raises(ArgumentError) as caught:
+        shared_seed_bytes("correct horse \ud800 battery staple")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "horse" not in repr(error)
+        error = error.__context__

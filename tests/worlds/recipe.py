@@ -1,0 +1,252 @@
+"""Everything about a random world that is decided before it begins, drawn from its seed.
+
+Worlds in which everything happens at once are all alike, and some failures need that one thing does *not* happen: a
+queue only fills where nothing is dropped. So each world knows only some of the faults, some of the actions, and some
+odd values of the configuration (swarm testing: A. Groce et al., ISSTA 2012).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from attrs import frozen
+
+from stt_proto.config import Limits
+from stt_proto.testing import Conditions, GilbertElliott
+from tests.worlds.player import Manners
+
+T = TypeVar("T")
+
+WEATHER = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "jitter", "rate", "mtu")
+"""Faults that a link may have for a while."""
+
+APPLICATIONS: Mapping[str, float] = {
+    "dial": 3, "storm": 0.3, "open": 8, "write": 10, "finish": 4, "read": 6, "reset": 2, "stop": 2, "watch": 1,
+    "datagram": 4, "close": 1, "abort": 0.5,
+}  # fmt: skip
+"""What applications do, and how often."""
+
+MISFORTUNES: Mapping[str, float] = {
+    "weather": 4, "outage": 2, "one_way": 2, "rebind": 1, "replay": 2, "misdeliver": 2, "elsewhere": 2, "forge": 2,
+    "garbage": 1, "jump": 1, "step_back": 1, "sleep": 1.5, "stop_process": 1, "full": 1.5, "path_closed": 0.5,
+    "restart": 0.5, "refuse": 0.7,
+}  # fmt: skip
+"""What befalls networks and hosts, and how often."""
+
+ALWAYS = frozenset({"dial", "open", "write"})
+"""Actions without which nothing would happen in a world."""
+
+
+@frozen(kw_only=True)
+class NodePlan:
+    """One node.
+
+    Attributes:
+        name: of it.
+        changes: to its `Config`.
+        manners: of its application.
+        batch: seconds for which its host gathers datagrams before it hands them in, `None` for each at once.
+        marks: the share of datagrams that arrive with some ECN bits.
+        stranger: whether it has another shared seed.
+        shuns: names of nodes that it lets in never.
+        behind_nat: whether it is behind a translator of addresses.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    manners: Manners
+    batch: float | None
+    marks: float
+    stranger: bool
+    shuns: tuple[str, ...]
+    behind_nat: bool
+
+
+@frozen
+class Step:
+    """One thing that happens.
+
+    Attributes:
+        index: its place; also draws all that is left open about it.
+        gap: seconds after the one before.
+        action: a name of `APPLICATIONS` or `MISFORTUNES`.
+    """
+
+    index: int
+    gap: float
+    action: str
+
+
+@frozen(kw_only=True)
+class Recipe:
+    """A world, before it begins.
+
+    Attributes:
+        seed: from which all of it was drawn.
+        carrier: on which its nodes meet.
+        nodes: two to six.
+        weather: the faults that its links may have.
+        delay: seconds that its links take in good weather.
+        sizes: bytes from which applications draw what they write at once.
+        steps: what happens, in order.
+    """
+
+    seed: int
+    carrier: str
+    nodes: tuple[NodePlan, ...]
+    weather: frozenset[str]
+    delay: float
+    sizes: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing but its applications can end its sessions."""
+        return not self.weather and not any(step.action in MISFORTUNES for step in self.steps)
+
+
+def draw(seed: int) -> Recipe:
+    """The world of a seed."""
+    rng = random.Random(f"{seed}/recipe")
+    carrier = _mostly(rng, "udp", ("memory", "ws", "stream"), 0.15)
+    weather = frozenset(_some(rng, WEATHER, rng.choice((0.0, 0.2, 0.5, 0.9)))) if carrier == "udp" else frozenset()
+    steps = _steps(rng, carrier)
+    suites = rng.choice(((1, 2), (2, 1), (1,), (2,)))
+    timers = _timers(rng)
+    names = tuple("abcdef"[: rng.choice((2, 2, 2, 3, 4, 6))])
+    nodes = tuple(_node(rng, name, names, {"suites": suites, **timers}) for name in names)
+    small = any(node.changes.get("default_max_frame_size", 1200) < 1000 for node in nodes)
+    most = 3000 if small else rng.choice((3000, 10_000, 50_000, 100_000))
+    return Recipe(
+        seed=seed,
+        carrier=carrier,
+        nodes=nodes,
+        weather=weather,
+        delay=rng.choice((0.0, 0.0002, 0.001, 0.005, 0.02)),
+        sizes=tuple(size for size in (0, 1, 7, 100, 1000, 1199, 2500, 10_000, 50_000, 100_000) if size <= most),
+        steps=steps,
+    )
+
+
+def _steps(rng: random.Random, carrier: str) -> tuple[Step, ...]:
+    """What happens, and when: in bursts, and with pauses."""
+    chosen = {name for name in APPLICATIONS if name in ALWAYS or rng.random() < 0.7}
+    if carrier == "udp":
+        chosen |= set(_some(rng, tuple(MISFORTUNES), rng.choice((0.0, 0.15, 0.3, 0.6))))
+    else:
+        chosen |= set(_some(rng, ("full", "path_closed", "jump", "step_back", "refuse"), 0.3))
+    weights = {name: weight for name, weight in {**APPLICATIONS, **MISFORTUNES}.items() if name in chosen}
+    count = rng.choice((20, 40, 80, 160))
+    pace = rng.choice((0.001, 0.01, 0.1, 0.5))
+    dials = rng.choice((1, 2, 4, 6))
+    actions = [*["dial"] * dials, *rng.choices(list(weights), list(weights.values()), k=count)]
+    gaps = [rng.choice((0.0, 0.0, pace / 10, pace, pace * 3)) * rng.random() for _ in actions]
+    if rng.random() < 0.8:
+        gaps[dials] = rng.choice((0.3, 1.0))  # the first sessions come to be before the rest happens
+    return tuple(Step(index, gap, action) for index, (gap, action) in enumerate(zip(gaps, actions, strict=True)))
+
+
+def _timers(rng: random.Random) -> dict[str, Any]:
+    """Timers that all nodes of a world share, so that what is late for one is late for all."""
+    interval = _mostly(rng, 10.0, (0.3, 1.0, 3.0), 0.4)
+    return {
+        "keep_alive_interval": interval,
+        "keep_alive_timeout": interval * rng.choice((2.5, 3.0, 6.0)),
+        "handshake_timeout": _mostly(rng, 10.0, (1.0, 3.0), 0.3),
+    }
+
+
+def _node(rng: random.Random, name: str, names: Sequence[str], shared: dict[str, Any]) -> NodePlan:
+    odd = rng.choice((0.0, 0.15, 0.4))
+    changes = dict(shared)
+    for parameter, values in _PARAMETERS.items():
+        if rng.random() < odd:
+            changes[parameter] = rng.choice(values)
+    limits = {limit: rng.choice(values) for limit, values in _LIMITS.items() if rng.random() < odd}
+    if limits:
+        changes["limits"] = Limits(**limits)
+    if rng.random() < 0.5:
+        changes["reset_key"] = rng.randbytes(32)
+    return NodePlan(
+        name=name,
+        changes=changes,
+        manners=Manners(
+            eager=rng.random() < 0.6,
+            chunk=_mostly(rng, 65_536, (1, 100, 1000, 5000), 0.4),
+            answers=rng.choice(((0,), (0, 1, 100), (0, 10, 2000), (5000, 20_000))),
+            closes=rng.random() < 0.8,
+        ),
+        batch=_mostly(rng, None, (0.0, 0.001, 0.01), 0.4),
+        marks=_mostly(rng, 0.0, (0.05, 0.5), 0.15),
+        stranger=rng.random() < 0.04,
+        shuns=tuple(other for other in names if other != name and rng.random() < 0.04),
+        behind_nat=rng.random() < 0.25,
+    )
+
+
+_PARAMETERS: Mapping[str, tuple[Any, ...]] = {
+    "max_concurrent_sessions": (1, 2, 5),
+    "max_concurrent_streams": (0, 1, 3, 16),
+    "default_max_frame_size": (1, 100, 1200),
+    "stream_receive_window": (1024, 4096, 65_536),
+    "session_receive_window": (1024, 5000, 65_536),
+    "stream_send_buffer": (1024, 10_000, 65_536),
+    "max_datagram_size": (0, 10, 1000, 1200),
+    "ack_delay": (0.0, 0.1, 1.0),
+    "no_delay": (False,),
+}
+
+_LIMITS: Mapping[str, tuple[Any, ...]] = {
+    "half_open": (1, 4),
+    "half_open_without_cookie": (0, 1),
+    "unfinished_without_cookie": (0, 1),
+    "challenge_repeats": (1, 3),
+    "failed_guesses_without_cookie": (0, 1),
+    "sources": (16,),
+    "piece_groups": (4,),
+    "held_packets": (0, 1),
+    "held_bytes": (0, 2000),
+    "unsolicited_replies": (0, 1),
+    "resets_per_second": (0, 1),
+    "trains": (1, 3),
+    "train_bytes": (131_072,),
+    "train_bytes_in_all": (131_072,),
+    "datagrams": (1, 5),
+    "datagram_bytes": (65_536,),
+    "failure_reports": (1,),
+}
+
+
+def conditions(rng: random.Random, recipe: Recipe) -> Conditions:
+    """Draw the conditions of a link: some of the faults that this world knows."""
+    kinds = {kind for kind in sorted(recipe.weather) if rng.random() < 0.7}
+    bad = rng.choice((0.02, 0.1, 0.3))
+
+    def share(kind: str) -> float:
+        return bad * rng.random() if kind in kinds else 0.0
+
+    bursts = GilbertElliott(good=rng.choice((5.0, 20.0, 100.0)), bad=rng.choice((1.0, 3.0, 10.0)))
+    return Conditions(
+        delay=recipe.delay * rng.choice((1, 1, 2, 10)),
+        jitter=rng.choice((0.001, 0.02, 0.1)) if "jitter" in kinds else 0.0,
+        rate=rng.choice((3e5, 2e6, 2e7)) if "rate" in kinds else None,
+        queue=rng.choice((3000, 20_000, 200_000)),
+        loss=share("loss"),
+        burst=bursts if "burst" in kinds else None,
+        duplicate=share("duplicate"),
+        reorder=share("reorder"),
+        reorder_delay=rng.choice((0.001, 0.01, 0.2)),
+        corrupt=share("corrupt"),
+        truncate=share("truncate"),
+        mtu=rng.choice((100, 1100, 1199)) if "mtu" in kinds and rng.random() < 0.2 else 65_535,
+    )
+
+
+def _mostly(rng: random.Random, usual: T, odd: Sequence[T], share: float) -> T:
+    return rng.choice(odd) if rng.random() < share else usual
+
+
+def _some(rng: random.Random, items: Sequence[str], share: float) -> list[str]:
+    return [item for item in items if rng.random() < share]

@@ -1,0 +1,45 @@
+"""Random worlds: safe while everything befalls them, and live once it stops. `make soak` runs new ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stt_proto import SessionState
+from tests.worlds.recipe import APPLICATIONS, MISFORTUNES, WEATHER, draw
+from tests.worlds.runner import run
+from tests.worlds.soak import Tally, faults_of, run_world, steps, steps_text
+
+WORLDS = 320
+CHUNK = 16
+
+
+@pytest.fixture(scope="module")
+def tally() -> Tally:
+    """What happened in all of the worlds below."""
+    return Tally()
+
+
+@pytest.mark.parametrize("first", range(0, WORLDS, CHUNK))
+def test_worlds(first: int, tally: Tally) -> None:
+    """G-1, G-2, S-5, S-6, K-6, 13: every byte once and in order, every table bounded, every end reached."""
+    for seed in range(first, first + CHUNK):
+        one = run_world(seed)
+        assert not one.failures, f"python -m tests.worlds.soak --seed {seed}\n{one.failures[seed]}"
+        tally.add(one)
+
+
+def test_the_faults_really_happened(tally: Tally) -> None:
+    """A world without faults proves nothing."""
+    if tally.worlds < WORLDS:
+        pytest.skip("not all worlds were run")
+    kinds = {"lost", "burst", "cut", "overflowed", "too_large", "duplicated", "reordered", "corrupted", "truncated"}
+    assert kinds <= {kind for kind, count in tally.faults.items() if count >= 50}, tally.faults
+    rare = {name: count for name, count in tally.actions.items() if count < 20}
+    assert set(tally.actions) == {*APPLICATIONS, *MISFORTUNES}
+    assert not rare
+    assert tally.sessions > 2 * WORLDS
+    assert tally.streams > 5 * WORLDS
