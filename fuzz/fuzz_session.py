@@ -121,7 +121,7 @@ class Run:
     def check(self) -> None:
         """What holds at any time."""
         check_bounds(self.endpoint)
-        if self.session._engines is not None:
+        if self.session.is_closed:  # the others were looked at already
             check_session_bounds(self.session)
 
     def listen(self) -> list[Frame]:

@@ -114,7 +114,11 @@ class NodeConfig:
         send_buffer_size: likewise for sending.
         datagram_size: bytes in a UDP datagram, 1,200 to 65,507. What is not known to fit the whole way is lost, so
             raise it on networks that you know: 1,452 on Ethernet.
-        tls, tls_cert, tls_key, proxy, proxy_auth: for transports that have a use for them; `"udp"` has none.
+        tls: for transports that have a use for it; `"udp"` has none.
+        tls_cert: likewise.
+        tls_key: likewise; not shown.
+        proxy: likewise; not shown.
+        proxy_auth: likewise; not shown.
         keep_alive_interval: seconds of silence after which a sign of life is asked for.
         keep_alive_timeout: seconds of silence after which the peer is given up; more than twice the interval.
         handshake_timeout: seconds that a handshake may take.
@@ -130,7 +134,9 @@ class NodeConfig:
         no_delay: send small writes at once.
         detach_timeout: seconds that a session without a path waits for one.
         resumption_timeout: seconds that a ticket is good for.
-        rotate_after_seconds, rotate_after_bytes, rotate_after_packets: when keys are replaced.
+        rotate_after_seconds: age of a key at which it is replaced.
+        rotate_after_bytes: bytes under a key at which it is replaced.
+        rotate_after_packets: packets under a key at which it is replaced.
         application: a name that both sides must share; separates applications with one seed.
         suites: cipher suites, the preferred first: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
         congestion: the congestion controller, by name.
@@ -208,12 +214,19 @@ class NodeConfig:
         return cls(**parameters)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ, **parameters: Any) -> NodeConfig:
-        """What the environment says (`ENVIRONMENT` lists the variables), except for the parameters given here.
+    def from_environment(cls, environ: Mapping[str, str] | None = None, **parameters: Any) -> NodeConfig:
+        """What the environment says, except for the parameters given here.
+
+        `STT_PORT`, `STT_TRANSPORT`, `STT_LOG_LEVEL`, `STT_RECV_BUFFER_SIZE` and `STT_KEEP_ALIVE_INTERVAL` are read.
+
+        Args:
+            environ: the environment; that of the process when `None`.
+            parameters: what does not follow it.
 
         Raises:
             ArgumentError: also for a variable that does not parse; it is named.
         """
+        environ = os.environ if environ is None else environ
         found: dict[str, Any] = {}
         for variable, name in ENVIRONMENT.items():
             text = environ.get(variable)

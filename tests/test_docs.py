@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,48 @@ def test_programs_run_as_printed_and_print_what_the_page_says(name: str) -> None
     )
     assert done.stderr == ""
     assert done.stdout == output
+
+
+def printed(page: Path) -> list[tuple[str, str]]:
+    """The programs of a page that stand right above what they print, and what that is."""
+    pattern = r"^```python\n((?:(?!^```).)*)^```\n\n```text\n(.*?)^```"
+    return re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def start(program: str) -> subprocess.Popen[str]:
+    """A program, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+PRINTED = [(page, *both) for page in (ROOT / "README.md", ROOT / "docs" / "using.md") for both in printed(page)]
+
+
+@pytest.mark.parametrize(("page", "program", "output"), PRINTED, ids=lambda value: getattr(value, "name", ""))
+def test_a_program_prints_what_stands_under_it(page: Path, program: str, output: str) -> None:
+    """One that is `client.py` needs the page's `server.py`, for which a free port stands in for 4433."""
+    servers = [block for block in blocks(page, "python") if block.startswith("# server.py\n")]
+    if not program.startswith("# client.py\n"):
+        servers = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    server = start(servers[0].replace("4433", port)) if servers else None
+    try:
+        if server is not None and server.stdout is not None:
+            assert server.stdout.readline() == f"listening on port {port}\n"
+        told, complaints = start(program.replace("4433", port)).communicate(timeout=60)
+    finally:
+        if server is not None:
+            server.kill()
+            server.communicate()
+    assert (told, complaints) == (output, "")
+
+
+def test_programs_with_output_are_found() -> None:
+    assert [page.name for page, *_ in PRINTED] == ["README.md", "using.md", "using.md", "using.md"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -53,6 +54,8 @@ def perf(mode: str, mb: int, backend: str, datagram_size: int, as_json: bool) ->
 
     With --json: one object with every figure, null for what the mode does not measure.
     """
+    if backend == "trio" and find_spec("trio") is None:
+        raise Failure("trio is missing; install it with: pip install 'stt-transport[trio]'", ExitCode.USAGE)
     try:
         measured = _measure(mode, mb, backend, datagram_size)
     except RuntimeError as error:

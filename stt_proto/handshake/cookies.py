@@ -49,7 +49,7 @@ class CookieJar(Secret):
     def _cookie(self, tick: int, path: NetworkPath, hello_hash: bytes) -> bytes:
         remote = path.remote
         port = str(remote[1]) if isinstance(remote, tuple) and len(remote) > 1 else ""
-        # Hashed is the whole tick: of the one byte that travels there are only 256, and a cookie would come back to life.
+        # The whole tick is hashed: the byte of it that travels comes round again, and a cookie must not.
         whole = (tick & _TICKS).to_bytes(8)
         named = whole + _lv(path.remote_host) + _lv(port) + hello_hash
         return whole[-1:] + hmac.digest(self._key, named, "sha256")[:_MAC_SIZE]

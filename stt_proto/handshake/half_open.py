@@ -30,6 +30,11 @@ from stt_proto.identity import Identity
 from stt_proto.types import NetworkPath
 from stt_proto.wire import Abort, AuthProof, Hello, Message, MessageType, Parameters, encode_pieces
 
+LONGEST_SAMPLE = 0.333
+"""Seconds; a longer round trip is not believed. AUTH_PROOF may have been repeated, which cannot be seen from here, and a
+session that begins with a round trip of seconds repeats its first packets too late (RFC 9002, 6.2.2: this is what is
+assumed where nothing is known)."""
+
 _E_END = X25519_SIZE
 _SCALAR_END = _E_END + SCALAR_SIZE
 _BLIND_END = _SCALAR_END + BLIND_SIZE
@@ -242,7 +247,7 @@ class HalfOpen(Secret):
             local_cid=self.local_cid,
             peer_cid=self.peer_cid,
             version=self._version,
-            rtt=None if self._repeats else now - self.began_at,
+            rtt=None if self._repeats else min(now - self.began_at, LONGEST_SAMPLE),
         )
 
     def _decapsulate(self, ciphertext: bytes) -> bytes:

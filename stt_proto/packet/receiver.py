@@ -323,18 +323,19 @@ def run_end(buffer: Buffer, start: int, end: int, segment_size: int | None) -> i
 
     Returns:
         The offset of the first datagram with another connection ID, or too short to have one, or `end`. Datagrams that
-        are all too short are one run.
+        are all too short are one run. No more than 64 are looked at, since where IDs alternate the next call looks at
+        the same ones again; behind that many another run begins.
     """
     if segment_size is None or end - start <= segment_size or segment_size < PACKET_HEADER:
         return end
-    count = (end - start) // segment_size
+    count = min((end - start) // segment_size, MAX_SEGMENTS)
     ids = _ids_layout(count, segment_size).unpack_from(buffer, start)
     first = ids[0]
     if ids.count(first) < count:
         same = next(index for index, other in enumerate(ids) if other != first)
         return start + same * segment_size
     rest = start + count * segment_size
-    return end if buffer[rest + 1 : rest + 9] == first else rest
+    return end if end - rest < segment_size and buffer[rest + 1 : rest + 9] == first else rest
 
 
 @lru_cache(maxsize=64)

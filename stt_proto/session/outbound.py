@@ -16,10 +16,10 @@ from stt_proto.session.control import NON_ELICITING, PING
 from stt_proto.session.engines import Engines
 from stt_proto.session.fates import PacketContents
 from stt_proto.types import Transmit
-from stt_proto.wire import SessionClose, encode_ack
+from stt_proto.wire import Ping, SessionClose, encode_ack
 
 LEAST_FRAMES = capacity(MAX_RESET + 1, 1)
-"""Bytes of frames in the smallest packet that asks for an answer: one that a stateless reset can be an answer to (P-14)."""
+"""Bytes of frames in the smallest packet that is to be acknowledged; a stateless reset can answer even that (P-14)."""
 
 Parts = list[bytes | memoryview]
 
@@ -135,6 +135,10 @@ class Outbound:
             if streams.has_pending and left > 0:
                 left -= streams.write_frames(parts, contents.streams, left)
         eliciting = len(parts) - before > silent
+        if not eliciting and engines.path.recovery.probes:  # what was to be repeated means nothing any more
+            parts.append(Ping().encode())
+            left -= 1
+            eliciting = True
         if eliciting and room - left < LEAST_FRAMES:
             parts.append(bytes(LEAST_FRAMES - room + left))
         return eliciting

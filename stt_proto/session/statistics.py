@@ -36,7 +36,7 @@ class SessionStats:
         rtt: smoothed round trip in seconds, `None` before the first sample.
         min_rtt: the smallest, `None` before the first.
         packets_lost: packets declared lost.
-        loss_rate: `packets_lost` by packets in whose fate is known.
+        loss_rate: `packets_lost` by the packets whose fate is known, 0 to 1.
         congestion_window: bytes that may be in flight.
         bytes_in_flight: bytes that are.
     """

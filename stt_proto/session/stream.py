@@ -57,7 +57,7 @@ class Stream:
             now: seconds.
 
         Returns:
-            How many bytes were taken, from the front: as many as the bounded buffer has room for. After a short
+            How many bytes were taken from the front, which is what the bounded buffer has room for. After a short
             write `StreamWritable` tells when there is room again.
 
         Raises:

@@ -99,6 +99,13 @@ def test_a_far_end_that_counts_something_else() -> None:
         ends._check_count(b"\1", 2)
 
 
+def test_without_trio_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stt_anyio.cli.perf.find_spec", lambda name: None)
+    result = perf("--backend", "trio")
+    assert result.exit_code == ExitCode.USAGE
+    assert "stt-transport[trio]" in result.stderr
+
+
 def test_bad_options() -> None:
     for words in (("--mode", "x"), ("--backend", "x"), ("--mb", "0"), ("--datagram-size", "1199")):
         assert perf(*words).exit_code == ExitCode.USAGE

@@ -149,7 +149,7 @@ def test_a_peer_with_the_shortest_patience() -> None:
     pair.settle(10.0)
     assert pair.session.is_active()
     assert pair.peer.is_active()
-    assert len(seen) <= 2 * 10.0 / 0.036
+    assert 100 < len(seen) <= 10.0 / 0.036
 
 
 # -- handshakes ----------------------------------------------------------------------------------------------------
@@ -238,31 +238,36 @@ def test_half_open_handshakes_with_true_addresses() -> None:
 
 
 def test_replies_forged_blindly() -> None:
-    """tailscale-rs 334 [a forged reply made the client forget its handshake]. H-12, H-30: who cannot see, cannot end.
+    """tailscale-rs 334 [a forged reply made the client forget its handshake]. H-12, H-14: who cannot see cannot end.
 
-    `test_attacks.test_a_watcher_does_not_end_a_dial` is the same with somebody who sees every datagram.
+    Not even when he has guessed the connection IDs: he does not know the hash of the HELLO.
+    `test_watchers.test_a_watcher_does_not_end_a_dial` is the same with somebody who sees every datagram.
     """
-    world = World(1, Conditions(delay=0.05))
+    world = World(1, Conditions(delay=0.05), record=True)
     client, server = world.node("client"), world.node("server")
     session = client.connect(server)
     world.run(0.02)
     entropy = Entropy("blind")
-    own = session._initiator.local_cid  # type: ignore[union-attr]
+    assert world.transcript is not None
+    hello = world.transcript.entries[0].data
     for number in range(500):
-        name, cid = entropy(16), own if number % 2 else entropy(8)  # as if he had guessed the ID
+        name = entropy(16)
+        to, from_ = (hello[17:25], hello[9:17]) if number % 2 else (entropy(8), entropy(8))
         for kind, body in (
             (MessageType.RETRY, Retry(name, entropy(17)).encode()),
             (MessageType.REFUSED, Refused(name, 0x0102).encode()),
             (MessageType.VERSION, VersionList(name, (9,), (9,)).encode()),
-            (MessageType.CHALLENGE, name + filler(1100, number)),
-            (MessageType.ABORT, filler(18, number)),
+            (MessageType.CHALLENGE, name + bytes((1, 1)) + entropy(32 + 32 + 1200 + 48 + 40)),
+            (MessageType.ABORT, entropy(18)),
         ):
-            client.endpoint.receive(encode_datagram(Message(kind, cid, entropy(8), body)), session.path, world.now)
-        client.endpoint.receive(b"\x40" + cid + filler(90, number), session.path, world.now)
-    client.pump()
+            for datagram in encode_pieces(Message(kind, to, from_, body), 1200):
+                client.receive(datagram, session.path)
+        client.receive(b"\x40" + to + entropy(90), session.path)
     world.run_until(session.is_active, timeout=0.2)
     assert client.events(HandshakeFailed) == []
     assert tables(client.endpoint)["pieces"] == 0
+    said = [entry.kind for entry in world.transcript.between(client.address, server.address)]
+    assert [kind for kind in said if kind != "packet"] == ["HELLO", "AUTH_PROOF"]
 
 
 # -- trains --------------------------------------------------------------------------------------------------------
@@ -306,8 +311,9 @@ def test_a_forged_segment_in_every_train() -> None:
     assert peer._engines is not None
     assert forged >= 1
     assert peer._engines.receiver.counters.trains_failed >= 1
-    singles = [entry for entry in attacked if entry.kind == "packet" and entry.source == case.client.address]
-    assert len(singles) > 50, "it went on with single datagrams"
+    trains = [entry.at for entry in attacked if entry.kind.startswith("segment 0/")]
+    assert 0 < len(trains) <= 40, "after the first of them had failed it went on without"
+    assert attacked[-1].at - trains[-1] > 0.1
     spoiling = False
     case.world.run(3.0)
     assert len(peer._engines.receiver.trains) == 0
@@ -396,26 +402,32 @@ def test_a_clock_that_jumps_in_a_handshake(jump: float) -> None:
 
 
 def test_timers_that_fire_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """websockets 625, 1128 [keep-alive against a busy loop]. R-10: all timers 0.4 s late: slower, and nothing worse."""
+    """websockets 625, 1128 [keep-alive against a busy loop]. R-10: a transfer gets slower, and nobody is given up."""
     deadline = Endpoint.next_deadline
+    late = 0.4
 
-    def late(self: Endpoint) -> Deadline | None:
+    def next_deadline(self: Endpoint) -> Deadline | None:
         due = deadline(self)
-        return None if due is None else Deadline(due.at + 0.4, due.reason)
+        return None if due is None else Deadline(due.at + late, due.reason)
 
-    monkeypatch.setattr(Endpoint, "next_deadline", late)
+    monkeypatch.setattr(Endpoint, "next_deadline", next_deadline)
     case = scene(evolve(BROADBAND, loss=0.02))
     session = case.dial()
-    taken = case.upload(session, 500_000)
-    assert taken < 30.0
-    case.world.run(100.0)
-    assert session.is_active()
+    assert case.upload(session, 500_000) < 30.0
     assert case.there.traffic.lost > 0
+    late = 25.0
+    case.world.run(300.0)
+    assert session.is_active()
+    late = 0.4
     case.finish(session)
 
 
-def test_ticks_by_the_thousand() -> None:
-    """hypercorn 201 [a timer handled without end: back-off beyond all numbers]. R-5: a tick too early is nothing."""
+@pytest.mark.parametrize("sends", [True, False])
+def test_ticks_by_the_thousand(sends: bool) -> None:
+    """hypercorn 201 [a timer handled without end: back-off beyond all numbers]. R-5: a tick too early is nothing.
+
+    Also where nothing is taken to be sent meanwhile, so that what the timer asks for never happens.
+    """
     case = scene()
     session = case.dial()
     send(case.client, session, filler(100_000))
@@ -423,13 +435,17 @@ def test_ticks_by_the_thousand() -> None:
     case.world.outage(case.client, case.server, case.world.now, 20.0)
     before = case.there.traffic.sent
     recovery = session._engines.path.recovery  # type: ignore[union-attr]
+    if not sends:
+        case.client.awake = False
     for _ in range(20_000):
         case.world.run(0.001)
         case.client.endpoint.tick(case.client.now)
         case.client.endpoint.tick(case.client.now)
         case.client.pump()
+        case.client.endpoint.next_deadline()
     assert recovery.pto_count <= 12
-    assert case.there.traffic.sent - before <= 2 * 12 + 25
+    assert case.there.traffic.sent - before <= (2 * 12 + 25 if sends else 0)
+    case.client.resume()
     case.world.run_until(lambda: case.inbox.complete, timeout=15.0)
     case.finish(session)
 

@@ -75,6 +75,13 @@ def test_mappings_expire_unless_something_is_sent() -> None:
     assert nat.owner(("nat", 40_000)) == INSIDE
 
 
+def test_without_a_filter_mappings_expire_too() -> None:
+    nat = Nat("nat", timeout=30.0, filtering=False)
+    nat.outbound(INSIDE, SERVER, 0.0)
+    assert nat.inbound(("nat", 40_000), OTHER, 30.0) == INSIDE
+    assert nat.inbound(("nat", 40_000), OTHER, 30.1) is None
+
+
 def test_filters_expire_each_for_itself() -> None:
     """The mapping lives on by what is sent to others, and who was sent nothing for too long is not let in any more."""
     nat = Nat("nat", timeout=30.0)

@@ -180,7 +180,7 @@ def test_sending_over_what_ends(closing: bool) -> None:
 
 
 def test_sending_over_what_ends_in_the_middle_of_an_event() -> None:
-    """The application ends the session before the event at hand gets to the sender."""
+    """A listener before it ends the session while the event at hand is on its way to the sender."""
     pair = session_pair()
 
     def end(session: Session | None, event: Event) -> None:
@@ -188,12 +188,12 @@ def test_sending_over_what_ends_in_the_middle_of_an_event() -> None:
             pair.session.abort(pair.now)
             pair.client.pump()
 
-    pair.client.on_event = end
+    pair.client.listeners.append(end)
     Inbox(pair.server)
     upload = send(pair.client, pair.session, filler(3_000_000))
     pair.settle(5.0)
     assert isinstance(upload.error, SessionClosedError)
-    assert pair.client.listeners == []
+    assert pair.client.listeners == [end]
 
 
 def test_sending_over_what_never_begins() -> None:
