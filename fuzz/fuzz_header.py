@@ -62,7 +62,7 @@ class Run:
         version = choices.below(3)
         step = choices.pick(FAR) if choices.below(8) == 0 else choices.below(4)
         self.number = min(self.number + 1 + step, MAX_PACKET_NUMBER)
-        plain = choices.chunk() * (1 + choices.below(4))
+        plain = choices.chunk() * (1 + choices.below(64))
         size = choices.pick(SIZES)
         if self.number in self.plain or len(plain) > 40 * (size - 31):
             return

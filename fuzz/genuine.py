@@ -174,10 +174,13 @@ def messages() -> Seeds:
                 seeds[f"{suite}-{name}-body"] = program(2 + message.type, body)
     challenge = message_in([datagram for name, datagram in genuine_messages(1) if name.startswith("challenge")])
     seeds["1-challenge-body"] = program(2 + challenge.type, challenge.body)
-    one = program(0, 1, b"d", b"s", packed(b"body of a message " * 5), 3, 20)
-    for name, picks in ("in-order", range(8)), ("reversed", range(8, -1, -1)), ("repeated", (0, 0, 1, 1, 2, 2, 1)):
-        rows = (program(1, pick, 1, 0, 1, 1) for pick in picks)
-        seeds[f"pieces-{name}"] = program(fuzz_messages.PIECES, one, *rows)
+    one = program(1, b"d", b"s", packed(b"body of a message " * 5), 3, 0, 20)
+    taken = program(1, 0, 1, 1)  # unharmed, over the first path, from a reliable carrier, and nothing is forgotten
+    for name, picks in ("in-order", range(24)), ("reversed", range(24, -1, -1)), ("repeated", (0, 0, 1, 1, 2, 2, 1)):
+        first, *rest = (program(pick, taken) for pick in picks)
+        seeds[f"pieces-{name}"] = program(fuzz_messages.PIECES, one, first, *(program(1, piece) for piece in rest))
+    others = (program(0, 1, bytes((number,)), one[2:], 0, taken) for number in range(12))
+    seeds["pieces-of-many"] = program(fuzz_messages.PIECES, one, 0, taken, *others)
     return seeds
 
 

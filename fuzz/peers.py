@@ -58,6 +58,7 @@ LIMITS = Limits(
     train_bytes=1 << 17,
     train_bytes_in_all=1 << 17,
     stream_pieces=16,
+    session_pieces=24,
     datagrams=4,
     datagram_bytes=1 << 16,
     suspicious_burst=40,
@@ -406,9 +407,10 @@ def check_session_bounds(session: Session) -> None:
     assert len(engines.control.ready) <= 400
     assert len(engines.local_ids.live) <= 4
     assert len(engines.local_ids._retired) <= 64
-    assert len(engines.remote_ids._live) <= 4
-    assert len(engines.remote_ids._retiring) <= 64
-    assert len(engines.remote_ids._retired) <= 256
+    over = session.is_closed  # then what was too much may still be there
+    assert len(engines.remote_ids._live) <= 4 + over
+    assert len(engines.remote_ids._retiring) <= 64 + 4 * over
+    assert len(engines.remote_ids._retired) <= 256 + over
     incoming = engines.datagrams._incoming
     if incoming is not None:
         assert len(incoming.items) <= limits.datagrams
@@ -420,6 +422,7 @@ def check_session_bounds(session: Session) -> None:
     window = streams.window
     assert session.is_closed or 0 <= window.consumed <= window.received <= window.limit
     assert window.limit <= window.consumed + window.size
+    pieces = 0
     for stream in streams:
         recv = stream.recv
         if recv is None:
@@ -429,9 +432,11 @@ def check_session_bounds(session: Session) -> None:
         assert own.limit <= own.consumed + own.size
         held = sum(map(len, recv._chunks))
         if recv._pieces is not None:
+            pieces += len(recv._pieces)
             assert len(recv._pieces) <= limits.stream_pieces
             held += sum(len(chunk) for run in recv._pieces._runs for chunk in run)
         assert held <= own.size
+    assert over or pieces == streams._hub.pieces <= limits.session_pieces
 
 
 def held_for_sessions(endpoint: Endpoint) -> dict[str, int]:

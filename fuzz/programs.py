@@ -54,6 +54,8 @@ def header() -> Seeds:
         0, seal(b"z" * 120, 64), receive(0, 1, 2, how=9, extra=program(1, 0, 0, 20, 3)), receive(1)
     )
     seeds["strange"] = program(0, seal(b"z" * 20, 64), receive(0, 0, how=10, extra=b"\1"), receive(0))
+    large = program(0, 0, 1, 0, packed(b"large" * 150), 61, target.SIZES.index(1200)), program(3, 0, 9, 1, 0, 0, 200, 1)
+    seeds["large-trains"] = program(0, *large * 4)
     seeds["no-train"] = program(0, seal(b"z" * 120, 64), receive(0, 1, 2, how=0))
     seeds["marked"] = program(0, seal(b"z" * 120, 64), receive(0, 1, 2, how=0x68))
     seeds["other-path"] = program(0, seal(b"z" * 120, 64), receive(0, 1, how=8), receive(2, how=12))
@@ -76,6 +78,8 @@ def tokens() -> Seeds:
         for later in (0, 2, 6) if host < 3 else (1,):
             shown = program(path, b"h" * 16, later, 0, 0, 5, 0, path, b"h" * 16)
             seeds[f"cookie-{host}-{later}"] = program(1, shown, 0, 2, 2, shown)
+        elsewhere = program((host + 1) % 8, b"h" * 16)
+        seeds[f"cookie-{host}-elsewhere"] = program(1, path, b"h" * 16, 0, 2, 0, 0, 0, elsewhere)
     seeds["cookie-made-up"] = program(3, packed(b"\x00" + b"m" * 16), 0, b"h" * 16)
     seeds["reset"] = program(4, b"connctID", 1, 7, b"connctID", 60, 6, packed(b"\x40" + b"x" * 28), 1, 0)
     seeds["reset-other-owner"] = program(4, b"connctID", 1, 5, b"connctID", 2, 5, b"connctID", 1, 7, b"connctID", 99)
@@ -124,6 +128,8 @@ def responder() -> Seeds:
     seeds["abort-damaged"] = program(hello(), do(target.abort, 0, 0, 1, 3, 1, 0, 0, 4, 1), prove())
     seeds["held"] = program(hello(), *(do(target.packet, 0, 1, 3, packed(b"p" * 40), 0) for _ in range(5)), prove())
     seeds["refused"] = program(do(target.change_terms, 1, 0), hello(), prove())
+    others = (hello(0, 4, 2, 4, bytes((number,)) * 16) for number in range(12))
+    seeds["crowd"] = program(*others, prove(0), prove(7))
     seeds["path-closed"] = program(hello(), do(target.change_terms, 0, 0), prove(), hello(), prove(1))
     seeds["replayed"] = program(hello(), prove(), do(target.repeat, 0, 0), do(target.repeat, 1, 0))
     seeds["damaged"] = program(hello(), do(target.repeat, 0, 1, 0, 0, 99, 2), do(target.repeat, 0, 3, 0, 0, 99, 2))
@@ -237,6 +243,10 @@ def _transfers() -> Seeds:
     gap = _frames(program(0, 4, 1, _size(40), 0x40 | 20), program(0, 4, 1, _size(30), 36))
     seeds["gaps"] = program(0, gap * 6, _frames(program(0, 4, 2, _size(900), 0)), _listen, _READ)
     seeds["many-gaps"] = program(0, *(_plain(Stream(4, 3 * number, b"x")) for number in range(1, 20)))
+    many = (_frames(program(0, stream, 0, _size(1000))) for stream in (4, 8, 12, 16) for _ in range(4))
+    seeds["more-than-allowed"] = program(0, *many)
+    two = (_plain(Stream(stream, 3 * number, b"x")) for number in range(1, 15) for stream in (4, 8))
+    seeds["gaps-of-two"] = program(0, *two)
     mixed = (_frames(program(0, 4, 2, _size(700), pick), program(0, 8, 0, _size(300))) for pick in (1, 0, 1, 0))
     seeds["two-streams"] = program(0, *mixed, _listen, _READ, _use(13, _size(4000), stream=1), _listen, _wait(4))
     writers = (_OPEN, _use(6, _size(3000)), _use(0, 0, 1), _use(6, _size(3000), stream=1), _use(0, 0, 0))
@@ -244,7 +254,7 @@ def _transfers() -> Seeds:
     seeds["two-writers"] = program(0, *writers, *answers)
     lossy = _OPEN, _use(6, _size(7000)), _listen, _frames(program(5, 8, 0, 2)), _wait(4), _wait(4)
     seeds["lossy"] = program(1, *lossy, _listen, _acknowledge)
-    datagrams = _begin(2, _size(500)) * 6, _listen, _frames(program(30, _size(90))), _begin(3)
+    datagrams = _begin(2, _size(500)) * 6, _listen, _frames(program(30, _size(90))) * 6, _begin(3)
     seeds["datagrams"] = program(0, *datagrams)
     return seeds
 
@@ -259,8 +269,8 @@ def _every_frame() -> Seeds:
         made = program(kind, b"\1\2\3\4\5\6\7\x08\x09")
         seeds[f"made-{kind:02}"] = program(kind & 3, *busy, _frames(made), _wait(4))
     seeds["flood"] = program(0, _plain(*(Ping(),) * 12) * 5)
-    ids = (NewConnectionId(number, number, bytes((number,)) * 8, b"t" * 16) for number in range(1, 9))
-    seeds["new-ids"] = program(0, *map(_plain, ids))
+    ids = [NewConnectionId(number, number, bytes((number,)) * 8, b"t" * 16) for number in range(1, 80)]
+    seeds["new-ids"] = program(0, *(_plain(*ids[start : start + 20]) for start in range(0, 80, 20)))
     seeds["resets"] = program(0, _OPEN, _use(10, 7), _listen, _wait(4), _acknowledge, _use(11, 7), _listen)
     return seeds
 

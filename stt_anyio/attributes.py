@@ -10,7 +10,8 @@ from typing import Any
 from anyio import TypedAttributeSet, typed_attribute
 from anyio.abc import SocketAttribute
 
-from stt_anyio.base import SessionBase, StreamBase
+from stt_anyio.session_base import SessionBase
+from stt_anyio.stream_base import StreamBase
 
 
 class SttAttribute(TypedAttributeSet):

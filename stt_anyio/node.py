@@ -20,13 +20,14 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
-from stt_anyio.base import SessionBase, single_bytes
 from stt_anyio.carrier import Carrier
 from stt_anyio.connectable import StreamConnectable
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, logger, no_answer, no_way
 from stt_anyio.session import Session
+from stt_anyio.session_base import SessionBase
+from stt_anyio.stream_base import single_bytes
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming
 from stt_proto import NetworkPath

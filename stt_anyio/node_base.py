@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from attrs import evolve, field, frozen
 
-from stt_anyio.base import SessionBase, StreamBase
 from stt_anyio.carrier import Outlet
 from stt_anyio.config import NodeConfig
 from stt_anyio.driver import Driver
@@ -25,6 +24,8 @@ from stt_anyio.errors import (
     closed_here,
     connection_failed,
 )
+from stt_anyio.session_base import SessionBase
+from stt_anyio.stream_base import StreamBase
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.endpoint import Admit

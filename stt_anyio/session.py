@@ -12,7 +12,7 @@ from anyio.abc import AsyncResource, UnreliableObjectStream
 from anyio.lowlevel import checkpoint
 
 from stt_anyio.attributes import attributes_of
-from stt_anyio.base import SessionBase
+from stt_anyio.session_base import SessionBase
 from stt_anyio.stream import Stream
 from stt_anyio.waiting import Bell, Incoming
 from stt_proto import Session as CoreSession

@@ -11,7 +11,8 @@ from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
 from stt_anyio.attributes import attributes_of
-from stt_anyio.base import SessionBase, StreamBase, single_bytes
+from stt_anyio.session_base import SessionBase
+from stt_anyio.stream_base import StreamBase, single_bytes
 from stt_anyio.waiting import Bell, within
 from stt_proto import Stream as CoreStream
 

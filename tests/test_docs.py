@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import stt_anyio
+import stt_proto
+from stt_proto.errors import SttError
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
@@ -83,6 +87,14 @@ def test_a_program_prints_what_stands_under_it(page: Path, program: str, output:
             server.kill()
             server.communicate()
     assert (told, complaints) == (output, "")
+
+
+def test_the_reference_has_every_public_class() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\.\. autoclass:: (?:\w+\.)*(\w+)$", page, re.MULTILINE))
+    public = [getattr(package, name) for package in (stt_anyio, stt_proto) for name in package.__all__]
+    classes = {each for each in public if isinstance(each, type) and not issubclass(each, SttError)}
+    assert {each.__name__ for each in classes} <= listed
 
 
 def test_programs_with_output_are_found() -> None:

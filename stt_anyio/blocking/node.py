@@ -11,12 +11,12 @@ from socket import AddressFamily
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from stt_anyio.base import SessionBase
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.sockets import Sockets
 from stt_anyio.errors import SessionClosedError, StateError, SttError, connection_failed
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_answer, no_way
+from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
 from stt_proto import NetworkPath, SessionState
 from stt_proto import Session as CoreSession

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
-from stt_anyio.base import SessionBase, single_bytes
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.stream import BlockingStream
 from stt_anyio.errors import BufferOverflowError, StreamClosedError
+from stt_anyio.session_base import SessionBase
+from stt_anyio.stream_base import single_bytes
 from stt_proto.types import Buffer
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from stt_anyio.base import StreamBase, single_bytes
 from stt_anyio.blocking.locked import locked
+from stt_anyio.stream_base import StreamBase, single_bytes
 
 if TYPE_CHECKING:
     from stt_anyio.blocking.session import BlockingSession

@@ -31,9 +31,9 @@ from stt_proto.types import NetworkPath
 from stt_proto.wire import Abort, AuthProof, Hello, Message, MessageType, Parameters, encode_pieces
 
 LONGEST_SAMPLE = 0.333
-"""Seconds; a longer round trip is not believed. AUTH_PROOF may have been repeated, which cannot be seen from here, and a
-session that begins with a round trip of seconds repeats its first packets too late (RFC 9002, 6.2.2: this is what is
-assumed where nothing is known)."""
+"""Seconds; a longer round trip is not believed. AUTH_PROOF may have been repeated, which cannot be seen from here, and
+a session that begins with a round trip of seconds repeats its first packets too late. (RFC 9002, 6.2.2: this is what
+is assumed where nothing is known.)"""
 
 _E_END = X25519_SIZE
 _SCALAR_END = _E_END + SCALAR_SIZE

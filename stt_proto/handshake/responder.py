@@ -22,7 +22,7 @@ from stt_proto.crypto import Kem, Secret, channel_identifier
 from stt_proto.errors import EncryptionError, HandshakeError
 from stt_proto.handshake.cookies import COOKIE_KEY_SIZE, CookieJar
 from stt_proto.handshake.established import Established
-from stt_proto.handshake.guesses import GuessMeter, source_of
+from stt_proto.handshake.guesses import GuessMeter, Source, source_of
 from stt_proto.handshake.half_open import Answerer, HalfOpen, Offer
 from stt_proto.handshake.schedule import hello_hash
 from stt_proto.identity import Identity
@@ -352,7 +352,9 @@ class Responder(Secret):
                 suite=suite,
             )
             half_open = self._begin(offer, terms, now, issue)
-        except (HandshakeError, EncryptionError):
+        except (HandshakeError, EncryptionError):  # found late: it was as dear as a handshake that comes to nothing
+            self._guesses.begin(source, proven, now)
+            self._failed(source, proven, now)
             return Dropped(Reason.MALFORMED)
         ended = self._end(next(iter(self._unproven.values())), "timeout", now) if full else None
         self._enter(half_open, now)
@@ -408,9 +410,13 @@ class Responder(Secret):
     def _end(self, half_open: HalfOpen, reason: str, now: float) -> Ended:
         """It failed: a guess, for all that we know."""
         self._leave(half_open)
-        self._guesses.fail(half_open.source, half_open.proven, now)
-        self._unfinished.add(now)
+        self._failed(half_open.source, half_open.proven, now)
         return Ended(half_open, reason)
+
+    def _failed(self, source: Source, proven: bool, now: float) -> None:
+        """Count an answer, given or begun, that nothing came of."""
+        self._guesses.fail(source, proven, now)
+        self._unfinished.add(now)
 
     def _on_auth_proof(self, half_open: HalfOpen, message: Message, now: float) -> Outcome:
         established = half_open.on_auth_proof(message, now)

@@ -1,63 +1,75 @@
 """What has happened to others: one test for each class of incident, whoever it happened to.
 
-`+` marks tests of `test_incidents_outside.py`; those without a file stand here, and need a peer that has the keys.
+Here stand those that take a peer with the keys; those that anybody can cause, and those of time, stand in
+`test_incidents_outside.py`. Where a test of another room shows it, it is not repeated, but named.
 
-| incident, and who knows it | requirement | test |
+| incident | requirement | test |
 |---|---|---|
-| PATH_CHALLENGE floods (quic-go, quiche, quicly, aioquic) | F-5 | test_a_packet_full_of_path_challenges and the next |
-| connection IDs retired without end (quic-go, quiche, aioquic) | C-4 | test_connection_ids_retired_as_fast_as_they_come |
-| connection IDs announced without end (neqo, quinn) | C-3, C-4 | test_connection_ids_announced_without_end |
-| an endless loop over connection IDs (quiche) | C-3 | test_connection_ids_with_the_largest_numbers |
-| handshake bytes without end (aioquic, quiche, picoquic, s2n) | W-3, H-30 | + test_handshake_bytes_without_end |
-| junk kept before there are keys (LSQUIC) | H-26 | + test_packets_without_end_before_the_keys |
-| acknowledgement of what was never sent (quiche, picoquic) | F-2 | test_hostile_input: test_a_broken_rule |
-| optimistic acknowledgement (quiche) | F-2, P-6 | test_acknowledging_what_is_on_its_way |
-| thousands of acknowledgement ranges (aioquic) | F-3 | test_thousands_of_ranges; test_frames for those received |
-| windows that grow with what was seen (aioquic, qh3) | S-3, S-6 | test_sparse_offsets_raise_no_window |
-| a buffer as large as a gap (aioquic) | S-8 | test_one_byte_at_the_far_end |
-| tiny gapped fragments (quinn, picoquic, nginx, OpenSSL) | S-8 | test_tiny_gapped_fragments_of_one_stream, _of_all_streams |
-| segments of packets without end (quicly) | P-9 | + test_segments_without_end |
-| forged segments inside a train | P-9, P-10, P-16 | + test_a_forged_segment_in_every_train |
-| reply loops (aioquic) | H-28, P-14, K-3, R-1 | + test_nothing_that_answers_is_answered and the four after it |
-| zero-length datagrams (curl) | G-3 | + test_zero_length_datagrams |
-| rapid reset (h2, hyper) | S-3 | test_resets_come_no_faster_than_the_application_looks |
-| a queue of forced resets, repeated STOP_SENDING (h2, aioquic) | S-9 | test_stops_of_every_stream |
-| empty frames (h2) | F-5, S-11 | test_tiny_datagram_frames; test_session_frames: test_floods |
-| streams that nobody accepts (go-libp2p) | S-3, S-4 | test_streams_that_nobody_is_told_of |
-| a queue of newcomers (OpenSSL) | H-21 | + test_half_open_handshakes_with_true_addresses |
-| sessions that nobody accepts | H-28 | test_endpoint: test_the_session_limit; the hosts' test_node |
-| data on closed streams eats the credit (h2) | S-6 | test_data_on_closed_streams_starves_nobody |
-| users who never read (h2, aiohttp, websockets) | S-6, S-7 | test_a_user_who_never_reads |
-| frames that were sent only once (qh3) | R-9, S-9 | test_what_is_lost_of_the_last_words_of_a_stream |
-| numbers that overflow somewhere (ngtcp2's log) | F-1, R-3 | test_numbers_at_their_limits |
-| spoofed replies end a handshake (tailscale-rs) | H-12, H-14, H-30 | + test_replies_forged_blindly; test_attacks |
-| a failed decryption changes state (snow) | P-8, H-25 | test_hostile_input: test_what_does_not_open_changes_nothing |
-| wrong key, wrong identity not refused (libp2p, py-libp2p, pyzmq) | H-13, H-15 | test_attacks: test_a_wrong_seed_and_a_wrong_peer |
-| moved by a repeated packet (boringtun) | C-1 | test_session: test_packets_from_elsewhere |
-| injected resets (quicly) | P-14 | test_endpoint: test_a_reset_with_another_key_means_nothing |
-| cookies that never expire (aioquic) | H-22 | test_cookies: test_good_in_its_tick_and_the_next |
-| panics on parameters, frame types, damage (quinn, qh3, hypercorn) | G-2 | test_hostile_input; test_parameters: test_any_bytes |
-| decoders that do not move on (picoquic) | F-1 | test_frames: test_any_bytes, test_padding_costs_the_same_however_long |
-| parameters given twice (qh3, msquic) | X-1 | test_parameters: test_bad_parameters |
-| an index that outlives its session (quinn) | | + test_a_world_of_incidents_leaves_nothing |
-| bookkeeping of what has ended (h2, aioquic) | S-3 | test_stream_table: test_ended_streams_cost_nothing |
-| amplification (all) | H-20, H-28 | test_attacks: test_amplification; test_scenarios |
-| clocks that go back or leap a day | R-10 | + test_a_clock_that_jumps, _in_a_handshake |
-| timers that fire late, keep-alive against a busy loop (websockets) | R-10 | + test_timers_that_fire_late |
-| timers handled without end, back-off without end (hypercorn) | R-5 | + test_ticks_by_the_thousand, test_a_long_outage_... |
-| lost MTU probes taken for congestion (qh3) | | test_loss: test_the_loss_of_an_mtu_probe_is_no_congestion |
-| a limit on one way in and not on the other (undici) | H-26 | + test_packets_without_end_before_the_keys, in runs |
-| an exception in one session's handler (hypercorn, mitmproxy) | | test_node: test_a_handler_that_raises_ends_its_session... |
-| an exception in what decides on admission | H-29 | test_endpoint: test_admit_that_fails |
-| floods not yet invented (ngtcp2's glitches) | F-5 | test_session_frames: test_the_bucket, test_floods |
+| PATH_CHALLENGE floods: quic-go, quiche, quicly | F-5 | test_a_packet_full_of_path_challenges |
+| ... whose answers pile up: aioquic | F-5 | test_path_challenges_whose_answers_are_not_acknowledged |
+| connection IDs retired without end: quic-go, quiche | C-4 | test_connection_ids_retired_as_fast_as_they_come |
+| connection IDs announced without end: neqo, quinn | C-3, C-4 | test_connection_ids_announced_without_end |
+| an endless loop over connection IDs: quiche | C-3 | test_connection_ids_with_the_largest_numbers |
+| acknowledgement of what was never sent: quiche | F-2 | test_a_broken_rule |
+| optimistic acknowledgement: quiche, picoquic | F-2, P-6 | test_acknowledging_what_is_on_its_way |
+| thousands of ranges to acknowledge: aioquic | F-3 | test_thousands_of_ranges |
+| thousands of ranges acknowledged | F-3 | test_an_ack_costs_what_it_settles |
+| numbers that overflow, if only in a log: ngtcp2 | F-1, R-3 | test_numbers_at_their_limits |
+| tiny gapped fragments: quinn, picoquic, nginx | S-8 | test_tiny_gapped_fragments_of_one_stream |
+| ... on all streams at once: OpenSSL | S-8 | test_tiny_gapped_fragments_of_all_streams |
+| a buffer as large as a gap: aioquic | S-8 | test_one_byte_at_the_far_end |
+| windows that grow with what was seen: aioquic, qh3 | S-3, S-6 | test_sparse_offsets_raise_no_window |
+| rapid reset: h2 | S-3 | test_resets_come_no_faster_than_the_application_looks |
+| a queue of forced resets, repeated stops: h2, aioquic | S-9 | test_stops_of_every_stream |
+| streams that nobody accepts: go-libp2p | S-3, S-4 | test_streams_that_nobody_is_told_of |
+| empty frames: h2 | F-5, S-11 | test_tiny_datagram_frames, test_floods |
+| data on closed streams eats the credit: h2 | S-6, S-9 | test_data_on_closed_streams_starves_nobody |
+| users who never read: h2, aiohttp, websockets | S-6, S-7 | test_a_user_who_never_reads |
+| frames that were sent only once: qh3 | S-9, R-9 | test_what_is_lost_of_the_last_words_of_a_stream |
+| bookkeeping of what has ended: h2, aioquic | S-3 | test_ended_streams_cost_nothing |
+| floods not yet invented: ngtcp2's glitches | F-5 | test_the_bucket, test_floods |
+| zero-length datagrams: curl | G-3 | test_zero_length_datagrams |
+| reply loops, negotiations: aioquic | H-28 | test_nothing_that_answers_is_answered |
+| reply loops, resets | P-14 | test_two_that_have_forgotten_each_other |
+| reply loops, last words | K-3 | test_two_that_close |
+| reply loops, acknowledgements | R-1 | test_acknowledgements_of_acknowledgements |
+| a peer that wants signs of life too often | K-4 | test_a_peer_with_the_shortest_patience |
+| handshake bytes without end: aioquic, quiche, s2n | W-3, H-30 | test_handshake_bytes_without_end |
+| junk kept before there are keys: LSQUIC | H-26 | test_packets_without_end_before_the_keys |
+| a bound on one way in, not on the other: undici | H-26 | test_packets_without_end_before_the_keys |
+| a queue of newcomers: OpenSSL | H-21 | test_half_open_handshakes_with_true_addresses |
+| sessions that nobody accepts | H-28 | test_the_session_limit, test_sessions_that_nobody_accepts_are_forgotten |
+| spoofed replies end a handshake: tailscale-rs | H-12, H-14 | test_replies_forged_blindly |
+| ... of somebody who sees everything | H-12, H-14 | test_a_watcher_does_not_end_a_dial |
+| wrong key, wrong identity: libp2p, pyzmq | H-13, H-15 | test_a_wrong_seed_and_a_wrong_peer |
+| cookies that never expire: aioquic | H-22 | test_good_in_its_tick_and_the_next |
+| amplification | H-20, H-28 | test_amplification, test_amplification_limit |
+| segments of packets without end: quicly | P-9 | test_segments_without_end |
+| forged segments inside a train | P-9, P-10, P-16 | test_a_forged_segment_in_every_train |
+| a failed decryption changes state: snow | P-8, H-25 | test_what_does_not_open_changes_nothing |
+| injected resets: quicly | P-14 | test_a_reset_with_another_key_means_nothing |
+| moved by whoever repeats a packet: boringtun | C-1 | test_packets_from_elsewhere |
+| panics on parameters, damage: quinn, qh3 | G-2 | test_mutated_datagrams, test_arbitrary_frames_under_valid_keys |
+| decoders that do not move on: picoquic | F-1 | test_padding_costs_the_same_however_long |
+| parameters given twice: qh3, msquic | X-1 | test_bad_parameters |
+| lost probes of the MTU taken for congestion: qh3 | R-7 | test_the_loss_of_an_mtu_probe_is_no_congestion |
+| clocks that go back, or leap a day | R-10 | test_a_clock_that_jumps, test_a_clock_that_jumps_in_a_handshake |
+| timers that fire late: websockets | R-10 | test_timers_that_fire_late |
+| timers handled without end: hypercorn | R-5 | test_ticks_by_the_thousand |
+| a back-off without end: hypercorn | R-5 | test_a_long_outage_is_over_soon_after_it_ends |
+| an index that outlives its session: quinn | K-6 | test_a_world_of_incidents_leaves_nothing |
+| an exception in one session's handler: hypercorn | G-2 | test_a_handler_that_raises_ends_its_session_and_no_other |
+| an exception in what decides on admission | H-29 | test_admit_that_fails |
 
-Rekeying (boringtun), 0-RTT, and the headers of WebSocket (tungstenite) are tested with what has them. HPACK, chunked
-bodies and decompression bombs have no counterpart here.
+Rekeying (boringtun), early data, and the headers of WebSocket (tungstenite) are tested with what has them. HPACK,
+chunked bodies and decompression bombs have no counterpart here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from pathlib import Path
 
 import pytest
 
@@ -275,7 +287,7 @@ def test_sparse_offsets_raise_no_window() -> None:
         for start in range(0, len(frames), 100):
             peer.send(*frames[start : start + 100])
         peer.pair.world.run(5.0)
-        assert peer.all(MaxData) == peer.all(MaxStreamData) == peer.all(MaxStreams) == []
+        assert [*peer.all(MaxData), *peer.all(MaxStreamData), *peer.all(MaxStreams)] == []
         assert peer.code is None
 
 
@@ -318,14 +330,9 @@ def test_stops_of_every_stream() -> None:
 def test_streams_that_nobody_is_told_of() -> None:
     """S-3, S-4: frames that come before the first byte make a stream that counts, though no application knows it."""
     peer = Insider()
-    for number in range(256):
-        kind = number % 4
-        stream_id = 4 * number
-        peer.send(
-            [StreamDataBlocked(stream_id, 0), MaxStreamData(stream_id, 5), StopSending(stream_id, 1)][kind]
-            if kind < 3
-            else Stream(stream_id, 5, b"x", False)
-        )
+    for first in range(0, 1024, 16):
+        peer.send(StreamDataBlocked(first, 0), MaxStreamData(first + 4, 5))
+        peer.send(StopSending(first + 8, 1), Stream(first + 12, 5, b"x", False))
     assert len(peer.engines.streams) == 256
     assert peer.pair.server.events(StreamOpened) == []
     assert peer.code is None
@@ -460,3 +467,15 @@ def test_limits_are_those_of_the_configuration() -> None:
     assert peer.code is None
     peer.send(*fragments(8, 1))
     assert peer.code == RESOURCES
+
+
+def test_the_tables_name_tests_that_exist() -> None:
+    """The table above, and those of docs/testing.md."""
+    root = Path(__file__).parents[2]
+    tests = "".join(path.read_text(encoding="utf-8") for path in (root / "tests").rglob("test_*.py"))
+    page = (root / "docs" / "testing.md").read_text(encoding="utf-8")
+    assert __doc__ is not None
+    for text, least in ((__doc__, 55), (page[page.index("## Scenarios") :], 70)):
+        named = re.findall(r"\btest_\w+\b(?!\.py)", text)
+        assert len(named) >= least
+        assert [name for name in named if f"def {name}(" not in tests] == []

@@ -9,14 +9,16 @@ from hashlib import sha256
 import pytest
 
 from stt_proto import Endpoint
+from stt_proto.config import Limits
 from stt_proto.errors import ArgumentError, AuthenticationError
-from stt_proto.handshake import CookieJar
+from stt_proto.handshake import CookieJar, Dropped, Reason, Reply
 from stt_proto.identity import shared_seed_bytes
 from stt_proto.packet import run_end
 from stt_proto.testing import SeededEntropy, World
 from stt_proto.types import NetworkPath, SessionState
 from stt_proto.wire import MessageType, Piece, decode_datagram_untrusted
 from stt_proto.wire.header import FORM_BIT, HANDSHAKE_FORM, PACKET_FORM
+from tests.proto import handshake_world
 from tests.proto.worlds import assert_empty, back, sealed, session_pair
 
 
@@ -199,7 +201,7 @@ def test_run_of_thousands_of_datagrams() -> None:
 
 
 def test_a_dial_on_a_link_that_has_recovered() -> None:
-    """R-6: lost AUTH_PROOFs look like a long round trip to the responder; a lost FINAL is repeated soon all the same."""
+    """R-6: lost AUTH_PROOFs look like a long round trip to the responder; FINAL is repeated soon all the same."""
     world = World(7)
     client, server = world.node("client"), world.node("server")
     finals = 0
@@ -217,3 +219,31 @@ def test_a_dial_on_a_link_that_has_recovered() -> None:
     world.taps.append(tap)
     session = client.connect(server)
     world.run_until(session.is_active, timeout=9.0)
+
+
+@pytest.mark.parametrize("field", ["e", "share", "parameters"])
+@pytest.mark.parametrize("reliable", [False, True])
+def test_hellos_that_are_found_bad_late(field: str, reliable: bool) -> None:
+    """H-4, H-19, H-21, H-23: a HELLO that is found to be bad only when keys are computed for it is counted.
+
+    Such HELLOs cost as much as others, left no half-open handshake behind, and so were counted nowhere: no flood of
+    them ever made the responder ask for a cookie.
+    """
+    world = handshake_world.World(reliable=reliable)
+    outcomes = []
+    for number in range(100):
+        hello = handshake_world.spoofed_hello(world.entropy, **{field: handshake_world.SMALL_ORDER[1]})
+        outcomes.append(world.hear(hello, number / 1000))
+    answers = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Dropped)]
+    if reliable:
+        assert reasons == [Reason.MALFORMED] * 64 + [Reason.GUESSING] * 36
+    else:
+        assert reasons == [Reason.MALFORMED] * 8
+        assert len(answers) == 92  # RETRY
+
+    many = handshake_world.World(limits=Limits(unfinished_without_cookie=20))
+    for number in range(21):
+        hello = handshake_world.spoofed_hello(many.entropy, **{field: handshake_world.SMALL_ORDER[1]})
+        outcome = many.hear(hello, 0.0, handshake_world.path_of((f"192.0.2.{number}", 1)))
+        assert isinstance(outcome, Dropped if number < 20 else Reply)

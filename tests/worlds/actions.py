@@ -79,7 +79,8 @@ def open_stream(world: RandomWorld, rng: random.Random) -> None:
         return
     player, seat = found
     options = {"no_delay": False} if rng.random() < 0.1 else {}
-    line = player.open(seat, bidirectional=rng.random() < 0.6, purpose=rng.choice(("", "", "talk", "é" * 127)), **options)
+    purpose = rng.choice(("", "", "talk", "é" * 127))
+    line = player.open(seat, bidirectional=rng.random() < 0.6, purpose=purpose, **options)
     if line is not None and rng.random() < 0.7:
         player.write(seat, line, rng.choice(world.recipe.sizes), ends=rng.random() < 0.5)
 

@@ -17,8 +17,8 @@ from stt_proto.packet.connection_ids import MAX_LIVE, MAX_RETIRING
 from stt_proto.packet.trains import FINISHED_KEPT, PIECE_COST, TrainReassembler
 from stt_proto.recovery import Recovery
 from stt_proto.recovery.acks import MAX_RANGES, AckTracker
-from stt_proto.session.engines import CONNECTION_ID_LIMIT, Engines
 from stt_proto.session.ending import MAX_ANSWERS
+from stt_proto.session.engines import CONNECTION_ID_LIMIT, Engines
 from stt_proto.streams import DatagramQueues, StreamTable
 from stt_proto.streams.ids import ID_SPAN
 from stt_proto.streams.receive import ReceiveState, ReceiveStream
@@ -26,6 +26,8 @@ from stt_proto.streams.send import SendState, SendStream
 
 CONTROL_FRAMES = 5 + MAX_LIVE + 3 * MAX_RETIRING
 """Control frames of a session that may wait, beside those of its streams."""
+LONGEST_TIMEOUT = 10.0
+"""Seconds after which what is in flight is asked for at the latest (R-5)."""
 STREAM_FRAMES = 4
 """Kinds of control frames that one stream may have waiting."""
 
@@ -81,7 +83,7 @@ def check_session(session: Session, engines: Engines, config: Config) -> None:
     limits = config.limits
     check_trains(engines.receiver.trains, limits)
     check_acks(engines.acks)
-    check_recovery(engines.path.recovery)
+    check_recovery(engines.path.recovery, session._context.clock.now)
     check_datagrams(engines.datagrams, limits)
     most(len(engines.local_ids._live), MAX_LIVE, "connection IDs")
     most(len(engines.local_ids._retired), MAX_RETIRING, "retired connection IDs")
@@ -118,14 +120,14 @@ def check_acks(acks: AckTracker) -> None:
     assert not acks.pending or acks.due_at < inf, "an acknowledgement that is owed has no time"
 
 
-def check_recovery(recovery: Recovery) -> None:
+def check_recovery(recovery: Recovery, now: float) -> None:
     """R-4, R-5."""
     outstanding = recovery._sent[recovery._head :]
     same(recovery.bytes_in_flight, sum(packet.size for packet in outstanding), "bytes in flight")
     numbers = [packet.number for packet in outstanding]
     assert numbers == sorted(set(numbers)), f"packets in flight: {numbers}"
     waiting = any(packet.eliciting for packet in outstanding)
-    assert not waiting or recovery.deadline < inf, "packets are in flight, and no timer runs"
+    assert not waiting or recovery.deadline <= now + LONGEST_TIMEOUT, f"packets wait until {recovery.deadline:g}"
     at_least(recovery.controller.window, 2 * recovery.max_datagram_size, "congestion window")
 
 
@@ -234,6 +236,16 @@ def check_pair(one: Engines, other: Engines) -> None:
             most(stream.send.limit, recv.window.limit, f"credit of stream {stream.id}")
             if recv.state is ReceiveState.RECEIVING and stream.send.state in (SendState.OPEN, SendState.FINISHING):
                 at_least(recv._next, stream.send.acked_offset, f"bytes arrived of stream {stream.id}")
+
+
+def check_announced(one: Session, other: Session) -> None:
+    """C-2: where nothing is lost any more, each end knows all connection IDs of the other, and their tokens."""
+    for issuer, user in ((one, other), (other, one)):
+        issued, known = engines_of(issuer), engines_of(user)
+        assert issued is not None
+        assert known is not None
+        live = {number: connection_id for number, (connection_id, token) in known.remote_ids._live.items() if token}
+        assert live == issued.local_ids._live, f"{user} does not know all connection IDs of its peer"
 
 
 # -- comparisons ---------------------------------------------------------------------------------------------------

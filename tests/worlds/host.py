@@ -58,7 +58,8 @@ class BatchingHost:
         while datagrams:
             size = len(datagrams[0])
             count = 1
-            while count < min(len(datagrams), MAX_RUN) and len(datagrams[count - 1]) == size >= len(datagrams[count]) > 0:
+            most = min(len(datagrams), MAX_RUN)
+            while count < most and len(datagrams[count - 1]) == size >= len(datagrams[count]) > 0:
                 count += 1
             run, datagrams = datagrams[:count], datagrams[count:]
             self.runs += count > 1

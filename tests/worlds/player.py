@@ -18,8 +18,9 @@ from stt_proto import NetworkPath, Session, SessionState, Stream
 from stt_proto.errors import (
     LocalError,
     RemoteError,
-    SttError,
+    SessionTimeoutError,
     StreamClosedError,
+    SttError,
     TooManySessionsError,
     TooManyStreamsError,
 )
@@ -44,6 +45,8 @@ from stt_proto.testing import Node
 from tests.proto.model import CLEAN_CODES, Conversation, End, Flow, Model
 from tests.worlds.bounds import engines_of
 
+LATENESS = 1.0
+"""Seconds; a tick that comes later than that gives no peer up (R-10)."""
 LIVE = frozenset({SessionState.HANDSHAKING, SessionState.ESTABLISHED})
 _STEPS = {(old, new) for (old, _), new in TRANSITIONS.items()}
 
@@ -392,7 +395,8 @@ class Player:
         try:
             data = line.stream.read(size, self.now)
         except StreamClosedError as error:
-            assert flow.reset is not None and (flow.reset_seen or self._told), f"{flow.name}: {error!r}"
+            assert flow.reset is not None, f"{flow.name}: {error!r}"
+            assert flow.reset_seen or self._told, f"{flow.name}: {error!r}"
             data = b""
         except LocalError as error:
             assert flow.stopped is not None, f"{flow.name}: {error!r}"
@@ -517,9 +521,20 @@ class Player:
                     assert line.into is not None
                     line.into.see_reset(code)
 
+    def _check_silence(self, seat: Seat) -> None:
+        """The peer was given up: it was silent for long enough, and this host did not sleep through that (R-10)."""
+        engines = engines_of(seat.session)
+        assert engines is not None
+        liveness, now = engines.liveness, self._time()
+        silent_for, late_by = now - liveness.last_received, now - liveness._dead_at()
+        assert silent_for >= self.node.config.keep_alive_timeout, f"{seat.session} gives up after {silent_for:g} s"
+        assert late_by <= LATENESS, f"{seat.session} gives its peer up in a tick that came {late_by:g} s late"
+
     def _on_closed(self, seat: Seat, event: SessionClosed) -> None:
         """Everybody who waits is woken by this: what had arrived can still be read, and nothing else."""
         assert seat.session.close_reason is event.reason
+        if type(seat.session.close_error) is SessionTimeoutError and not event.by_peer:
+            self._check_silence(seat)
         seat.wanted = {True: 0, False: 0}
         for line in seat.lines.values():
             line.todo, line.ends = 0, False

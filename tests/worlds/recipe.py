@@ -91,6 +91,7 @@ class Recipe:
         delay: seconds that its links take in good weather.
         sizes: bytes from which applications draw what they write at once.
         steps: what happens, in order.
+        afterwards: seconds for which the faults go on when nothing new happens any more.
     """
 
     seed: int
@@ -100,6 +101,7 @@ class Recipe:
     delay: float
     sizes: tuple[int, ...]
     steps: tuple[Step, ...]
+    afterwards: float
 
     @property
     def calm(self) -> bool:
@@ -127,6 +129,7 @@ def draw(seed: int) -> Recipe:
         delay=rng.choice((0.0, 0.0002, 0.001, 0.005, 0.02)),
         sizes=tuple(size for size in (0, 1, 7, 100, 1000, 1199, 2500, 10_000, 50_000, 100_000) if size <= most),
         steps=steps,
+        afterwards=rng.choice((0.0, 1.0, 5.0, 20.0)),
     )
 
 

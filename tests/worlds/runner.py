@@ -193,6 +193,8 @@ class RandomWorld:
                 ACTIONS[step.action](self, random.Random(f"{self.recipe.seed}/step {step.index}"))
                 self.report.actions[step.action] += 1
                 self.check()
+        self.world.run(self.recipe.afterwards)
+        self.check()
         self.calm_down()
         self.settle()
         self.rest()
@@ -245,7 +247,9 @@ class RandomWorld:
     def _patience(self) -> float:
         """Virtual seconds within which everything must have ended somehow."""
         dial = max(player.node.config.handshake_timeout for player in self.players)
-        unread = sum(flow.written - flow.read for talk in self.model.conversations.values() for flow in talk.flows.values())
+        unread = sum(
+            flow.written - flow.read for talk in self.model.conversations.values() for flow in talk.flows.values()
+        )
         unwritten = sum(line.todo for player in self.players for _, line in player.lines())
         return self.silence + dial + FLUSH_TIMEOUT + 2 * MAX_LINGER + (unread + unwritten) / SLOWEST
 
@@ -321,6 +325,8 @@ class RandomWorld:
             assert not engines.streams.undelivered, f"{name} has {engines.streams.undelivered} undelivered"
             assert not engines.streams.has_pending, f"{name} has streams with something to send"
             assert not engines.datagrams.has_pending, f"{name} has datagrams to send"
+        for one, other in self._pairs():
+            bounds.check_announced(one.session, other.session)
         before = self.world.datagrams
         interval = min(player.node.config.keep_alive_interval for player in self.players)
         self.world.run(3 * interval)
@@ -364,7 +370,7 @@ def run(seed: int, without: Container[int] = ()) -> Report:
     try:
         return world.run()
     except Exception as error:
-        error.add_note(f"at {world.world.now:.6f} s of {world.recipe}")
+        error.add_note(f"at {world.world.now:.6f} s in the world of seed {seed}")
         raise
 
 

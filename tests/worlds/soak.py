@@ -65,8 +65,10 @@ class Tally:
         yield f"sessions     {self.sessions:,}, {self.streams:,} streams, {self.bytes:,} bytes read"
         yield f"datagrams    {self.datagrams:,}"
         yield f"faults       {_table(self.faults)}"
-        yield f"misfortunes  {_table({name: count for name, count in self.actions.items() if name not in APPLICATIONS})}"
-        yield f"applications {_table({name: count for name, count in self.actions.items() if name in APPLICATIONS})}"
+        applications = {name: count for name, count in self.actions.items() if name in APPLICATIONS}
+        misfortunes = {name: count for name, count in self.actions.items() if name not in APPLICATIONS}
+        yield f"misfortunes  {_table(misfortunes)}"
+        yield f"applications {_table(applications)}"
         yield f"failures     {len(self.failures)}"
         for seed, failure in self.failures.items():
             yield f"  {PROGRAM} --seed {seed}\n    {failure[:300]}"

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from stt_proto import SessionState
-from tests.worlds.recipe import APPLICATIONS, MISFORTUNES, WEATHER, draw
-from tests.worlds.runner import run
-from tests.worlds.soak import Tally, faults_of, run_world, steps, steps_text
+from tests.worlds.recipe import APPLICATIONS, MISFORTUNES
+from tests.worlds.soak import Tally, run_world
 
 WORLDS = 320
 CHUNK = 16

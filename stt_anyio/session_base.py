@@ -1,33 +1,20 @@
-"""What every host's streams and sessions have in common: everything but the waiting.
+"""What every host's sessions have in common: everything but the waiting, as in `stream_base.py`.
 
-Each object here stands before one of the core's. It makes the calls, pumps after them, turns the core's errors into
-the host's, and takes in the events. Where a call cannot be answered yet it says so (`None`, a short count, `False`),
-and the host's own class waits: `stream.py` and `session.py` for asyncio and trio, `blocking/` for threads.
+The host's own class waits: `session.py` for asyncio and trio, `blocking/session.py` for threads.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from attrs import asdict
 
-from stt_anyio.errors import (
-    ArgumentError,
-    RemoteError,
-    SessionClosedError,
-    StateError,
-    StreamClosedError,
-    SttError,
-    TooManyStreamsError,
-    broken,
-    closed_here,
-)
+from stt_anyio.errors import SessionClosedError, SttError, TooManyStreamsError, broken, closed_here
+from stt_anyio.stream_base import StreamBase
 from stt_proto import Session as CoreSession
 from stt_proto import SessionState
-from stt_proto import Stream as CoreStream
 from stt_proto.events import (
     DatagramReceived,
     Event,
@@ -46,237 +33,6 @@ from stt_proto.types import Buffer
 if TYPE_CHECKING:
     from stt_anyio.driver import Driver
     from stt_anyio.node_base import NodeBase
-
-
-def single_bytes(data: Buffer) -> bytes | memoryview:
-    """What is to be sent, as something whose length and slices are in bytes.
-
-    Raises:
-        ArgumentError: it is not bytes-like (text has to be encoded first), or not contiguous.
-    """
-    if type(data) is bytes:
-        return data
-    try:
-        return memoryview(data).cast("B")
-    except TypeError:
-        name = type(data).__name__
-        raise ArgumentError(f"data is {name}; it must be bytes-like and contiguous", argument="data") from None
-
-
-class StreamBase:
-    """A stream, but for the waiting.
-
-    Attributes:
-        session: the session it belongs to.
-        can_send: whether this side may send on it at all; False on a one-way stream of the peer.
-        can_receive: whether this side may receive; False on a one-way stream of our own.
-    """
-
-    __slots__ = (
-        "_closed",
-        "_core",
-        "_driver",
-        "_receive_ended",
-        "_send_ended",
-        "_send_over",
-        "_stopped",
-        "_withdrawn",
-        "can_receive",
-        "can_send",
-        "collected",
-        "kept",
-        "session",
-    )
-
-    def __init__(self, session: SessionBase[Any], core: CoreStream) -> None:
-        self.session = session
-        self.can_send = core.can_write
-        self.can_receive = core.can_read
-        self.collected = False  # by `node.receive()`
-        self.kept = False  # by an application that asked for it by its id
-        self._core = core
-        self._driver: Driver = session.driver
-        self._send_ended = False  # finished or reset
-        self._withdrawn = False  # reset
-        self._receive_ended = False
-        self._closed = False
-        self._send_over = not core.can_write  # acknowledged to the end, or given up
-        self._stopped: int | None = None  # the code with which the peer refused to receive more
-
-    @property
-    def stream_id(self) -> int:
-        """Its number in the session, the same on both sides."""
-        return self._core.stream_id
-
-    @property
-    def purpose(self) -> str:
-        """The word given by whoever opened it, or `""`."""
-        return self._core.purpose
-
-    @property
-    def bytes_accepted(self) -> int:
-        """How many bytes `send` has taken so far: after a cancelled one, the prefix that goes out."""
-        return self._core.bytes_accepted
-
-    @property
-    def bytes_acknowledged(self) -> int:
-        """How many of them, from the first, the peer's core has acknowledged."""
-        return self._core.acked_offset
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether this side has closed it, or its session is over."""
-        return self._closed or self.session.is_closed
-
-    def __repr__(self) -> str:
-        purpose = f" {self.purpose!r}" if self.purpose else ""
-        return f"<{type(self).__name__} {self.stream_id}{purpose} of session {self.session.session_id.hex()}>"
-
-    # -- receiving -------------------------------------------------------------------------------------------------
-
-    def _take(self, max_bytes: int) -> bytes | None:
-        """Read what is there: at least a byte, `b""` at the end, `None` when there is nothing yet."""
-        if self._receive_ended:
-            raise closed_here(StreamClosedError("this side has closed the stream"))
-        driver, core = self._driver, self._core
-        try:
-            data = core.read(max_bytes, driver.clock())
-        except SttError as error:
-            raise self.session.raised(error) from None
-        if data:
-            driver.pump()  # which returns the credit
-            return data
-        if not core.at_eof:
-            return None
-        if self._send_over:
-            self.session.forget(self)
-        return b""
-
-    def _check_receive(self, max_bytes: int) -> None:
-        if index(max_bytes) < 1:
-            raise ArgumentError(f"max_bytes is {max_bytes}; it must be at least 1", argument="max_bytes")
-        if not self.can_receive:
-            raise StateError(f"stream {self.stream_id} is one-way, from here to the peer")
-
-    # -- sending ---------------------------------------------------------------------------------------------------
-
-    def _put(self, data: bytes | memoryview) -> int:
-        """Write as much as there is room for; the caller pumps."""
-        if self._send_ended:
-            raise closed_here(StreamClosedError("this side has ended the stream"))
-        try:
-            return self._core.write(data, self._driver.clock())
-        except SttError as error:
-            raise self.session.raised(error) from None
-
-    def _check_send(self) -> None:
-        if not self.can_send:
-            raise StateError(f"stream {self.stream_id} is one-way, from the peer to here")
-        if self._send_ended:
-            raise closed_here(StreamClosedError("this side has ended the stream"))
-        if self._stopped is not None:
-            raise self._refused(self._stopped)
-        if self.session.is_closed:
-            raise self.session.ended()
-
-    def _is_acknowledged(self, offset: int) -> bool:
-        """Whether everything below `offset` is; if not, this asks to be woken when it is."""
-        if self._closed or self._withdrawn:
-            raise closed_here(StreamClosedError("this side has closed the stream"))
-        if self._core.acked_offset >= offset:
-            return True
-        if self._stopped is not None:
-            raise self._refused(self._stopped)
-        if self.session.is_closed:
-            raise self.session.ended()
-        self._core.watch_acked(offset)
-        return False
-
-    def _refused(self, code: int) -> SttError:
-        return broken(StreamClosedError(f"the peer wants no more of this stream (code {code})", stream_code=code))
-
-    # -- ending ----------------------------------------------------------------------------------------------------
-
-    def _finish(self) -> None:
-        """End the sending direction after all that was accepted."""
-        if self.can_send and not self._send_ended:
-            self._command(self._core.finish)
-            self._send_ended = True
-            self._wake_writer()
-
-    def reset(self, code: int = 0) -> None:
-        """Give up sending: what is not delivered yet is withdrawn, and the peer's receiver is told.
-
-        Args:
-            code: a number that means something to the application.
-        """
-        if self.can_send and not self._withdrawn:
-            self._command(self._core.reset, code)
-            self._send_ended = self._send_over = self._withdrawn = True
-            self._wake_writer()
-            self._wake_flusher()
-
-    def stop(self, code: int = 0) -> None:
-        """Refuse to receive more; the peer's sender is told.
-
-        Args:
-            code: a number that means something to the application.
-        """
-        if self.can_receive and not self._receive_ended:
-            self._command(self._core.stop, code)
-            self._receive_ended = True
-            self._wake_reader()
-
-    def _close(self) -> None:
-        """Finish sending and refuse to receive."""
-        self._closed = True
-        self._finish()
-        self.stop()
-        self._wake_flusher()
-        self.session.forget(self)
-
-    def _command(self, command: Callable[..., None], *arguments: Any) -> None:
-        """Make a call that ends something; where the peer or the network was first, it means nothing any more."""
-        try:
-            command(*arguments, now=self._driver.clock())
-        except RemoteError:
-            return
-        self._driver.pump()
-
-    # -- being woken -----------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _wake_reader(self) -> None: ...
-
-    @abstractmethod
-    def _wake_writer(self) -> None: ...
-
-    @abstractmethod
-    def _wake_flusher(self) -> None: ...
-
-    def on_finished(self) -> None:
-        """The peer has acknowledged everything, the end included."""
-        self._send_over = True
-        if self._core.at_eof:
-            self.session.forget(self)
-        self._wake_flusher()
-
-    def on_reset(self, event: StreamReset) -> None:
-        """The peer reset its direction, or stopped ours."""
-        if event.stopped:
-            self._send_over = True
-            self._stopped = event.code
-            self._wake_writer()
-            self._wake_flusher()
-        else:
-            self._wake_reader()
-
-    def on_session_closed(self) -> None:
-        """Nothing more will come."""
-        self._wake_reader()
-        self._wake_writer()
-        self._wake_flusher()
-
 
 StreamT = TypeVar("StreamT", bound=StreamBase)
 
