@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from stt_proto import NetworkPath
 from stt_proto.errors import SttError
+from stt_proto.recovery import AckTracker
 from stt_proto.wire import Ack, Frame, NewConnectionId, decode_frames_untrusted
 from tests.proto.worlds import sealed, session_pair
 
@@ -33,6 +34,7 @@ class Insider:
         self.heard: list[Frame] = []
         self.sent = self.answered = 0
         self.answers: list[bytes] = []
+        self.acks = AckTracker()
         assert self.pair.session._engines is not None
         assert self.victim._engines is not None
         self.own, self.engines = self.pair.session._engines, self.victim._engines
@@ -45,6 +47,7 @@ class Insider:
         self.answers.append(datagram)
         opened = self.own.receiver.receive(datagram, 0, len(datagram), None, self.pair.session.path, 0.0, True)
         for packet in opened:
+            self.acks.on_packet(packet.number, packet.segments, True, 0.0)
             self.heard += decode_frames_untrusted(packet.plain)
             for frame in self.heard[-4:]:
                 if isinstance(frame, NewConnectionId):
@@ -66,9 +69,11 @@ class Insider:
         self.deliver(self.pack(*frames))
 
     def acknowledge(self) -> None:
-        """Acknowledge everything up to the newest packet, gaps and all."""
-        largest = self.own.receiver.window.largest
-        self.send(Ack(largest, 0, 0, ((0, largest),), None))
+        """Acknowledge every packet that came."""
+        taken = self.acks.take(0.0)
+        if taken is not None:
+            largest, delay, ranges, ecn = taken
+            self.send(Ack(largest, delay, 0, ranges, ecn))
 
     def all(self, kind: type[F]) -> list[F]:
         """The frames of one kind that the server sent."""

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import deque
 from hashlib import sha256
 
 import pytest
 
 from stt_proto import Endpoint
 from stt_proto.config import Limits
-from stt_proto.errors import ArgumentError, AuthenticationError
+from stt_proto.errors import ArgumentError, AuthenticationError, TooManyStreamsError
 from stt_proto.handshake import CookieJar, Dropped, Reason, Reply
 from stt_proto.identity import shared_seed_bytes
 from stt_proto.packet import run_end
-from stt_proto.testing import SeededEntropy, World
+from stt_proto.streams.hub import Hub
+from stt_proto.streams.send import SendStream
+from stt_proto.testing import Conditions, SeededEntropy, World
 from stt_proto.types import NetworkPath, SessionState
 from stt_proto.wire import MessageType, Piece, decode_datagram_untrusted
 from stt_proto.wire.header import FORM_BIT, HANDSHAKE_FORM, PACKET_FORM
 from tests.proto import handshake_world
-from tests.proto.worlds import assert_empty, back, sealed, session_pair
+from tests.proto.worlds import Mover, assert_empty, back, filler, sealed, session_pair
+from tests.worlds import bounds
 
 
 def test_packet_behind_a_handshake_datagram_in_one_run() -> None:
@@ -247,3 +251,116 @@ def test_hellos_that_are_found_bad_late(field: str, reliable: bool) -> None:
         hello = handshake_world.spoofed_hello(many.entropy, **{field: handshake_world.SMALL_ORDER[1]})
         outcome = many.hear(hello, 0.0, handshake_world.path_of((f"192.0.2.{number}", 1)))
         assert isinstance(outcome, Dropped if number < 20 else Reply)
+
+
+# -- found by random worlds ----------------------------------------------------------------------------------------
+
+
+def test_a_leap_of_the_clock_is_no_round_trip() -> None:
+    """R-3: what took longer than 10 s says nothing of the path.
+
+    A clock leapt by a day while packets were in flight, and their round trip was taken for a day. The pacer then gave
+    out a few bytes a second: a session that lived, and would have delivered its data within weeks.
+    """
+    pair = session_pair(conditions=Conditions(delay=0.02))
+    mover = Mover(pair.server)
+    Mover(pair.client).send(pair.session.open_stream(), pair.session, filler(30_000))
+    pair.client.jump_clock(86_400.0)
+    pair.world.run_until(lambda: mover.ended, timeout=2.0)
+    rtt = pair.session.stats().rtt
+    assert rtt is not None
+    assert rtt < 0.1
+
+
+def test_a_handshake_through_a_leap_of_the_clock() -> None:
+    """R-3, R-6: nor does the handshake take a leap for the round trip with which the session begins."""
+    world = World(1, Conditions(delay=0.02))
+    client, server = world.node("client", handshake_timeout=600.0), world.node("server")
+    session = client.connect(server)
+    world.run(0.03)  # CHALLENGE is on its way
+    client._skew += 60.0  # a host that takes in what waits for it before it looks at its timers
+    world.run_until(lambda: session.session_id, timeout=1.0)
+    engines = bounds.engines_of(session)
+    assert engines is not None
+    assert engines.path.recovery.rtt.smoothed < 1.0
+    world.run_until(session.is_active, timeout=2.0)
+
+
+def test_data_for_a_session_that_is_over_is_not_acknowledged() -> None:
+    """K-3: what is thrown away is not acknowledged.
+
+    A session that was over acknowledged each packet that it answered. So the peer learned that its stream had arrived
+    to the last byte, just before it learned that the session had been aborted before that.
+    """
+    pair = session_pair(conditions=Conditions(delay=0.02))
+    (back_link,) = (link for (source, _), link in pair.world.links.items() if source == pair.server.address)
+    back_link.outage(pair.now, 0.01)  # the SESSION_CLOSE of the abort is lost
+    pair.peer.abort(pair.now)
+    mover = Mover(pair.client)
+    mover.send(pair.session.open_stream(), pair.session, b"too late")
+    pair.settle()
+    assert pair.session.is_closed
+    assert not mover.finished
+
+
+def test_data_for_a_session_that_was_refused_is_not_acknowledged() -> None:
+    """H-29, K-3: nobody took the session, so nobody took its data."""
+    world = World(1, Conditions(delay=0.02))
+    client = world.node("client")
+    server = world.node("server", admit=lambda peer, path, now: 0x0102)
+    mover = Mover(client)
+    session = client.connect(server)
+    world.run_until(lambda: session.session_id)
+    world.link_between(server.address, client.address).outage(world.now, 0.03)  # the SESSION_CLOSE is lost
+    world.run(0.02)
+    mover.send(session.open_stream(), session, b"early")
+    world.run(1.0)
+    assert session.is_closed
+    assert not mover.finished
+
+
+def test_a_refused_stream_is_reported_at_once() -> None:
+    """S-12: the peer is told that its limit is in the way. The frame was ready, and nothing made the session send."""
+    pair = session_pair(server={"max_concurrent_streams": 0})
+    with pytest.raises(TooManyStreamsError):
+        pair.session.open_stream()
+    pair.settle()
+    engines = bounds.engines_of(pair.session)
+    assert engines is not None
+    assert not engines.streams.has_pending
+
+
+def test_the_end_of_a_stream_acknowledged_ahead_of_its_data() -> None:
+    """R-9: an end without data leaves no empty interval among what was acknowledged ahead of a gap."""
+    hub = Hub(deque(), 1000)
+    hub.raise_credit(1000)
+    send = SendStream(0, hub, limit=1000, capacity=1000, max_frame_size=1000)
+    send.write(b"data")
+    send.write_frame([], [], 100, 100)
+    send.finish()
+    assert not send.on_acked(4, 4, True)
+    assert not send._acked.bounds
+    assert send.on_acked(0, 4, False)
+
+
+def test_a_probe_whose_frames_mean_nothing_any_more() -> None:
+    """R-5: a probe asks for an answer, whatever has become of what it was to repeat.
+
+    The oldest packet in flight held a STOP_SENDING, and the stream had ended meanwhile. So each probe was found to be
+    empty and was not sent; the packet stayed the oldest, and nothing behind it was ever sent again.
+    """
+    pair = session_pair(conditions=Conditions(delay=0.02))
+    stream = pair.session.open_stream()
+    stream.write(b"question", pair.now)
+    pair.settle()
+    (back_link,) = (link for (source, _), link in pair.world.links.items() if source == pair.server.address)
+    back_link.outage(pair.now, 0.1)
+    answering = pair.peer.stream(stream.stream_id)
+    assert answering is not None
+    answering.stop(7, pair.now)
+    pair.server.pump()
+    stream.finish(pair.now)
+    pair.settle(0.05)
+    answering.write(b"answer", pair.now)
+    pair.settle(3.0)
+    assert stream.read(100, pair.now) == b"answer"

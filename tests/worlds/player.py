@@ -526,8 +526,9 @@ class Player:
         engines = engines_of(seat.session)
         assert engines is not None
         liveness, now = engines.liveness, self._time()
-        silent_for, late_by = now - liveness.last_received, now - liveness._dead_at()
-        assert silent_for >= self.node.config.keep_alive_timeout, f"{seat.session} gives up after {silent_for:g} s"
+        patience = liveness.last_received + self.node.config.keep_alive_timeout
+        assert now >= patience, f"{seat.session} gives its peer up {patience - now:g} s too early"
+        late_by = now - liveness._dead_at()
         assert late_by <= LATENESS, f"{seat.session} gives its peer up in a tick that came {late_by:g} s late"
 
     def _on_closed(self, seat: Seat, event: SessionClosed) -> None:

@@ -1,0 +1,349 @@
+"""Random interaction: anything that applications, networks and hosts do, in any order, against the plain model.
+
+Hypothesis draws the steps and shrinks what fails to the few that matter. `tests.worlds` does the same from seeds alone,
+in more kinds of worlds and a hundred times as many. What is checked is the same for both: see `tests.worlds.runner`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from stt_proto import NetworkPath
+from stt_proto.testing import Conditions, GilbertElliott, Link, Node
+from tests.worlds.actions import NOWHERE, PROCESS_BUFFER
+from tests.worlds.player import Line, Manners, Player, Seat
+from tests.worlds.recipe import NodePlan, Recipe
+from tests.worlds.runner import RandomWorld
+
+T = TypeVar("T")
+
+SIZES = (0, 1, 100, 1200, 5000, 40_000)
+SECONDS = (0.05, 0.5, 3.0, 40.0)
+
+picks = st.integers(0, 1 << 16)
+sizes = st.sampled_from(SIZES)
+codes = st.sampled_from((0, 7, (1 << 62) - 1))
+seconds = st.sampled_from(SECONDS)
+shares = st.sampled_from((0.0, 0.05, 0.3))
+
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_concurrent_sessions": st.sampled_from((1, 3)),
+        "max_concurrent_streams": st.sampled_from((1, 4)),
+        "default_max_frame_size": st.sampled_from((10, 1200)),
+        "stream_receive_window": st.sampled_from((1024, 5000)),
+        "session_receive_window": st.sampled_from((1024, 5000)),
+        "stream_send_buffer": st.sampled_from((1024, 5000)),
+        "max_datagram_size": st.sampled_from((0, 100)),
+        "ack_delay": st.sampled_from((0.0, 0.2)),
+        "no_delay": st.just(False),
+    },
+)
+manners = st.builds(
+    Manners,
+    eager=st.booleans(),
+    chunk=st.sampled_from((1, 1000, 65_536)),
+    answers=st.sampled_from(((0,), (1, 3000))),
+    closes=st.booleans(),
+)
+links = st.builds(
+    Conditions,
+    delay=st.sampled_from((0.0, 0.005, 0.1)),
+    jitter=st.sampled_from((0.0, 0.02)),
+    rate=st.sampled_from((None, 1e6)),
+    queue=st.just(20_000),
+    loss=shares,
+    burst=st.sampled_from((None, GilbertElliott(good=20, bad=3))),
+    duplicate=shares,
+    reorder=shares,
+    reorder_delay=st.sampled_from((0.01, 0.1)),
+    corrupt=shares,
+    truncate=shares,
+)
+
+
+class Interaction(RuleBasedStateMachine):
+    """Some nodes, and whatever happens to them."""
+
+    nodes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.life: RandomWorld | None = None
+
+    @initialize(
+        seed=st.integers(0, 1 << 32),
+        suites=st.sampled_from(((1, 2), (2,))),
+        plans=st.lists(st.tuples(changes, manners, st.booleans(), st.booleans()), min_size=6, max_size=6),
+        delay=st.sampled_from((0.0, 0.001, 0.02)),
+    )
+    def begin(self, seed: int, suites: tuple[int, ...], plans: list[Any], delay: float) -> None:
+        """Make the nodes, and let the first two of them meet."""
+        nodes = tuple(
+            NodePlan(
+                name=name,
+                changes={"suites": suites, **changes},
+                manners=manners,
+                batch=0.002 if batches else None,
+                marks=0.0,
+                stranger=False,
+                shuns=(),
+                behind_nat=behind_nat and name != "a",
+            )
+            for name, (changes, manners, batches, behind_nat) in zip("abcdef"[: self.nodes], plans, strict=False)
+        )
+        recipe = Recipe(
+            seed=seed,
+            carrier="udp",
+            nodes=nodes,
+            weather=frozenset({"drawn"}),
+            delay=delay,
+            sizes=SIZES,
+            steps=(),
+            afterwards=0.0,
+        )
+        life = self.life = RandomWorld(recipe)
+        life.players[1].dial(life.players[0].node)
+        life.world.run(0.3)
+
+    # -- what there is to choose from ------------------------------------------------------------------------------
+
+    @property
+    def players(self) -> list[Player]:
+        assert self.life is not None
+        return self.life.players
+
+    def awake(self) -> list[Player]:
+        return [player for player in self.players if player.node.awake]
+
+    def seats(self) -> list[tuple[Player, Seat]]:
+        return [(player, seat) for player in self.awake() for seat in player.seats.values()]
+
+    def lines(self, kind: str) -> list[tuple[Player, Seat, Line]]:
+        return [(player, *each) for player in self.awake() for each in player.lines() if getattr(each[1], kind)]
+
+    def link(self, one: int, other: int) -> Link:
+        """One direction between two nodes."""
+        assert self.life is not None
+        source, target = self.pair(one, other)
+        return self.life.world.link_between(source.address, target.address)
+
+    def pair(self, one: int, other: int) -> tuple[Node, Node]:
+        nodes = [player.node for player in self.players]
+        source = nodes[one % len(nodes)]
+        nodes.remove(source)
+        return source, nodes[other % len(nodes)]
+
+    # -- applications ----------------------------------------------------------------------------------------------
+
+    @precondition(awake)
+    @rule(one=picks, other=picks, pinned=st.booleans())
+    def dial(self, one: int, other: int, pinned: bool) -> None:
+        player = chosen(self.awake(), one)
+        others = [each.node for each in self.players if each is not player]
+        target = chosen(others, other)
+        player.dial(target, peer_node_id=target.config.identity.node_id if pinned else None)
+
+    @precondition(seats)
+    @rule(
+        pick=picks,
+        bidirectional=st.booleans(),
+        purpose=st.sampled_from(("", "talk")),
+        size=sizes,
+        ends=st.booleans(),
+    )
+    def open(self, pick: int, bidirectional: bool, purpose: str, size: int, ends: bool) -> None:
+        player, seat = chosen(self.seats(), pick)
+        line = player.open(seat, bidirectional=bidirectional, purpose=purpose)
+        if line is not None:
+            player.write(seat, line, size, ends=ends)
+
+    @precondition(lambda self: self.lines("out"))
+    @rule(pick=picks, size=sizes, ends=st.booleans())
+    def write(self, pick: int, size: int, ends: bool) -> None:
+        player, seat, line = chosen(self.lines("out"), pick)
+        player.write(seat, line, size, ends=ends)
+
+    @precondition(lambda self: self.lines("into"))
+    @rule(pick=picks, size=st.sampled_from((1, 1000, 1 << 20)))
+    def read(self, pick: int, size: int) -> None:
+        player, seat, line = chosen(self.lines("into"), pick)
+        if line.readable:
+            player.read(seat, line, size)
+
+    @precondition(lambda self: self.lines("out"))
+    @rule(pick=picks)
+    def finish(self, pick: int) -> None:
+        player, seat, line = chosen(self.lines("out"), pick)
+        player.finish(seat, line)
+
+    @precondition(lambda self: self.lines("out"))
+    @rule(pick=picks, code=codes)
+    def reset(self, pick: int, code: int) -> None:
+        player, seat, line = chosen(self.lines("out"), pick)
+        player.reset(seat, line, code)
+
+    @precondition(lambda self: self.lines("into"))
+    @rule(pick=picks, code=codes)
+    def stop(self, pick: int, code: int) -> None:
+        player, seat, line = chosen(self.lines("into"), pick)
+        player.stop(seat, line, code)
+
+    @precondition(lambda self: self.lines("out"))
+    @rule(pick=picks)
+    def watch(self, pick: int) -> None:
+        player, seat, line = chosen(self.lines("out"), pick)
+        player.watch(seat, line)
+
+    @precondition(seats)
+    @rule(pick=picks, size=sizes, count=st.sampled_from((1, 20)))
+    def send_datagrams(self, pick: int, size: int, count: int) -> None:
+        player, seat = chosen(self.seats(), pick)
+        for _ in range(count):
+            player.send_datagram(seat, size)
+
+    @precondition(seats)
+    @rule(pick=picks, reason=st.sampled_from(("graceful", "error")))
+    def close(self, pick: int, reason: str) -> None:
+        player, seat = chosen(self.seats(), pick)
+        player.close(seat, reason)
+
+    @precondition(seats)
+    @rule(pick=picks)
+    def abort(self, pick: int) -> None:
+        player, seat = chosen(self.seats(), pick)
+        player.abort(seat)
+
+    # -- networks and hosts ----------------------------------------------------------------------------------------
+
+    @rule(amount=st.sampled_from((0.0, 0.001, 0.02, 0.3, 2.0, 15.0)))
+    def advance(self, amount: float) -> None:
+        assert self.life is not None
+        self.life.world.run(amount)
+
+    @rule(one=picks, other=picks, conditions=links)
+    def change_link(self, one: int, other: int, conditions: Conditions) -> None:
+        self.link(one, other).conditions = conditions
+
+    @rule(one=picks, other=picks, amount=seconds, both=st.booleans())
+    def lose_network(self, one: int, other: int, amount: float, both: bool) -> None:
+        """Lost, and regained."""
+        assert self.life is not None
+        world = self.life.world
+        if both:
+            world.outage(*self.pair(one, other), world.now, amount)
+        else:
+            self.link(one, other).outage(world.now, amount)
+        self.life.lasts(amount)
+
+    @rule(pick=picks, amount=seconds)
+    def change_address(self, pick: int, amount: float) -> None:
+        """For a while, what a node sends comes from another address; what is sent to the old one still arrives."""
+        assert self.life is not None
+        self.life.detour(chosen(self.players, pick).node.address, amount)
+
+    @precondition(lambda self: self.life.nats)
+    @rule(pick=picks, address=st.booleans())
+    def rebind(self, pick: int, address: bool) -> None:
+        """For good, and the old address leads nowhere."""
+        assert self.life is not None
+        nat = chosen(self.life.nats, pick)
+        if address:
+            nat.rebind_address()
+        else:
+            nat.rebind_port()
+        self.life.lasts(self.life.silence)
+
+    @precondition(lambda self: self.life.recorded)
+    @rule(pick=picks, where=st.sampled_from(("back", "elsewhere", "to another")), cut=st.sampled_from((None, 20, 500)))
+    def replay(self, pick: int, where: str, cut: int | None) -> None:
+        """What was on the wire comes again: as it was, cut, from nowhere, to somebody else."""
+        assert self.life is not None
+        datagram, path = chosen(list(self.life.recorded), pick)
+        local, remote = path.local, path.remote
+        if where == "elsewhere":
+            local = NOWHERE
+        elif where == "to another":
+            remote = chosen(self.players, pick).node.address
+        self.life.inject(datagram[:cut], NetworkPath(path.carrier, local, remote))
+
+    @rule(pick=picks, amount=st.sampled_from((-1.0, 0.5, 30.0, 86_400.0)))
+    def jump_clock(self, pick: int, amount: float) -> None:
+        assert self.life is not None
+        chosen(self.players, pick).node.jump_clock(amount)
+        self.life.lasts(max(0.0, -amount))
+
+    @rule(pick=picks, amount=seconds, buffer=st.sampled_from((0, PROCESS_BUFFER)))
+    def sleep(self, pick: int, amount: float, buffer: int) -> None:
+        chosen(self.players, pick).node.pause(amount, buffer=buffer)
+
+    @precondition(seats)
+    @rule(pick=picks, amount=seconds)
+    def fill_carrier(self, pick: int, amount: float) -> None:
+        assert self.life is not None
+        player, seat = chosen(self.seats(), pick)
+        self.life.fill(player.node, seat.session.path, amount)
+
+    @precondition(seats)
+    @rule(pick=picks)
+    def lose_carrier(self, pick: int) -> None:
+        player, seat = chosen(self.seats(), pick)
+        player.lose_path(seat.session.path, None)
+
+    @rule(pick=picks, downtime=st.sampled_from((0.0, 1.0)))
+    def restart(self, pick: int, downtime: float) -> None:
+        chosen(self.players, pick).restart(downtime)
+
+    # -- what must hold --------------------------------------------------------------------------------------------
+
+    @invariant()
+    def bounds(self) -> None:
+        """Safety; the model has judged already what the applications got."""
+        if self.life is not None:
+            self.life.check()
+
+    def teardown(self) -> None:
+        """Liveness: the faults stop, everything ends, nothing is left."""
+        if self.life is not None:
+            self.life.calm_down()
+            self.life.settle()
+            self.life.rest()
+            self.life.end()
+
+
+class Crowd(Interaction):
+    """The same with many nodes."""
+
+    nodes = 5
+
+
+def chosen(items: list[T], pick: int) -> T:
+    """One of some things; 0 gives the first, to which examples shrink."""
+    return items[pick % len(items)]
+
+
+def run(machine: type[Interaction]) -> None:
+    share = settings.default.max_examples // 2  # type: ignore[union-attr]
+    run_state_machine_as_test(machine, settings=settings(max_examples=share, stateful_step_count=40))  # type: ignore[no-untyped-call]
+
+
+def test_two_nodes() -> None:
+    """G-1, G-2, S-5, S-6, K-6, 13: every byte once and in order, every table bounded, every end reached."""
+    run(Interaction)
+
+
+def test_many_nodes() -> None:
+    """The same, and no session sees another's bytes."""
+    run(Crowd)
