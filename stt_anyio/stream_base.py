@@ -239,8 +239,9 @@ class StreamBase:
     def on_finished(self) -> None:
         """The peer has acknowledged everything, the end included."""
         self._send_over = True
-        if self._core.at_eof:
+        if self._core.at_eof:  # both directions are over; the event that tells of the end will find no stream any more
             self.session.forget(self)
+            self._wake_reader()
         self._wake_flusher()
 
     def on_reset(self, event: StreamReset) -> None:

@@ -82,6 +82,22 @@ async def test_the_end_is_end_of_stream_every_time(sessions: Sessions) -> None:
             await stream.send(b"x")
 
 
+async def test_an_end_that_comes_with_the_acknowledgement_of_ours_wakes_who_waits_for_it(sessions: Sessions) -> None:
+    async with sessions() as (ours, theirs), anyio.create_task_group() as tasks:
+
+        async def answer_the_end(peer: Stream) -> None:
+            assert await read_all(peer) == b""
+            await peer.send_eof()
+
+        for _ in range(5):
+            stream, peer = await pair(ours, theirs)
+            await stream.flush()
+            tasks.start_soon(answer_the_end, peer)
+            tasks.start_soon(stream.send_eof)
+            with anyio.fail_after(2), pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+
+
 async def test_a_reset_tells_its_code(sessions: Sessions) -> None:
     async with sessions() as (ours, theirs):
         stream, peer = await pair(ours, theirs)
