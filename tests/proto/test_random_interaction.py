@@ -88,9 +88,10 @@ class Interaction(RuleBasedStateMachine):
         suites=st.sampled_from(((1, 2), (2,))),
         plans=st.lists(st.tuples(changes, manners, st.booleans(), st.booleans()), min_size=6, max_size=6),
         delay=st.sampled_from((0.0, 0.001, 0.02)),
+        size=sizes,
     )
-    def begin(self, seed: int, suites: tuple[int, ...], plans: list[Any], delay: float) -> None:
-        """Make the nodes, and let the first two of them meet."""
+    def begin(self, seed: int, suites: tuple[int, ...], plans: list[Any], delay: float, size: int) -> None:
+        """Make the nodes, and let the first two of them meet and begin to talk."""
         nodes = tuple(
             NodePlan(
                 name=name,
@@ -117,6 +118,10 @@ class Interaction(RuleBasedStateMachine):
         life = self.life = RandomWorld(recipe)
         life.players[1].dial(life.players[0].node)
         life.world.run(0.3)
+        for player, seat in self.seats():
+            line = player.open(seat)
+            if line is not None:
+                player.write(seat, line, size)
 
     # -- what there is to choose from ------------------------------------------------------------------------------
 
@@ -171,41 +176,27 @@ class Interaction(RuleBasedStateMachine):
             player.write(seat, line, size, ends=ends)
 
     @precondition(lambda self: self.lines("out"))
-    @rule(pick=picks, size=sizes, ends=st.booleans())
-    def write(self, pick: int, size: int, ends: bool) -> None:
+    @rule(pick=picks, command=st.sampled_from(("write", "finish", "reset", "watch")), size=sizes, code=codes)
+    def speak(self, pick: int, command: str, size: int, code: int) -> None:
         player, seat, line = chosen(self.lines("out"), pick)
-        player.write(seat, line, size, ends=ends)
+        match command:
+            case "write":
+                player.write(seat, line, size)
+            case "finish":
+                player.write(seat, line, size, ends=True)
+            case "reset":
+                player.reset(seat, line, code)
+            case _:
+                player.watch(seat, line)
 
     @precondition(lambda self: self.lines("into"))
-    @rule(pick=picks, size=st.sampled_from((1, 1000, 1 << 20)))
-    def read(self, pick: int, size: int) -> None:
+    @rule(pick=picks, size=st.sampled_from((1 << 20, 1000, 1)), stops=st.booleans(), code=codes)
+    def listen(self, pick: int, size: int, stops: bool, code: int) -> None:
         player, seat, line = chosen(self.lines("into"), pick)
-        if line.readable:
+        if stops:
+            player.stop(seat, line, code)
+        elif line.readable:
             player.read(seat, line, size)
-
-    @precondition(lambda self: self.lines("out"))
-    @rule(pick=picks)
-    def finish(self, pick: int) -> None:
-        player, seat, line = chosen(self.lines("out"), pick)
-        player.finish(seat, line)
-
-    @precondition(lambda self: self.lines("out"))
-    @rule(pick=picks, code=codes)
-    def reset(self, pick: int, code: int) -> None:
-        player, seat, line = chosen(self.lines("out"), pick)
-        player.reset(seat, line, code)
-
-    @precondition(lambda self: self.lines("into"))
-    @rule(pick=picks, code=codes)
-    def stop(self, pick: int, code: int) -> None:
-        player, seat, line = chosen(self.lines("into"), pick)
-        player.stop(seat, line, code)
-
-    @precondition(lambda self: self.lines("out"))
-    @rule(pick=picks)
-    def watch(self, pick: int) -> None:
-        player, seat, line = chosen(self.lines("out"), pick)
-        player.watch(seat, line)
 
     @precondition(seats)
     @rule(pick=picks, size=sizes, count=st.sampled_from((1, 20)))
@@ -215,16 +206,13 @@ class Interaction(RuleBasedStateMachine):
             player.send_datagram(seat, size)
 
     @precondition(seats)
-    @rule(pick=picks, reason=st.sampled_from(("graceful", "error")))
-    def close(self, pick: int, reason: str) -> None:
+    @rule(pick=picks, reason=st.sampled_from(("graceful", "error", "abort")))
+    def end_session(self, pick: int, reason: str) -> None:
         player, seat = chosen(self.seats(), pick)
-        player.close(seat, reason)
-
-    @precondition(seats)
-    @rule(pick=picks)
-    def abort(self, pick: int) -> None:
-        player, seat = chosen(self.seats(), pick)
-        player.abort(seat)
+        if reason == "abort":
+            player.abort(seat)
+        else:
+            player.close(seat, reason)
 
     # -- networks and hosts ----------------------------------------------------------------------------------------
 
@@ -248,22 +236,21 @@ class Interaction(RuleBasedStateMachine):
             self.link(one, other).outage(world.now, amount)
         self.life.lasts(amount)
 
-    @rule(pick=picks, amount=seconds)
-    def change_address(self, pick: int, amount: float) -> None:
-        """For a while, what a node sends comes from another address; what is sent to the old one still arrives."""
-        assert self.life is not None
-        self.life.detour(chosen(self.players, pick).node.address, amount)
+    @rule(pick=picks, how=st.sampled_from(("detour", "port", "host")), amount=seconds)
+    def change_address(self, pick: int, how: str, amount: float) -> None:
+        """What a node sends comes from another address.
 
-    @precondition(lambda self: self.life.nats)
-    @rule(pick=picks, address=st.booleans())
-    def rebind(self, pick: int, address: bool) -> None:
-        """For good, and the old address leads nowhere."""
+        For a while, and what is sent to the old one still arrives; or for good, and the old one leads nowhere.
+        """
         assert self.life is not None
+        if how == "detour" or not self.life.nats:
+            self.life.detour(chosen(self.players, pick).node.address, amount)
+            return
         nat = chosen(self.life.nats, pick)
-        if address:
-            nat.rebind_address()
-        else:
+        if how == "port":
             nat.rebind_port()
+        else:
+            nat.rebind_address()
         self.life.lasts(self.life.silence)
 
     @precondition(lambda self: self.life.recorded)
@@ -279,32 +266,25 @@ class Interaction(RuleBasedStateMachine):
             remote = chosen(self.players, pick).node.address
         self.life.inject(datagram[:cut], NetworkPath(path.carrier, local, remote))
 
-    @rule(pick=picks, amount=st.sampled_from((-1.0, 0.5, 30.0, 86_400.0)))
-    def jump_clock(self, pick: int, amount: float) -> None:
+    @rule(pick=picks, what=st.sampled_from(("jump", "sleep", "stop", "full", "lost", "restart")), amount=seconds)
+    def befall_host(self, pick: int, what: str, amount: float) -> None:
         assert self.life is not None
-        chosen(self.players, pick).node.jump_clock(amount)
-        self.life.lasts(max(0.0, -amount))
-
-    @rule(pick=picks, amount=seconds, buffer=st.sampled_from((0, PROCESS_BUFFER)))
-    def sleep(self, pick: int, amount: float, buffer: int) -> None:
-        chosen(self.players, pick).node.pause(amount, buffer=buffer)
-
-    @precondition(seats)
-    @rule(pick=picks, amount=seconds)
-    def fill_carrier(self, pick: int, amount: float) -> None:
-        assert self.life is not None
-        player, seat = chosen(self.seats(), pick)
-        self.life.fill(player.node, seat.session.path, amount)
-
-    @precondition(seats)
-    @rule(pick=picks)
-    def lose_carrier(self, pick: int) -> None:
-        player, seat = chosen(self.seats(), pick)
-        player.lose_path(seat.session.path, None)
-
-    @rule(pick=picks, downtime=st.sampled_from((0.0, 1.0)))
-    def restart(self, pick: int, downtime: float) -> None:
-        chosen(self.players, pick).restart(downtime)
+        player = chosen(self.players, pick)
+        match what:
+            case "jump":
+                player.node.jump_clock(amount)
+            case "sleep":
+                player.node.pause(amount)
+            case "stop":
+                player.node.pause(amount, buffer=PROCESS_BUFFER)
+            case "restart":
+                player.restart(amount if amount < 1.0 else 0.0)
+            case _ if player.node.awake and player.seats:
+                path = chosen(list(player.seats), pick).path
+                if what == "full":
+                    self.life.fill(player.node, path, amount)
+                else:
+                    player.lose_path(path, None)
 
     # -- what must hold --------------------------------------------------------------------------------------------
 
