@@ -191,7 +191,7 @@ class SendStream:
         self.bytes_accepted += size
         hub.undelivered += size
         hub.bytes_written += size
-        if not self._held or self.bytes_unsent >= NAGLE_SIZE:
+        if not self._held or self._wanted or self.bytes_unsent >= min(NAGLE_SIZE, self.max_frame_size):
             self._held = False
             self._offer()
         return size
@@ -395,8 +395,13 @@ class SendStream:
             self._hub.ready.pop(self, None)
 
     def _holds_back(self, size: int, room: int) -> bool:
-        """Nagle's rule: a little data waits while earlier data is on its way, if more may follow."""
-        if size >= min(NAGLE_SIZE, room) or self.acked_offset == self.sent_offset or self.state is not _OPEN:
+        """Nagle's rule: a little data waits while earlier data is on its way, if more may follow.
+
+        Nothing can follow into a full buffer, and what fills a frame is not little.
+        """
+        if self._wanted or self.acked_offset == self.sent_offset or self.state is not _OPEN:
+            return False
+        if size >= min(NAGLE_SIZE, self.max_frame_size, room):
             return False
         self._held = True
         del self._hub.ready[self]

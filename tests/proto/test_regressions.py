@@ -364,3 +364,16 @@ def test_a_probe_whose_frames_mean_nothing_any_more() -> None:
     answering.write(b"answer", pair.now)
     pair.settle(3.0)
     assert stream.read(100, pair.now) == b"answer"
+
+
+def test_a_stream_of_short_frames_that_gathers_small_writes() -> None:
+    """D1: two streams whose frames take a byte each waited for an acknowledgement after each byte."""
+    pair = session_pair(conditions=Conditions(delay=0.02), server={"ack_delay": 0.5})
+    streams = [pair.session.open_stream(max_frame_size=1, no_delay=False) for _ in range(2)]
+    for stream in streams:
+        stream.write(bytes(500), pair.now)
+    pair.settle(1.0)
+    for stream in streams:
+        theirs = pair.peer.stream(stream.stream_id)
+        assert theirs is not None
+        assert len(theirs.read(1000, pair.now)) == 500

@@ -693,6 +693,28 @@ def test_gathering_ends_with_enough_data_or_the_end() -> None:
     assert len(frame.data) == 104
 
 
+def test_gathering_sends_whole_frames() -> None:
+    """D1: what fills a frame of the stream is not little, however short its frames are."""
+    sender = Sender(no_delay=False, max_frame_size=10)
+    sender.stream.write(b"a")
+    sender.all()
+    sender.stream.write(bytes(9))
+    assert sender.frames() == ([], [])
+    sender.stream.write(b"b")
+    assert len(sender.one()[0].data) == 10
+
+
+def test_gathering_ends_when_nothing_more_can_be_gathered() -> None:
+    """D1: a writer that waits for room adds nothing, so waiting for it is waiting for an acknowledgement alone."""
+    sender = Sender(no_delay=False, capacity=100)
+    sender.stream.write(b"a")
+    sender.all()
+    assert sender.stream.write(bytes(50)) == 50
+    assert sender.frames() == ([], [])
+    assert sender.stream.write(bytes(50)) == 49
+    assert len(sender.one()[0].data) == 99
+
+
 def test_gathering_does_not_hold_back_the_tail_of_a_lost_stretch() -> None:
     sender = Sender(no_delay=False)
     sender.stream.write(b"a")
