@@ -9,6 +9,8 @@ PYTHON := $(or $(PYTHON),$(shell $(find_python)))
 
 BIN := .venv/bin
 FUZZ_SECONDS ?= 60
+SECONDS := 60
+ROOM ?= wire
 
 # $(call environment,GROUPS): .venv with the project and these dependency groups in it.
 define environment
@@ -26,7 +28,7 @@ define checks
 endef
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format check-long bench fuzz docs clean
+.PHONY: help demo test lint format check-long bench soak fuzz mutate docs clean
 
 help:
 	@echo 'make demo        two nodes meet, prove who they are, and move a file'
@@ -35,7 +37,9 @@ help:
 	@echo 'make format      lay the code out as make lint expects it'
 	@echo 'make check-long  the tests that take minutes'
 	@echo 'make bench       the benchmarks'
+	@echo 'make soak        new random worlds for SECONDS=$(SECONDS)'
 	@echo 'make fuzz        each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
+	@echo 'make mutate      how many of 400 small faults in ROOM=$(ROOM) the tests see'
 	@echo 'make docs        the documentation, into build/docs'
 	@echo 'make clean       remove all of what these made'
 
@@ -65,6 +69,14 @@ check-long:
 bench:
 	$(call environment,test)
 	$(BIN)/python -m tests.bench
+
+soak:
+	$(call environment,test)
+	$(BIN)/python -m tests.worlds.soak --seconds $(SECONDS)
+
+mutate:
+	$(call environment,test mutation)
+	$(BIN)/python -m tests.mutation $(ROOM)
 
 fuzz:
 	$(call environment,fuzz)
