@@ -160,9 +160,8 @@ def run(room: str, names: Iterable[str] | None, sample: int, seed: int, processe
         say(f"\n{'NOT REACHED' if alive[name] == NOT_REACHED else 'SURVIVED'} {name}\n{change}")
     for name, code in odd.items():
         say(f"UNCLEAR ({code}) {name}")
-    say(
-        f"{room}: {caught} of {len(chosen)} caught, {100 * caught / len(chosen):.1f} %; {len(alive)} survived (seed {seed})"
-    )
+    score = 100 * caught / len(chosen)
+    say(f"{room}: {caught} of {len(chosen)} caught, {score:.1f} %; {len(alive)} survived (seed {seed})")
     report = {"room": room, "seed": seed, "made": len(everything), "run": len(chosen), "caught": caught}
     (BUILD / f"{room}.json").write_text(json.dumps(report | {"survived": changes, "unclear": odd}, indent=1))
     return 0
