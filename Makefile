@@ -50,7 +50,7 @@ demo:
 test:
 	$(call environment,lint test)
 	$(checks)
-	$(BIN)/coverage run -m pytest
+	$(BIN)/pytest -n auto --cov --cov-report=
 	@$(BIN)/python .ci/branches.py
 
 lint:

@@ -13,7 +13,7 @@ CHUNK = 16
 
 @pytest.fixture(scope="module")
 def tally() -> Tally:
-    """What happened in all of the worlds below."""
+    """What happened in all of the worlds that this process ran."""
     return Tally()
 
 
@@ -28,12 +28,11 @@ def test_worlds(first: int, tally: Tally) -> None:
 
 def test_the_faults_really_happened(tally: Tally) -> None:
     """A world without faults proves nothing."""
-    if tally.worlds < WORLDS:
-        pytest.skip("not all worlds were run")
+    if tally.worlds < WORLDS / 4:
+        pytest.skip("too few worlds were run here")
     kinds = {"lost", "burst", "cut", "overflowed", "too_large", "duplicated", "reordered", "corrupted", "truncated"}
-    assert kinds <= {kind for kind, count in tally.faults.items() if count >= 50}, tally.faults
-    rare = {name: count for name, count in tally.actions.items() if count < 20}
+    assert kinds <= {kind for kind, count in tally.faults.items() if count >= tally.worlds / 8}, tally.faults
     assert set(tally.actions) == {*APPLICATIONS, *MISFORTUNES}
-    assert not rare
-    assert tally.sessions > 2 * WORLDS
-    assert tally.streams > 5 * WORLDS
+    assert not {name: count for name, count in tally.actions.items() if count < tally.worlds / 20}
+    assert tally.sessions > 2 * tally.worlds
+    assert tally.streams > 5 * tally.worlds
