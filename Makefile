@@ -36,7 +36,7 @@ help:
 	@echo 'make lint        the checks that run no test'
 	@echo 'make format      lay the code out as make lint expects it'
 	@echo 'make check-long  the tests that take minutes'
-	@echo 'make bench       the benchmarks'
+	@echo 'make bench       STT beside its peers: half an hour; less with BENCH="--quick" or BENCH="ROW..."'
 	@echo 'make soak        new random worlds for SECONDS=$(SECONDS)'
 	@echo 'make fuzz        each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make mutate      how many of 400 small faults in ROOM=$(ROOM) the tests see'
@@ -67,8 +67,8 @@ check-long:
 	$(BIN)/pytest -m long
 
 bench:
-	$(call environment,test)
-	$(BIN)/python -m tests.bench
+	$(call environment,bench)
+	$(BIN)/python -m tests.bench $(BENCH)
 
 soak:
 	$(call environment,test)

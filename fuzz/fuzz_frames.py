@@ -13,32 +13,40 @@ with instrumented(__name__):
     from stt_proto.wire import (
         MAX_ACK_RANGES,
         MAX_DETAIL,
+        MAX_EXTENSION,
         MAX_PURPOSE,
         MAX_VARINT,
         Ack,
+        AckFrequency,
         Datagram,
+        Extension,
         Frame,
         Padding,
+        Priority,
         SessionClose,
         Stream,
         StreamOpen,
         decode_frames_untrusted,
+        decoders_for,
     )
+
+    DECODERS = decoders_for(frozenset(range(0x80, 0xF0)))
+    """Those of a side that knows nearly all types that an application may have."""
 
 
 def fuzz_one(data: bytes) -> None:
     """Decode `data` as the plaintext of a packet."""
     try:
-        frames = decode_frames_untrusted(data)
+        frames = decode_frames_untrusted(data, DECODERS)
     except (InvalidFrameError, UnknownFrameError):
         return
     assert 0 < len(frames) <= len(data)
-    carried = sum(len(frame.data) for frame in frames if isinstance(frame, Stream | Datagram))
+    carried = sum(len(frame.data) for frame in frames if isinstance(frame, Stream | Datagram | Extension))
     assert carried < len(data)
     for frame in frames:
         check_range(frame)
         if is_faithful(frame):
-            assert decode_frames_untrusted(frame.encode()) == [frame]
+            assert decode_frames_untrusted(frame.encode(), DECODERS) == [frame]
 
 
 def check_range(frame: Frame) -> None:
@@ -48,6 +56,13 @@ def check_range(frame: Frame) -> None:
             assert length >= 1
         case Stream(_, offset, data, _):
             assert offset + len(data) <= MAX_VARINT
+        case Priority(_, urgency, _):
+            assert 0 <= urgency <= 7
+        case AckFrequency(_, threshold, _):
+            assert threshold >= 1
+        case Extension(kind, _, data):
+            assert 0x80 <= kind < 0xF0
+            assert len(data) <= MAX_EXTENSION
         case Ack(largest, _, _, ranges, _):
             assert 1 <= len(ranges) <= MAX_ACK_RANGES
             assert ranges[0][1] == largest

@@ -232,10 +232,12 @@ def challenge(run: Run, choices: Choices) -> None:
     expected = good and addressed and dial.waits and dial.pinned in (None, THEIRS.node_id)
     before, proofs = run.state(), len(run.proofs)
     dial.blamed += not expected
-    for datagram in encode_pieces(message, 100 + choices.below(1100) if how & 0x40 else 1200)[
-        :: -1 if how & 0x80 else 1
-    ]:
+    pieces = encode_pieces(message, 100 + choices.below(1100) if how & 0x40 else 1200)
+    for datagram in pieces[:: -1 if how & 0x80 else 1]:
         run.say(datagram, path)
+    if expected and len(run.proofs) == proofs:  # a piece of somebody else's spoils one repetition, and no more (W-3)
+        for datagram in pieces:
+            run.say(datagram, path)
     if not expected:
         if not dial.session.is_closed:
             assert run.state() == before, "a CHALLENGE that is not good was taken"

@@ -95,7 +95,7 @@ def collect(data: bytes) -> None:
         if not isinstance(decoded, Piece):
             continue
         path = choices.pick(paths)
-        whole = collector.add(decoded, path, reliable=choices.below(4) != 0)
+        whole = collector.add(decoded, path, choices.below(4) != 0, 0.0)
         if whole is not None:
             assert whole.hash8 == decoded.hash8
             assert whole.encoded in genuine

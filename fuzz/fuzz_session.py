@@ -24,17 +24,21 @@ with instrumented(__name__):
         recorded,
         remember_curves,
     )
-    from stt_proto.errors import LocalError, RemoteError, SttError
+    from stt_proto.errors import DataExpiredError, LocalError, RemoteError, SttError
     from stt_proto.events import SessionClosed, SessionEstablished, StreamOpened
     from stt_proto.session import Stream as Handle
+    from stt_proto.streams import Priority as StreamPriority
     from stt_proto.types import CloseReason
     from stt_proto.wire import (
         MAX_STREAM_COUNT,
         MAX_VARINT,
         Ack,
+        AckFrequency,
         Confirm,
         DataBlocked,
         Datagram,
+        Expired,
+        Extension,
         Frame,
         KeepAlive,
         KeepAliveAck,
@@ -46,6 +50,7 @@ with instrumented(__name__):
         PathChallenge,
         PathResponse,
         Ping,
+        Priority,
         ResetStream,
         RetireConnectionId,
         SessionClose,
@@ -308,8 +313,27 @@ def frame(run: Run, choices: Choices) -> Frame:
             return Confirm()
         case 28 | 29:
             return StreamOpen(stream_id(run, choices), choices.take(choices.below(5)).decode("utf-8", "ignore"))
+        case 30:
+            return extension_frame(run, choices)
         case _:
             return Datagram(PATTERN[: choices.below(1100)])
+
+
+def extension_frame(run: Run, choices: Choices) -> Frame:
+    """A frame beyond those that everybody understands."""
+    match choices.below(4):
+        case 0:
+            return Priority(stream_id(run, choices), choices.below(8), choices.flag())
+        case 1:
+            stream = stream_id(run, choices)
+            offset = choices.near(run.offsets.get(stream, 0))
+            run.offsets[stream] = max(run.offsets.get(stream, 0), offset)
+            return Expired(stream, offset)
+        case 2:
+            return AckFrequency(choices.below(8), 1 + choices.number() % 5000, choices.number())
+        case _:
+            number = choices.below(8) if choices.flag() else choices.near(4096)
+            return Extension(choices.pick((0x80, 0x80, 0xFF, 0x90)), number, PATTERN[: choices.below(1025)])
 
 
 # -- steps of the peer ---------------------------------------------------------------------------------------------
@@ -448,11 +472,16 @@ def use(run: Run, choices: Choices) -> None:
             case 0 | 1, _:
                 if len(run.streams) < MAX_STREAMS_OPENED:
                     purpose = choices.pick(("", "p", "x" * 255))
-                    run.streams.append(session.open_stream(bidirectional=choices.flag(), purpose=purpose))
+                    mortal = {"max_lifetime": 0.5, "max_attempts": 2} if purpose == "p" else {}
+                    urgent = StreamPriority(0, purpose == "p") if purpose else None
+                    run.streams.append(
+                        session.open_stream(bidirectional=choices.flag(), purpose=purpose, priority=urgent, **mortal)
+                    )
             case 2, _:
                 session.send_datagram(DATA_FOR_WRITES[: choices.below(1200)], now)
             case 3, _:
-                session.receive_datagram()
+                if session.receive_datagram() is None and session.receive_frame() is None:
+                    session.send_frame(0x80, DATA_FOR_WRITES[: len(run.kept)], now, reliable=len(run.kept) % 2 > 0)
             case 4, _:
                 if choices.below(8) == 0:
                     session.close(now, choices.pick(("graceful", "error")), "d" * choices.below(600))
@@ -475,8 +504,13 @@ def use(run: Run, choices: Choices) -> None:
 
 def read(run: Run, stream: Handle, most: int) -> None:
     """Read, and compare with what the peer sends there."""
-    data = stream.read(most, run.now)
     offset = run.read.get(stream.stream_id, 0)
+    try:
+        data = stream.read(most, run.now)
+    except DataExpiredError as error:
+        assert error.skipped > 0
+        run.read[stream.stream_id] = offset + error.skipped
+        return
     assert len(data) <= most
     if run.pure:
         assert offset + len(data) <= run.offsets.get(stream.stream_id, 0)

@@ -26,9 +26,12 @@ from stt_proto.wire import (
     MAX_STREAM_COUNT,
     MAX_VARINT,
     Ack,
+    AckFrequency,
     Confirm,
     DataBlocked,
     Datagram,
+    Expired,
+    Extension,
     Frame,
     KeepAlive,
     KeepAliveAck,
@@ -43,6 +46,7 @@ from stt_proto.wire import (
     PathChallenge,
     PathResponse,
     Ping,
+    Priority,
     Refused,
     ResetStream,
     RetireConnectionId,
@@ -90,6 +94,12 @@ FRAMES: tuple[Frame, ...] = (
     StreamOpen(0, "purpose"),
     StreamOpen(1 << 30, "ü" * 127),
     Datagram(b"a datagram"),
+    Priority(4, 0, False),
+    Priority(1 << 40, 7, True),
+    Expired(4, 1 << 20),
+    AckFrequency(3, 256, 25_000),
+    Extension(0x80, 0, b""),
+    Extension(0xFF, 70, b"x" * 100),
 )
 
 
@@ -101,6 +111,9 @@ def frames() -> Seeds:
     seeds["long-varints"] = b"\x10\xc0\0\0\0\0\0\0\1\x11\x40\1\x80\0\0\2"
     seeds["no-utf-8"] = b"\x1e\x00\x04\xff\xfe\xc3\x28\x1c\x00\x02\x02\xff\xff"
     seeds["unknown"] = Ping().encode() + b"\x20"
+    seeds["reserved-bits"] = b"\x24\x04\x10"
+    seeds["threshold-0"] = b"\x26\x01\x00\x05"
+    seeds["extension-too-long"] = b"\x80\x00\x44\x01" + b"x" * 1025
     return seeds
 
 

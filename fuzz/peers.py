@@ -27,12 +27,12 @@ from stt_proto.wire import (
     Ack,
     Frame,
     Message,
-    MessageType,
     NewConnectionId,
     Parameters,
     Piece,
     decode_datagram_untrusted,
     decode_frames_untrusted,
+    decoders_for,
 )
 from stt_proto.wire.header import FORM_BIT
 
@@ -61,6 +61,8 @@ LIMITS = Limits(
     session_pieces=24,
     datagrams=4,
     datagram_bytes=1 << 16,
+    extension_frames=4,
+    extension_bytes=2048,
     suspicious_burst=40,
     suspicious_per_second=10.0,
     failure_reports=4,
@@ -69,8 +71,12 @@ CHANGES: dict[str, Any] = {
     "max_concurrent_sessions": 4,
     "max_concurrent_streams": 8,
     "stream_receive_window": 4096,
+    "max_stream_receive_window": 8192,
     "stream_send_buffer": 4096,
+    "max_stream_send_buffer": 8192,
     "session_receive_window": 8192,
+    "max_session_receive_window": 12_288,
+    "extension_frames": [0x80, 0xFF],
     "max_datagram_size": 1000,
     "default_max_frame_size": 700,
 }
@@ -91,8 +97,12 @@ PARAMETERS = Parameters(
     max_packet=65_535,
     max_segments=64,
     connection_id_limit=4,
+    extension_frames=[0x24, 0x25, 0x26, 0x80],
 )
 """What the peer announces."""
+
+DECODERS = decoders_for(PARAMETERS.extension_frames)
+"""Those of the peer."""
 
 BEGIN = 1000.0
 """When everything begins, in seconds."""
@@ -200,7 +210,7 @@ def message_in(datagrams: Iterable[bytes]) -> Message:
     pieces = PieceCollector()
     for datagram in datagrams:
         decoded = decode_datagram_untrusted(datagram)
-        message = pieces.add(decoded, path_of(), True) if isinstance(decoded, Piece) else decoded
+        message = pieces.add(decoded, path_of(), True, 0.0) if isinstance(decoded, Piece) else decoded
         if message is not None:
             return message
     raise AssertionError("no message is complete")
@@ -350,7 +360,7 @@ class Peer:
                 assert datagram[0] & 0x20, "the session sent what its peer cannot open"
                 continue
             self.seen.append(opened.number)
-            for frame in decode_frames_untrusted(opened.plain):
+            for frame in decode_frames_untrusted(opened.plain, DECODERS):
                 if isinstance(frame, Ack):
                     self._check_ack(frame)
                 elif isinstance(frame, NewConnectionId):
@@ -377,7 +387,9 @@ def check_bounds(endpoint: Endpoint) -> None:
     assert len(endpoint.sessions) <= live <= endpoint.config.max_concurrent_sessions
     assert len(responder) <= limits.half_open
     assert len(responder._by_hello) <= 2 * limits.half_open
-    assert len(responder._guesses) <= limits.sources
+    assert len(responder._guesses) <= 2 * limits.sources
+    assert all(count <= limits.half_open_per_source for count in responder._places.values())
+    assert sum(responder._places.values()) + len(responder._unproven) == len(responder)
     assert len(context.pieces) <= limits.piece_groups
     assert len(endpoint._outbox) <= OUTBOX
     assert len(endpoint._reports) <= limits.failure_reports
@@ -431,6 +443,9 @@ def check_session_bounds(session: Session) -> None:
         assert session.is_closed or 0 <= own.consumed <= own.received <= own.limit
         assert own.limit <= own.consumed + own.size
         held = sum(map(len, recv._chunks))
+        if recv._holes:
+            pieces += len(recv._holes)
+            held += sum(size + sum(map(len, chunks)) for _, size, chunks in recv._holes)
         if recv._pieces is not None:
             pieces += len(recv._pieces)
             assert len(recv._pieces) <= limits.stream_pieces
@@ -452,7 +467,7 @@ def held_for_sessions(endpoint: Endpoint) -> dict[str, int]:
         "trains": len(context.train_budget),
         "bytes of trains": context.train_budget.cost,
         "half-open": len(endpoint._responder),
-        "pieces": sum(kind is not MessageType.HELLO for _, kind, *_ in context.pieces._groups),  # it belongs to none
+        "pieces": len(context.pieces),
     }
     return {name: count for name, count in held.items() if count}
 

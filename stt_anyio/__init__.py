@@ -27,6 +27,7 @@ from stt_anyio.errors import (
     ArgumentError,
     AuthenticationError,
     ConnectionTimeoutError,
+    DataExpiredError,
     EncryptionError,
     InvalidFrameError,
     PoolMissError,
@@ -56,7 +57,7 @@ from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
 from stt_anyio.session import Session, SessionDatagrams
 from stt_anyio.stream import Stream
 from stt_anyio.udp import UdpCarrier
-from stt_proto import CarrierTraits, Identity, NetworkPath, SessionState, SessionStats, Transmit
+from stt_proto import CarrierTraits, Identity, NetworkPath, Priority, SessionState, SessionStats, Transmit
 
 STTSession = Session
 STTStream = Stream
@@ -70,6 +71,7 @@ __all__ = [
     "Carrier",
     "CarrierTraits",
     "ConnectionTimeoutError",
+    "DataExpiredError",
     "EncryptionError",
     "Identity",
     "InvalidFrameError",
@@ -78,6 +80,7 @@ __all__ = [
     "NodeStats",
     "PoolMissError",
     "Port",
+    "Priority",
     "ProtocolError",
     "ReceivedPacket",
     "STTNode",

@@ -19,8 +19,11 @@ from stt_proto.types import Buffer, CarrierTraits, NetworkPath, Transmit
 class Port(Protocol):
     """The node, as its carriers see it: where they put what arrives."""
 
-    def receive(self, data: Buffer, path: NetworkPath, segment_size: int | None = None) -> None:
-        """Hand over one message, or with `segment_size` a run of datagrams of that size. `data` is only borrowed."""
+    def receive(self, data: Buffer, path: NetworkPath, segment_size: int | None = None, ecn: int = 0) -> None:
+        """Hand over one message, or with `segment_size` a run of datagrams of that size. `data` is only borrowed.
+
+        `ecn` are the two ECN bits of the IP header, where they are known.
+        """
 
     def pump(self) -> None:
         """Say that the batch is over: now the node answers, and wakes whoever waited."""
@@ -34,12 +37,18 @@ class Port(Protocol):
     def path_failed(self, path: NetworkPath, reason: str) -> None:
         """Say that nobody seems to be there, on a carrier that cannot be sure: ends attempts to connect, no more."""
 
+    def datagram_refused(self, path: NetworkPath, size: int, limit: int | None = None) -> None:
+        """Say that a datagram of `size` bytes was too large for this machine, and if it is known what would not be."""
+
 
 class Outlet(Protocol):
     """The sending half of a carrier, which is all that the pump needs."""
 
     @property
     def per_path(self) -> bool: ...
+
+    @property
+    def joins_runs(self) -> bool: ...
 
     def send(self, transmit: Transmit) -> Transmit | None: ...
 
@@ -52,11 +61,17 @@ class Carrier(ABC):
         traits: what the core must know of it.
         per_path: how it gets full. False: all of it at once, as a socket does. True: each path for itself, as
             connections do; then a full one holds up no other.
+        joins_runs: whether datagrams of one size for one path had better come together, as a run with a
+            `segment_size`, because that costs next to nothing more than one of them.
     """
 
     name: str
     traits: CarrierTraits
     per_path: ClassVar[bool] = False
+
+    @property
+    def joins_runs(self) -> bool:
+        return False
 
     async def open(self) -> None:  # noqa: B027
         """Get ready: bind, listen. Called once when the node starts, which fails if this raises."""

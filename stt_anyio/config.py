@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from attrs import Attribute, field, fields_dict, frozen
+from attrs import Attribute, evolve, field, fields_dict, frozen
 
 from stt_anyio.errors import ArgumentError
 from stt_proto import CarrierTraits, Config, Identity
 from stt_proto.config import CARRIERS, Limits
-from stt_proto.recovery import CONTROLLERS
+from stt_proto.recovery import CONTROLLERS, ControllerFactory
 
 KIB = 1 << 10
 MIB = 1 << 20
 
+LARGEST_DATAGRAM = 65_507
+"""Bytes of the largest UDP datagram: what IPv4 leaves."""
 TRANSPORTS = ("udp",)
 """What `transport` may be; carriers given to the node add their names to what `connect` takes."""
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -38,7 +40,8 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
         "STT_KEEP_ALIVE_INTERVAL": "keep_alive_interval",
     }
 )
-"""Variables of the environment and the parameters they set. `STT_SHARED_SEED` is read by the node itself."""
+"""Variables of the environment and the parameters they set. `STT_SHARED_SEED`, and what watches a node (`STTQLOGDIR`,
+`STTKEYLOGFILE`), are read by the node itself."""
 
 _CORE = fields_dict(Config)
 _Validator = Callable[[Any, "Attribute[Any]", Any], None]
@@ -61,6 +64,14 @@ def _whole(low: int, high: int) -> _Validator:
     return check
 
 
+def _whole_or_none(low: int, high: int) -> _Validator:
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        if value is not None and (type(value) is not int or not low <= value <= high):
+            _refuse(attribute.name, value, f"None or a whole number from {low:,} to {high:,}")
+
+    return check
+
+
 def _one_of(*choices: str | None) -> _Validator:
     def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
         if value not in choices:
@@ -69,9 +80,13 @@ def _one_of(*choices: str | None) -> _Validator:
     return check
 
 
-def _check_reuse_port(_: Any, attribute: Attribute[Any], value: Any) -> None:
+def _check_flag(_: Any, attribute: Attribute[Any], value: Any) -> None:
     if not isinstance(value, bool):
         _refuse(attribute.name, value, "True or False")
+
+
+def _check_reuse_port(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    _check_flag(_, attribute, value)
     if value and not hasattr(socket, "SO_REUSEPORT"):
         _refuse(attribute.name, value, "False on this system")
 
@@ -93,8 +108,26 @@ def _check_limits(_: Any, attribute: Attribute[Any], value: Any) -> None:
         _refuse(attribute.name, value, "a stt_proto.Limits")
 
 
+def _check_file(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and value and "\0" not in value):
+        _refuse(attribute.name, value, "the path of a file or directory, or None")
+
+
+def _text_of_path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _check_congestion(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not callable(value) and value not in CONTROLLERS:
+        _refuse(attribute.name, value, f"one of {', '.join(CONTROLLERS)}, or a factory of congestion controllers")
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, Iterable) else value
+
+
+def _set(value: Any) -> Any:
+    return frozenset(value) if isinstance(value, Iterable) else value
 
 
 def _upper(value: Any) -> Any:
@@ -112,8 +145,9 @@ class NodeConfig:
         reuse_port: let several processes share the port.
         recv_buffer_size: bytes of socket buffer to ask of the system for receiving; it may grant less.
         send_buffer_size: likewise for sending.
-        datagram_size: bytes in a UDP datagram, 1,200 to 65,507. What is not known to fit the whole way is lost, so
-            raise it on networks that you know: 1,452 on Ethernet.
+        datagram_size: bytes in a UDP datagram, 1,200 to 65,507. `None` begins with 1,200 and finds out what the way
+            carries; a number is believed, and nothing larger is tried.
+        offload: let the system cut and gather runs of UDP datagrams, where it can; False is one call a datagram.
         tls: for transports that have a use for it; `"udp"` has none.
         tls_cert: likewise.
         tls_key: likewise; not shown.
@@ -125,10 +159,14 @@ class NodeConfig:
         max_concurrent_sessions: sessions held at once.
         max_concurrent_streams: streams of each kind that a peer may have open at once, in a session.
         default_max_frame_size: bytes that one stream puts into a packet while another waits, 1 to 65,536.
-        stream_recv_buffer: bytes of one stream that may lie unread here.
-        stream_send_buffer: bytes of one stream that may wait here to be acknowledged.
-        session_recv_buffer: bytes of all streams of a session that may lie unread here; never more than half of
-            the socket buffer that the system granted.
+        stream_recv_buffer: bytes of one stream that may lie unread here at first.
+        max_stream_recv_buffer: bytes to which that grows when the application reads faster than a long way can refill
+            it; not at all when this is no more than `stream_recv_buffer`. So for the next two.
+        stream_send_buffer: bytes of one stream that may wait here to be acknowledged at first.
+        max_stream_send_buffer: bytes to which that grows when all of it is on its way and the peer takes more.
+        session_recv_buffer: bytes of all streams of a session that may lie unread here at first; never more than half
+            of the socket buffer that the system granted.
+        max_session_recv_buffer: bytes to which that grows. All sessions together may grow by `limits.grown_windows`.
         max_datagram_size: the largest unreliable datagram taken, 0 for none.
         ack_delay: seconds that an acknowledgement may wait for company.
         no_delay: send small writes at once.
@@ -139,11 +177,15 @@ class NodeConfig:
         rotate_after_packets: packets under a key at which it is replaced.
         application: a name that both sides must share; separates applications with one seed.
         suites: cipher suites, the preferred first: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
-        congestion: the congestion controller, by name.
+        congestion: the congestion controller: `"cubic"`, `"newreno"` or `"bbr"`, or a factory of one's own.
         allow_self: whether a node may hold a session with itself; otherwise it does not answer its own calls.
+        extension_frames: the application's own types of frames that are understood here, 0x80 to 0xff.
         reset_key: secret of the stateless reset, so that a restarted server can tell its old peers at once.
         limits: bounds on what peers can make this node hold.
         log_level: of the logger `stt`, set when the node starts; `None` leaves it alone.
+        qlog_dir: a directory in which every session leaves qlog files; without one `STTQLOGDIR` names it, if it is set.
+        keylog_file: a file to which the secrets of all sessions are appended, so that captures can be read; without one
+            `STTKEYLOGFILE` names it, if it is set. Never outside of tests.
 
     Raises:
         ArgumentError: names the parameter, the value and what is allowed.
@@ -155,7 +197,8 @@ class NodeConfig:
     reuse_port: bool = field(default=False, validator=_check_reuse_port)
     recv_buffer_size: int = field(default=2 * MIB, validator=_whole(4 * KIB, 1 << 30))
     send_buffer_size: int = field(default=2 * MIB, validator=_whole(4 * KIB, 1 << 30))
-    datagram_size: int = field(default=CARRIERS["udp"].max_packet, validator=_whole(1200, 65_507))
+    datagram_size: int | None = field(default=None, validator=_whole_or_none(1200, LARGEST_DATAGRAM))
+    offload: bool = field(default=True, validator=_check_flag)
     tls: bool = field(default=False, validator=_only_without_udp)
     tls_cert: str | None = field(default=None, validator=_only_without_udp)
     tls_key: str | None = field(default=None, validator=_only_without_udp, repr=False)
@@ -168,8 +211,11 @@ class NodeConfig:
     max_concurrent_streams: int = _of_the_core("max_concurrent_streams")
     default_max_frame_size: int = _of_the_core("default_max_frame_size")
     stream_recv_buffer: int = _of_the_core("stream_receive_window")
+    max_stream_recv_buffer: int = _of_the_core("max_stream_receive_window")
     stream_send_buffer: int = _of_the_core("stream_send_buffer")
+    max_stream_send_buffer: int = _of_the_core("max_stream_send_buffer")
     session_recv_buffer: int = _of_the_core("session_receive_window")
+    max_session_recv_buffer: int = _of_the_core("max_session_receive_window")
     max_datagram_size: int = _of_the_core("max_datagram_size")
     ack_delay: float = _of_the_core("ack_delay")
     no_delay: bool = _of_the_core("no_delay")
@@ -182,11 +228,16 @@ class NodeConfig:
     suites: tuple[int, ...] = field(
         default=_CORE["suites"].default, converter=_tuple, validator=_CORE["suites"].validator
     )
-    congestion: str = field(default=_CORE["congestion"].default, validator=_one_of(*CONTROLLERS))
+    congestion: str | ControllerFactory = field(default=_CORE["congestion"].default, validator=_check_congestion)
     allow_self: bool = _of_the_core("allow_self")
+    extension_frames: frozenset[int] = field(
+        default=frozenset(), converter=_set, validator=_CORE["extension_frames"].validator
+    )
     reset_key: bytes | None = field(default=None, repr=False, validator=_CORE["reset_key"].validator)
     limits: Limits = field(factory=Limits, validator=_check_limits)
     log_level: str | None = field(default=None, converter=_upper, validator=_one_of(None, *LOG_LEVELS))
+    qlog_dir: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
+    keylog_file: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
 
     def __attrs_post_init__(self) -> None:
         if self.keep_alive_timeout <= 2 * self.keep_alive_interval:
@@ -244,12 +295,21 @@ class NodeConfig:
             shared_seed: who may talk to it.
             changes: fields of `stt_proto.Config` that are to be otherwise.
         """
-        udp = CARRIERS["udp"]
         parameters: dict[str, Any] = {_CORE_NAMES.get(name, name): getattr(self, name) for name in _SHARED}
-        parameters["carriers"] = {
-            "udp": CarrierTraits(udp.reliable, udp.framed, max_packet=self.datagram_size, overhead=udp.overhead)
-        }
+        parameters["carriers"] = {"udp": self.udp_traits(never_cut=False)}
         return Config(identity=identity, shared_seed=shared_seed, **(parameters | changes))
+
+    def udp_traits(self, *, never_cut: bool) -> CarrierTraits:
+        """What the core must know of UDP, as this node uses it.
+
+        Args:
+            never_cut: whether datagrams that are too large for the way vanish, instead of being cut into fragments
+                that nobody notices; only then it can be found out what the way carries.
+        """
+        udp, size = CARRIERS["udp"], self.datagram_size
+        if size is not None:
+            return evolve(udp, max_packet=size)
+        return evolve(udp, max_probe=LARGEST_DATAGRAM if never_cut else None)
 
 
 _LOW_LATENCY: Mapping[str, Any] = MappingProxyType(
@@ -269,15 +329,23 @@ _HIGH_THROUGHPUT: Mapping[str, Any] = MappingProxyType(
         "recv_buffer_size": 8 * MIB,
         "send_buffer_size": 8 * MIB,
         "stream_recv_buffer": 8 * MIB,
+        "max_stream_recv_buffer": 32 * MIB,
         "stream_send_buffer": 8 * MIB,
+        "max_stream_send_buffer": 32 * MIB,
         "session_recv_buffer": 8 * MIB,
+        "max_session_recv_buffer": 48 * MIB,
         "max_concurrent_streams": 64,
         "ack_delay": 0.1,
     }
 )
 
 _CORE_NAMES: Mapping[str, str] = MappingProxyType(
-    {"stream_recv_buffer": "stream_receive_window", "session_recv_buffer": "session_receive_window"}
+    {
+        "stream_recv_buffer": "stream_receive_window",
+        "max_stream_recv_buffer": "max_stream_receive_window",
+        "session_recv_buffer": "session_receive_window",
+        "max_session_recv_buffer": "max_session_receive_window",
+    }
 )
 """Where the documented name of a parameter differs from the core's."""
 _SHARED = tuple(name for name in fields_dict(NodeConfig) if _CORE_NAMES.get(name, name) in _CORE)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 
 from stt_anyio.carrier import Outlet
+from stt_anyio.runs import Runs
 from stt_proto import Endpoint, Session
 from stt_proto.events import Event
 from stt_proto.types import Buffer, NetworkPath, Transmit
@@ -52,6 +53,7 @@ class Driver:
         "_held_paths",
         "_outlets",
         "_pumping",
+        "_runs",
         "armed",
         "clock",
         "endpoint",
@@ -81,14 +83,15 @@ class Driver:
         self._budget = sends_per_pump
         self._held: Transmit | None = None
         self._held_paths: dict[NetworkPath, Transmit] = {}
+        self._runs = Runs()
         self._pumping = False
         self._again = False
 
     # -- bytes and time in -----------------------------------------------------------------------------------------
 
-    def receive(self, data: Buffer, path: NetworkPath, segment_size: int | None = None) -> None:
+    def receive(self, data: Buffer, path: NetworkPath, segment_size: int | None = None, ecn: int = 0) -> None:
         """Hand over what arrived; `pump` after the batch."""
-        self.endpoint.receive(data, path, self.clock(), segment_size)
+        self.endpoint.receive(data, path, self.clock(), segment_size, ecn)
 
     def tick(self) -> None:
         """The timer went off."""
@@ -99,7 +102,13 @@ class Driver:
     def path_closed(self, path: NetworkPath, reason: str | None = None) -> None:
         """A carrier says that a path has ended."""
         self._held_paths.pop(path, None)
+        self._runs.forget(path)
         self.endpoint.path_closed(path, self.clock(), reason)
+        self.pump()
+
+    def datagram_refused(self, path: NetworkPath, size: int, limit: int | None = None) -> None:
+        """A datagram was too large for this machine."""
+        self.endpoint.datagram_refused(path, size, self.clock(), limit)
         self.pump()
 
     def writable(self, path: NetworkPath | None = None) -> None:
@@ -132,8 +141,11 @@ class Driver:
             while True:
                 self._again = False
                 while budget and self._held is None and (transmit := endpoint.next_transmit(now)) is not None:
-                    self._send(transmit)
+                    self._put(transmit)
                     budget -= 1
+                if self._runs:
+                    self._runs.finish()
+                    self._send_runs()
                 for session, event in endpoint.events():
                     deliver(session, event)
                 if not self._again:
@@ -147,6 +159,20 @@ class Driver:
                 self._arm(at)
         finally:
             self._pumping = False
+
+    def _put(self, transmit: Transmit) -> None:
+        """Send at once, or together with what comes next for the same path."""
+        outlet, runs = self._outlets[transmit.path.carrier], self._runs
+        if not outlet.joins_runs or (transmit.segment_size is not None and not runs):
+            self._send(transmit)
+            return
+        runs.put(transmit)
+        self._send_runs()
+
+    def _send_runs(self) -> None:
+        """Send what is complete, as far as there is room."""
+        while self._held is None and (run := self._runs.take()) is not None:
+            self._send(run)
 
     def _send(self, transmit: Transmit) -> None:
         outlet = self._outlets[transmit.path.carrier]

@@ -34,6 +34,7 @@ from stt_proto import NetworkPath
 from stt_proto.events import (
     DatagramReceived,
     Event,
+    ExtensionFrameReceived,
     SessionClosed,
     StreamAcked,
     StreamFinished,
@@ -51,6 +52,7 @@ MAX_EVENTS = 10_000
 
 _OF_STREAMS = (
     DatagramReceived,
+    ExtensionFrameReceived,
     StreamAcked,
     StreamFinished,
     StreamOpened,
@@ -211,7 +213,7 @@ class STTNode(NodeBase[Session]):
             session.ended_here = self._failure is None
             session.core.abort(driver.clock())
         driver.pump()
-        driver.close()
+        self._close_driver(driver)
         self._close_carriers()
         self._driver = None
         self._backlog.clear()

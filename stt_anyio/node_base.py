@@ -17,6 +17,7 @@ from stt_anyio.driver import Driver
 from stt_anyio.errors import (
     ArgumentError,
     ConnectionTimeoutError,
+    DataExpiredError,
     SessionClosedError,
     StateError,
     SttError,
@@ -24,12 +25,13 @@ from stt_anyio.errors import (
     closed_here,
     connection_failed,
 )
+from stt_anyio.observing import Observers
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.endpoint import Admit
-from stt_proto.events import Event, HandshakeFailed, SessionClosed, SessionEstablished
+from stt_proto.events import Event, HandshakeFailed, SessionClosed, SessionEstablished, TraceFailed
 from stt_proto.types import CloseReason
 
 logger = logging.getLogger("stt.node")
@@ -175,6 +177,7 @@ class NodeBase(Generic[SessionT]):
         self._admit = admit
         self._server_mode = server_mode
         self._driver: Driver | None = None
+        self._observers = Observers()
         self._ever_ran = False
         self.sessions: dict[bytes, SessionT] = {}
         self._dialing: dict[SessionT, NetworkPath] = {}
@@ -331,6 +334,9 @@ class NodeBase(Generic[SessionT]):
                 stream.collected = True
             try:
                 data = stream._take(PACKET_SIZE)
+            except DataExpiredError:  # what follows the gap is there, or will be
+                self._ready[stream] = None
+                continue
             except SttError:
                 session.forget(stream)
                 continue
@@ -350,6 +356,8 @@ class NodeBase(Generic[SessionT]):
         if core is None:
             if isinstance(event, HandshakeFailed):
                 self._on_handshake_failed(event)
+            elif isinstance(event, TraceFailed):
+                logger.warning("the observer failed in %s and is told nothing more: %s", event.point, event.error)
             self._publish(None, event)
             return
         session: SessionT = core.host or self.session_class(self, core)
@@ -459,7 +467,21 @@ class NodeBase(Generic[SessionT]):
             session_receive_window=window,
             carriers={**self._core_config.carriers, **traits},
         )
-        endpoint = Endpoint(config, now=clock(), unix_time=unix_time, entropy=os.urandom, admit=self._admit)
+        observers = Observers.open(self.config, os.environ)
+        try:
+            endpoint = Endpoint(
+                config,
+                now=clock(),
+                unix_time=unix_time,
+                entropy=os.urandom,
+                admit=self._admit,
+                trace=observers.trace,
+                keylog=observers.keylog,
+            )
+        except BaseException:
+            observers.close()
+            raise
+        self._observers = observers
         endpoint.accepting = self._server_mode
         self._ever_ran = True
         return Driver(
@@ -472,6 +494,11 @@ class NodeBase(Generic[SessionT]):
             path_failed=self._path_failed,
             sends_per_pump=sends_per_pump,
         )
+
+    def _close_driver(self, driver: Driver) -> None:
+        """The core is given up: what watched it writes what is left."""
+        driver.close()
+        self._observers.close()
 
     def _path_failed(self, path: NetworkPath, reason: str) -> None:
         """The system says that nobody is there: a hint, which ends attempts to connect and nothing else."""

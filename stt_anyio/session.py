@@ -36,6 +36,7 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         super().__init__(node, core)
         self._accepted = Bell()
         self._datagram = Bell()
+        self._frame = Bell()
         self._openers = Bell()
         self._changed = Bell()
 
@@ -104,6 +105,21 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         """The session's datagrams, as an `anyio.abc.UnreliableObjectStream`."""
         return SessionDatagrams(self)
 
+    # -- frames of the application's own ---------------------------------------------------------------------------
+
+    async def receive_frame(self) -> tuple[int, bytes]:
+        """Wait for a frame of the application's own for which there is no handler; gives its type and its content.
+
+        Raises:
+            SessionClosedError: the session is over.
+        """
+        await checkpoint()
+        while (frame := self._take_frame()) is None:
+            if self.is_closed:
+                raise self.ended()
+            await self._frame.wait()
+        return frame
+
     # -- ending ----------------------------------------------------------------------------------------------------
 
     async def close(self, reason: str = "graceful", detail: str = "") -> None:
@@ -159,11 +175,14 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
     def _wake_datagrams(self) -> None:
         self._datagram.ring()
 
+    def _wake_frames(self) -> None:
+        self._frame.ring()
+
     def _wake_openers(self) -> None:
         self._openers.ring()
 
     def _wake_all(self) -> None:
-        for bell in (self._accepted, self._datagram, self._openers, self._changed):
+        for bell in (self._accepted, self._datagram, self._frame, self._openers, self._changed):
             bell.ring()
 
     @property

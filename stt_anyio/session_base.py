@@ -6,18 +6,20 @@ The host's own class waits: `session.py` for asyncio and trio, `blocking/session
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from attrs import asdict
 
-from stt_anyio.errors import SessionClosedError, SttError, TooManyStreamsError, broken, closed_here
+from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, TooManyStreamsError, broken, closed_here
 from stt_anyio.stream_base import StreamBase
+from stt_proto import Priority, SessionState
 from stt_proto import Session as CoreSession
-from stt_proto import SessionState
 from stt_proto.events import (
     DatagramReceived,
     Event,
+    ExtensionFrameReceived,
     SessionClosed,
     StreamAcked,
     StreamFinished,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from stt_anyio.driver import Driver
     from stt_anyio.node_base import NodeBase
 
+Callback = Callable[..., Any]
 StreamT = TypeVar("StreamT", bound=StreamBase)
 
 
@@ -53,6 +56,8 @@ class SessionBase(Generic[StreamT]):
         core.host = self
         self.streams: dict[int, StreamT] = {}
         self.incoming: dict[int, StreamT] = {}
+        self.frame_handlers: dict[int, Callback] = {}
+        self.frames: deque[tuple[int, bytes]] | None = None  # those for which there is no handler
         self.refused: set[bool] = set()  # kinds of stream of which the peer allowed no more; True: both ways
         self.claimed = False  # by `accept_stream`: then `node.receive()` leaves its streams alone
         self.ended_here = False
@@ -131,11 +136,6 @@ class SessionBase(Generic[StreamT]):
         return self.core.state is SessionState.ESTABLISHED
 
     @property
-    def send_buffer(self) -> int:
-        """Bytes of each stream that may wait here to be acknowledged."""
-        return self.node.config.stream_send_buffer
-
-    @property
     def close_reason(self) -> str | None:
         """`"graceful"`, `"timeout"`, `"error"` or `"auth_failure"`; `None` while it lives."""
         reason = self.core.close_reason
@@ -176,6 +176,9 @@ class SessionBase(Generic[StreamT]):
         no_delay: bool | None = None,
         *,
         bidirectional: bool = True,
+        priority: Priority | None = None,
+        max_lifetime: float | None = None,
+        max_attempts: int | None = None,
     ) -> StreamT:
         """Open a stream; it costs no round trip, and the peer sees it with the first bytes.
 
@@ -186,6 +189,10 @@ class SessionBase(Generic[StreamT]):
             max_frame_size: bytes that it puts into a packet while others wait; the node's default when `None`.
             no_delay: False gathers small writes; the node's default when `None`.
             bidirectional: False makes it one-way, from here to the peer.
+            priority: how much it matters beside the others; with `None` the usual, until the peer asks for another.
+            max_lifetime: seconds after which what was sent and is not acknowledged is given up, 0.001 to 86,400.
+            max_attempts: times that it is sent before it is given up, 1 to 16. The receiver learns of each gap by a
+                `DataExpiredError`. A peer that cannot (`capabilities` has no `"expiry"`) gets all of it.
 
         Raises:
             TooManyStreamsError: the peer allows no more at the moment; `wait_streams_available` waits until it does.
@@ -200,6 +207,9 @@ class SessionBase(Generic[StreamT]):
                 purpose=purpose,
                 max_frame_size=max_frame_size,
                 no_delay=no_delay,
+                priority=priority,
+                max_lifetime=max_lifetime,
+                max_attempts=max_attempts,
             )
         except TooManyStreamsError:
             self.refused.add(bidirectional)
@@ -223,15 +233,19 @@ class SessionBase(Generic[StreamT]):
         self.streams.pop(stream.stream_id, None)
         self.incoming.pop(stream.stream_id, None)
 
-    def send_datagram(self, data: Buffer) -> None:
+    def send_datagram(self, data: Buffer, max_lifetime: float | None = None) -> None:
         """Send one unreliable datagram; when too many wait, the oldest is dropped.
 
+        Args:
+            data: the datagram.
+            max_lifetime: seconds after which it is not worth sending any more, 0.001 to 86,400.
+
         Raises:
-            ArgumentError: it is not bytes-like, or larger than `max_datagram_size`.
+            ArgumentError: it is not bytes-like, or larger than `max_datagram_size`; or `max_lifetime` is out of range.
             SessionClosedError: the session is over.
         """
         try:
-            self.core.send_datagram(data, self.driver.clock())
+            self.core.send_datagram(data, self.driver.clock(), max_lifetime)
         except SttError as error:
             raise self.raised(error) from None
         self.driver.pump()
@@ -240,6 +254,55 @@ class SessionBase(Generic[StreamT]):
     def max_datagram_size(self) -> int:
         """Bytes of the largest datagram that can be sent now; 0 when the peer takes none."""
         return self.core.max_datagram_size
+
+    def send_frame(self, kind: int, data: Buffer, *, reliable: bool = True) -> None:
+        """Send a frame of the application's own: a small message beside all streams, ahead of their data.
+
+        A reliable one is repeated until it arrives, and arrives once; others arrive at most once. There is no order.
+
+        Args:
+            kind: its type, 0x80 to 0xff, one that the peer's `extension_frames` has.
+            data: at most 1,024 bytes.
+            reliable: whether it is repeated when it is lost.
+
+        Raises:
+            ArgumentError: the peer does not understand this type, or `data` is too long or no bytes.
+            BufferOverflowError: too many are on their way (`limits.extension_frames`, `limits.extension_bytes`).
+            SessionClosedError: the session is over.
+        """
+        try:
+            self.core.send_frame(kind, data, self.driver.clock(), reliable=reliable)
+        except SttError as error:
+            raise self.raised(error) from None
+        self.driver.pump()
+
+    def on_frame(self, kind: int, handler: Callback | None) -> None:
+        """Have `handler(session, data)` called with each frame of a type, those among them that have come already.
+
+        One that raises ends nothing; that is logged and counted. Frames of types without one are for `receive_frame`.
+
+        Args:
+            kind: one of the node's `extension_frames`.
+            handler: what to call, and to await if it is to be awaited; `None` for nothing any more.
+
+        Raises:
+            ArgumentError: this node does not understand the type.
+        """
+        if kind not in self.node.config.extension_frames:
+            known = sorted(self.node.config.extension_frames)
+            raise ArgumentError(f"kind is {kind!r}; this node has announced {known}", argument="kind")
+        if handler is None:
+            self.frame_handlers.pop(kind, None)
+            return
+        self.frame_handlers[kind] = handler
+        waiting, self.frames = self.frames, None
+        for frame in waiting or ():
+            self._hand_out(*frame)
+        self._on_frames()
+
+    def _take_frame(self) -> tuple[int, bytes] | None:
+        """The oldest frame for which there is no handler."""
+        return self.frames.popleft() if self.frames else self.core.receive_frame()
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
@@ -315,6 +378,21 @@ class SessionBase(Generic[StreamT]):
     def _on_datagram(self, event: DatagramReceived) -> None:
         self._wake_datagrams()
 
+    def _on_frames(self, event: ExtensionFrameReceived | None = None) -> None:
+        if self.frame_handlers:
+            while (frame := self.core.receive_frame()) is not None:
+                self._hand_out(*frame)
+        self._wake_frames()
+
+    def _hand_out(self, kind: int, data: bytes) -> None:
+        handler = self.frame_handlers.get(kind)
+        if handler is None:
+            if self.frames is None:
+                self.frames = deque(maxlen=self.node.config.limits.extension_frames)
+            self.frames.append((kind, data))
+        else:
+            self.node._call(handler, None, self, data)
+
     def _on_closed(self, event: SessionClosed) -> None:
         for stream in tuple(self.streams.values()):
             if stream.collected:
@@ -333,6 +411,9 @@ class SessionBase(Generic[StreamT]):
     def _wake_datagrams(self) -> None: ...
 
     @abstractmethod
+    def _wake_frames(self) -> None: ...
+
+    @abstractmethod
     def _wake_openers(self) -> None: ...
 
     @abstractmethod
@@ -341,6 +422,7 @@ class SessionBase(Generic[StreamT]):
 
 _HANDLERS: Mapping[type[Any], Callable[[SessionBase[Any], Any], None]] = {
     DatagramReceived: SessionBase._on_datagram,
+    ExtensionFrameReceived: SessionBase._on_frames,
     SessionClosed: SessionBase._on_closed,
     StreamAcked: SessionBase._on_acked,
     StreamFinished: SessionBase._on_finished,

@@ -50,6 +50,7 @@ class Stream(StreamBase, ByteStream):
 
         Raises:
             EndOfStream: the peer has ended its direction, and everything was received.
+            DataExpiredError: the peer gave up what comes next, `skipped` bytes; said once, and it goes on behind them.
             StreamClosedError: the peer reset it (`stream_code` tells why), or this side closed it.
             SessionClosedError: the session is over, and all that had arrived was received.
             TimeoutError: nothing came within `timeout` seconds.
@@ -149,7 +150,7 @@ class Stream(StreamBase, ByteStream):
         """Wait until a quarter of the send buffer is free, so that a `send` of that much will not wait."""
         await self._begin_sending()
         try:
-            await self._wait_acknowledged(self.bytes_accepted - self.session.send_buffer * 3 // 4)
+            await self._wait_acknowledged(self.bytes_accepted - self._core.send_buffer * 3 // 4)
         finally:
             self._sending = False
 

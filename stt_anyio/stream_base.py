@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stt_anyio.errors import (
     ArgumentError,
+    DataExpiredError,
     RemoteError,
     StateError,
     StreamClosedError,
@@ -21,6 +22,7 @@ from stt_anyio.errors import (
     broken,
     closed_here,
 )
+from stt_proto import Priority
 from stt_proto import Stream as CoreStream
 from stt_proto.events import StreamReset
 from stt_proto.types import Buffer
@@ -102,8 +104,41 @@ class StreamBase:
 
     @property
     def bytes_acknowledged(self) -> int:
-        """How many of them, from the first, the peer's core has acknowledged."""
+        """How many of them, from the first, the peer's core has acknowledged, or are given up."""
         return self._core.acked_offset
+
+    @property
+    def bytes_given_up(self) -> int:
+        """How many of them grew too old or were lost too often, of which some may have arrived all the same."""
+        return self._core.bytes_given_up
+
+    @property
+    def priority(self) -> Priority:
+        """How much what is sent here matters beside the other streams of the session; may be set at any time.
+
+        Raises:
+            ArgumentError: it is set to something else.
+            StateError: the stream is one-way, from the peer to here.
+        """
+        return self._core.priority
+
+    @priority.setter
+    def priority(self, priority: Priority) -> None:
+        self._core.priority = priority
+
+    def ask_priority(self, priority: Priority) -> bool:
+        """Ask the peer to send this stream with a priority; what its application chose itself counts for more.
+
+        Returns:
+            False when the peer does not understand that.
+
+        Raises:
+            ArgumentError: `priority` is none.
+            StateError: the stream is one-way, from here to the peer.
+        """
+        understood = self._core.ask_priority(priority, self._driver.clock())
+        self._driver.pump()
+        return understood
 
     @property
     def is_closed(self) -> bool:
@@ -123,6 +158,9 @@ class StreamBase:
         driver, core = self._driver, self._core
         try:
             data = core.read(max_bytes, driver.clock())
+        except DataExpiredError:
+            driver.pump()  # which returns the credit of what will never come
+            raise
         except SttError as error:
             raise self.session.raised(error) from None
         if data:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from stt_proto import errors, events
 from stt_proto.config import CARRIERS, Config, Limits
-from stt_proto.endpoint import Endpoint, EndpointCounters
+from stt_proto.endpoint import Endpoint
 from stt_proto.events import Event
 from stt_proto.identity import Identity
-from stt_proto.session import Session, SessionStats, Stream, Trace
+from stt_proto.session import KeyLog, Session, SessionStats, Stream, Trace, TracedFrame, TracedSession
+from stt_proto.streams import Priority
 from stt_proto.types import (
     CarrierTraits,
     CloseReason,
     Deadline,
+    EndpointCounters,
     HandshakeStep,
     NetworkPath,
     SessionState,
@@ -35,13 +37,17 @@ __all__ = [
     "Event",
     "HandshakeStep",
     "Identity",
+    "KeyLog",
     "Limits",
     "NetworkPath",
+    "Priority",
     "Session",
     "SessionState",
     "SessionStats",
     "Stream",
     "Trace",
+    "TracedFrame",
+    "TracedSession",
     "Transmit",
     "errors",
     "events",

@@ -6,6 +6,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, TypeVar
 
+from stt_proto.errors import ArgumentError
 from stt_proto.types import Deadline
 
 Owner = TypeVar("Owner")
@@ -31,9 +32,16 @@ class Clock:
         self._offset = unix_time - now
 
     def advance(self, now: float) -> float:
-        """Take in the host's time and give the time that counts."""
-        if now > self.now:
-            self.now = now
+        """Take in the host's time and give the time that counts.
+
+        Raises:
+            ArgumentError: it is no number.
+        """
+        try:
+            if now > self.now:
+                self.now = now
+        except TypeError:
+            raise ArgumentError(f"now is {now!r}; it must be a number of seconds", argument="now") from None
         return self.now
 
     def unix(self, now: float) -> float:

@@ -69,6 +69,7 @@ class Limits:
     """
 
     half_open: int = field(default=1024, validator=_whole(1, 1 << 20))  # H-21
+    half_open_per_source: int = field(default=256, validator=_whole(1, 1 << 20))  # H-21, of those with a cookie
     half_open_without_cookie: int = field(default=128, validator=_whole(0, 1 << 20))  # H-21
     unfinished_without_cookie: int = field(default=1000, validator=_whole(0, 1 << 20))  # H-21, in 10 s
     challenge_repeats: int = field(default=32, validator=_whole(1, 1000))  # H-20
@@ -76,18 +77,21 @@ class Limits:
     failed_guesses_without_cookie: int = field(default=8, validator=_whole(0, 1000))  # H-23, a minute
     failed_guesses_burst: int = field(default=64, validator=_whole(1, 10_000))  # H-23
     failed_guesses_per_second: float = field(default=1.0, validator=_per_second(0.001, 1000))  # H-23
-    sources: int = field(default=4096, validator=_whole(16, 1 << 20))  # H-23
+    sources: int = field(default=4096, validator=_whole(16, 1 << 20))  # H-23, in each of two tables
     piece_groups: int = field(default=64, validator=_whole(4, 1024))  # W-3
     held_packets: int = field(default=10, validator=_whole(0, 100))  # H-26
     held_bytes: int = field(default=16 * KIB, validator=_whole(0, MIB))  # H-26
-    unsolicited_replies: int = field(default=100, validator=_whole(0, 10_000))  # H-28, in 100 ms
+    unsolicited_replies: int = field(default=100, validator=_whole(0, 10_000))  # H-28, of a kind, in 100 ms
     resets_per_second: int = field(default=10, validator=_whole(0, 10_000))  # P-14
     trains: int = field(default=32, validator=_whole(1, 1024))  # P-9
     train_bytes: int = field(default=2 * MIB, validator=_whole(128 * KIB, 256 * MIB))  # P-9
     train_bytes_in_all: int = field(default=64 * MIB, validator=_whole(128 * KIB, 4096 * MIB))  # P-9
     stream_pieces: int = field(default=1024, validator=_whole(16, 65_536))  # S-8
     session_pieces: int = field(default=16_384, validator=_whole(16, 1 << 20))  # S-8
+    grown_windows: int = field(default=256 * MIB, validator=_whole(0, 1 << 40))  # S-13, of all sessions
     datagrams: int = field(default=256, validator=_whole(1, 65_536))  # S-11
+    extension_frames: int = field(default=256, validator=_whole(1, 65_536))  # F-7, each way
+    extension_bytes: int = field(default=256 * KIB, validator=_whole(2 * KIB, 256 * MIB))  # F-7, each way
     datagram_bytes: int = field(default=MIB, validator=_whole(64 * KIB, 256 * MIB))  # S-11
     suspicious_burst: int = field(default=1000, validator=_whole(10, 1 << 20))  # F-5
     suspicious_per_second: float = field(default=100.0, validator=_per_second(0.1, 1_000_000))  # F-5
@@ -122,6 +126,9 @@ def _check_carriers(_: Any, attribute: Attribute[Any], value: Any) -> None:
             raise _refuse(entry, traits, "CarrierTraits, under a name that is text")
         if type(traits.max_packet) is not int or not 1200 <= traits.max_packet <= 65_535:
             raise _refuse(f"{entry}.max_packet", traits.max_packet, "a whole number from 1,200 to 65,535")
+        probe = traits.max_probe
+        if probe is not None and not (type(probe) is int and traits.max_packet <= probe <= 65_535):
+            raise _refuse(f"{entry}.max_probe", probe, "None or a whole number from max_packet to 65,535")
 
 
 def _check_numbers(*known: int) -> _Validator:
@@ -131,6 +138,18 @@ def _check_numbers(*known: int) -> _Validator:
             raise _refuse(attribute.name, value, f"some of {list(known)}, each once, the preferred first")
 
     return check
+
+
+def _frozenset(value: Any) -> Any:
+    try:
+        return frozenset(value)
+    except TypeError:
+        return value
+
+
+def _check_extension_frames(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, frozenset) or not all(type(kind) is int and 0x80 <= kind <= 0xFF for kind in value):
+        raise _refuse(attribute.name, value, "a set of types from 0x80 to 0xff")
 
 
 def _check_application(_: Any, attribute: Attribute[Any], value: Any) -> None:
@@ -159,6 +178,15 @@ def _check_is(kind: type[Any], allowed: str) -> _Validator:
     return check
 
 
+def _check_congestion(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) and not callable(value):
+        raise ArgumentError(
+            f"{attribute.name} is of type {type(value).__name__}; it must be the name of a congestion controller, or a "
+            "factory of them",
+            argument=attribute.name,
+        )
+
+
 @frozen(kw_only=True)
 class Config:
     """What an endpoint is and how it behaves.
@@ -175,9 +203,14 @@ class Config:
         max_concurrent_sessions: sessions that this endpoint holds at once.
         max_concurrent_streams: streams of each kind that a peer may have open at once.
         default_max_frame_size: bytes that a stream puts into a packet while another stream waits.
-        stream_receive_window: bytes of one stream that may lie unread here.
-        stream_send_buffer: bytes of one stream that may wait here to be acknowledged.
-        session_receive_window: bytes of all streams together that may lie unread here.
+        stream_receive_window: bytes of one stream that may lie unread here at first.
+        max_stream_receive_window: bytes to which that grows when the application reads faster than the way can refill
+            it (S-13); not at all when this is no more than `stream_receive_window`. So for the next two.
+        stream_send_buffer: bytes of one stream that may wait here to be acknowledged at first.
+        max_stream_send_buffer: bytes to which that grows when all of it is on its way and the peer takes more.
+        session_receive_window: bytes of all streams together that may lie unread here at first. Rather more than
+            `stream_receive_window`, so that one stream that is not read does not stall all others.
+        max_session_receive_window: bytes to which that grows.
         max_datagram_size: the largest unreliable datagram taken, 0 for none.
         ack_delay: seconds that an acknowledgement may wait for company.
         no_delay: send small writes at once; False gathers them while earlier ones are unacknowledged.
@@ -186,11 +219,13 @@ class Config:
         rotate_after_seconds: age of a key at which it is replaced.
         rotate_after_bytes: bytes under a key at which it is replaced.
         rotate_after_packets: packets under a key at which it is replaced.
-        congestion: the congestion controller, by name.
+        congestion: the congestion controller: `"cubic"`, `"newreno"` or `"bbr"`, or a factory of one's own, called for
+            each path with `(max_datagram_size, rtt)`; see docs/congestion.md.
         carriers: traits of carriers beyond, or instead of, "udp", "ws", "stream" and "memory".
         reset_key: secret of the stateless reset, at least 32 bytes; random for each endpoint when `None`. Give one
             so that a restarted server can tell its old peers at once.
         allow_self: whether a node may hold a session with itself.
+        extension_frames: the application's own types of frames that are understood here, 0x80 to 0xff.
         limits: bounds on what peers can make this endpoint hold.
 
     Raises:
@@ -209,8 +244,11 @@ class Config:
     max_concurrent_streams: int = field(default=256, validator=_whole(0, 1 << 20))
     default_max_frame_size: int = field(default=16 * KIB, validator=_whole(1, 65_536))
     stream_receive_window: int = field(default=MIB, validator=_whole(1024, 1 << 30))
+    max_stream_receive_window: int = field(default=10 * MIB, validator=_whole(0, 1 << 30))
     stream_send_buffer: int = field(default=MIB, validator=_whole(1024, 1 << 30))
-    session_receive_window: int = field(default=MIB, validator=_whole(1024, 1 << 30))
+    max_stream_send_buffer: int = field(default=10 * MIB, validator=_whole(0, 1 << 30))
+    session_receive_window: int = field(default=MIB + MIB // 2, validator=_whole(1024, 1 << 30))
+    max_session_receive_window: int = field(default=16 * MIB, validator=_whole(0, 1 << 30))
     max_datagram_size: int = field(default=65_535, validator=_whole(0, 65_535))
     ack_delay: float = field(default=0.025, validator=_seconds(0.0, 1.0))
     no_delay: bool = field(default=True, validator=_flag)
@@ -219,12 +257,15 @@ class Config:
     rotate_after_seconds: float = field(default=3600.0, validator=_seconds(1.0, 86_400))
     rotate_after_bytes: int = field(default=1 << 30, validator=_whole(1 << 16, 1 << 40))
     rotate_after_packets: int = field(default=1 << 20, validator=_whole(1 << 8, 1 << 22))
-    congestion: str = field(default="newreno", validator=_check_is(str, "the name of a congestion controller"))
+    congestion: str | Callable[[int, Any], Any] = field(default="cubic", validator=_check_congestion)
     carriers: Mapping[str, CarrierTraits] = field(
         factory=dict, converter=_carriers, validator=_check_carriers, repr=False
     )
     reset_key: bytes | None = field(default=None, repr=False, validator=_check_reset_key)
     allow_self: bool = field(default=False, validator=_flag)
+    extension_frames: frozenset[int] = field(
+        default=frozenset(), converter=_frozenset, validator=_check_extension_frames
+    )
     limits: Limits = field(factory=Limits, validator=_check_is(Limits, "a Limits"))
 
     def __attrs_post_init__(self) -> None:

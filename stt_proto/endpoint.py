@@ -14,8 +14,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
-from attrs import define
-
 from stt_proto.clock import Clock, DeadlineQueue
 from stt_proto.config import Config
 from stt_proto.crypto import MLKEM768, Kem
@@ -40,13 +38,15 @@ from stt_proto.handshake import (
     Responder,
     Terms,
 )
-from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget, run_end
+from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget, bytes_view, run_end
 from stt_proto.recovery import CONTROLLERS
 from stt_proto.session.context import SessionContext
 from stt_proto.session.engines import local_parameters
 from stt_proto.session.session import Session
-from stt_proto.session.trace import Trace
-from stt_proto.types import Buffer, Deadline, NetworkPath, Transmit
+from stt_proto.session.sight import Sight
+from stt_proto.session.trace import KeyLog, Trace
+from stt_proto.streams import GrowthBudget
+from stt_proto.types import Buffer, Deadline, EndpointCounters, NetworkPath, Transmit
 from stt_proto.wire import MAX_VARINT, Message, MessageType, decode_datagram_untrusted
 from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, FORM_BITS, PACKET_FORM, PACKET_HEADER
 
@@ -61,29 +61,6 @@ OUTBOX = 4096
 _TO_INITIATOR = frozenset({MessageType.CHALLENGE, MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION})
 
 
-@define
-class EndpointCounters:
-    """What the endpoint dropped, because it concerned nobody or was not fit to be looked at.
-
-    Attributes:
-        malformed: neither a packet nor a handshake message.
-        damaged: handshake datagrams whose check did not fit.
-        misdirected: packets for nobody here.
-        overtaking: packets that came before their session had keys, and were too many to be held (H-26).
-        refused: handshake messages that led to nothing.
-        resets_sent: stateless resets.
-        outbox_dropped: answers that the host did not take in time.
-    """
-
-    malformed: int = 0
-    damaged: int = 0
-    misdirected: int = 0
-    overtaking: int = 0
-    refused: int = 0
-    resets_sent: int = 0
-    outbox_dropped: int = 0
-
-
 class Endpoint:
     """One node, as the network sees it.
 
@@ -94,7 +71,8 @@ class Endpoint:
         entropy: `entropy(n)` gives n random bytes; the only randomness. Anything but the system's is for tests.
         admit: asked once for each peer, after it has proven who it is and before its session exists.
         kem: replaces the key encapsulation in tests, since the library's draws its own randomness.
-        trace: is told of every packet.
+        trace: is told of every packet, and of what else happens.
+        keylog: is given the secrets of every session, as `(label, session_id, secret)`; whoever has them reads all.
 
     Attributes:
         config: as given.
@@ -102,7 +80,8 @@ class Endpoint:
         counters: what was dropped here.
 
     Raises:
-        ArgumentError: the configuration names a congestion controller that does not exist.
+        ArgumentError: the configuration names a congestion controller that does not exist; or `trace` is no `Trace`, or
+            `keylog` no function.
     """
 
     __slots__ = (
@@ -133,8 +112,9 @@ class Endpoint:
         admit: Admit | None = None,
         kem: Kem | None = None,
         trace: Trace | None = None,
+        keylog: KeyLog | None = None,
     ) -> None:
-        if config.congestion not in CONTROLLERS:
+        if isinstance(config.congestion, str) and config.congestion not in CONTROLLERS:
             raise ArgumentError(
                 f"congestion is {config.congestion!r}; it must be one of {sorted(CONTROLLERS)}", argument="congestion"
             )
@@ -162,12 +142,13 @@ class Endpoint:
             reset_tokens=ResetTokens(config.reset_key or entropy(32), config.limits.resets_per_second),
             expected_resets=ExpectedResets(entropy(32)),
             train_budget=TrainBudget(config.limits.train_bytes_in_all),
+            window_budget=GrowthBudget(config.limits.grown_windows),
             dial_keys={},
             live={},
             sessions={},
-            pieces=PieceCollector(config.limits.piece_groups),
+            pieces=PieceCollector(config.limits.piece_groups, config.handshake_timeout),
             full={},
-            trace=trace,
+            sight=Sight(trace, keylog, self._events, self.counters),
         )
         self._responder = Responder(
             identity=config.identity,
@@ -270,7 +251,7 @@ class Endpoint:
             self._check_path(path)
         if not 0 <= ecn <= 3:
             raise ArgumentError(f"ecn is {ecn}; it must be from 0 to 3", argument="ecn")
-        view = memoryview(data) if data.__class__ is bytes else _bytes_view(data)
+        view = memoryview(data) if data.__class__ is bytes else bytes_view(data)
         size = len(view)
         if segment_size is not None and (type(segment_size) is not int or segment_size < 1):
             raise ArgumentError(f"segment_size is {segment_size!r}; it must be at least 1", argument="segment_size")
@@ -352,15 +333,25 @@ class Endpoint:
             return
         recipient = self._recipient(decoded.type, decoded.dcid, path)
         if recipient is None:
-            self.counters.refused += 1
+            if not (isinstance(decoded, Message) and self._is_repeated_proof(decoded, path, now)):
+                self.counters.refused += 1
             return
         reliable = self.config.carriers[path.carrier].reliable
-        message = decoded if isinstance(decoded, Message) else self._context.pieces.add(decoded, path, reliable)
-        if message is not None:
-            if isinstance(recipient, Session):
+        message = decoded if isinstance(decoded, Message) else self._context.pieces.add(decoded, path, reliable, now)
+        if isinstance(recipient, Session):
+            if message is not None:
                 recipient.on_message(message, now)
-            else:
-                self._answer(message, path, len(datagram), now)
+            return
+        if message is not None:
+            self._answer(message, path, len(datagram), now)
+        self._arm_half_open()
+
+    def _is_repeated_proof(self, message: Message, path: NetworkPath, now: float) -> bool:
+        """Whether this is the AUTH_PROOF of a session that has begun, whose peer has not heard of it yet (K-7)."""
+        if message.type is not MessageType.AUTH_PROOF:
+            return False
+        owner = self._context.connection_ids.route(message.dcid)
+        return owner.__class__ is Session and owner.on_repeated_proof(path, now)
 
     def _recipient(self, kind: MessageType, connection_id: bytes, path: NetworkPath) -> Session | Responder | None:
         """Who waits for a message of this kind, on this path, under this connection ID (H-30)."""
@@ -386,7 +377,6 @@ class Endpoint:
             live_keys=context.dial_keys,
         )
         self._act(outcome, path, now)
-        self._deadlines.arm(self._responder, self._responder.deadline, "half_open")
 
     def _terms_of(self, carrier: str) -> Terms:
         """What the responder needs to know of a carrier, made once."""
@@ -489,9 +479,9 @@ class Endpoint:
                 full[session.path][session] = None
                 continue
             transmit = session.next_transmit(now)
+            self._context.unarmed[session] = None  # even if it was nothing: the pacer may have said when
             if transmit is not None:
                 ready[session] = None
-                self._context.unarmed[session] = None
                 return transmit
         return None
 
@@ -526,6 +516,11 @@ class Endpoint:
             if session.is_closed:
                 self._linger(session)
 
+    def _arm_half_open(self) -> None:
+        """Enter the deadline of what was begun with this endpoint and is no session yet."""
+        at = min(self._responder.deadline, self._context.pieces.deadline)
+        self._deadlines.arm(self._responder, at, "half_open")
+
     def _linger(self, session: Session) -> None:
         """Keep a session that is over to answer its peer; as many as there may be live ones, the oldest goes first."""
         self._lingering[session] = None
@@ -550,10 +545,11 @@ class Endpoint:
             if owner.__class__ is Session:
                 owner.tick(now)
             else:
+                self._context.pieces.expire(now)
                 for ended in self._responder.expire(now):
                     self._release(ended, now)
         self._arm()
-        self._deadlines.arm(self._responder, self._responder.deadline, "half_open")
+        self._arm_half_open()
 
     def set_unix_time(self, unix_time: float, now: float) -> None:
         """Correct the wall clock."""
@@ -572,6 +568,7 @@ class Endpoint:
         now = self._clock.advance(now)
         context = self._context
         context.full.pop(path, None)
+        context.pieces.path_closed(path)
         for session in [session for session in context.live if session.path == path]:
             session.path_closed(now, reason)
         for ended in self._responder.path_closed(path, now):
@@ -591,12 +588,13 @@ class Endpoint:
             context.ready.update(waiting)
             context.unarmed.update(waiting)
 
+    def datagram_refused(self, path: NetworkPath, size: int, now: float, limit: int | None = None) -> None:
+        """The host itself could not send a datagram because of its size (EMSGSIZE); it counts as lost (P-20).
 
-def _bytes_view(data: Buffer) -> memoryview:
-    """A view of the single bytes of a buffer."""
-    try:
-        view = memoryview(data)
-        return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
-    except TypeError:
-        kind = type(data).__name__
-        raise ArgumentError(f"data is {kind}; it must be bytes-like and contiguous", argument="data") from None
+        Args:
+            path, now: as ever; the path is the very object in the transmit.
+            size, limit: bytes of its largest datagram, and of the largest that the host takes, if it says so.
+        """
+        now = self._clock.advance(now)
+        for session in [session for session in self._context.live if session.path is path]:
+            session.datagram_refused(size, limit, now)

@@ -24,6 +24,7 @@ __all__ = [
     "BufferOverflowError",
     "ChecksumError",
     "ConnectionTimeoutError",
+    "DataExpiredError",
     "EncryptionError",
     "FlowControlError",
     "HandshakeError",
@@ -228,6 +229,21 @@ class StreamIdConflict(StreamError, LocalError):
     code = 0x0303
 
 
+class DataExpiredError(StreamError, RemoteError):
+    """The sender gave up bytes that were to come here; what follows them can be read.
+
+    Attributes:
+        skipped: how many they are.
+    """
+
+    code = 0x0305
+    retryable = True
+
+    def __init__(self, message: str = "", *, skipped: int = 0) -> None:
+        super().__init__(message)
+        self.skipped = skipped
+
+
 class FlowControlError(StreamError, RemoteError):
     """The peer sent more than it was allowed to."""
 
@@ -289,7 +305,7 @@ class ResourceError(SttError):
 
 
 class BufferOverflowError(ResourceError, LocalError):
-    """What was handed over is larger than the buffer could ever hold."""
+    """What was handed over does not fit into the buffer."""
 
     code = 0x0602
 

@@ -199,6 +199,11 @@ class DatagramReceived:
     """An unreliable datagram came where there was none; `session.receive_datagram` gives it, and those behind it."""
 
 
+@frozen
+class ExtensionFrameReceived:
+    """A frame of the application's own came where none was; `session.receive_frame` gives it, and those behind it."""
+
+
 # -- the endpoint itself -------------------------------------------------------------------------------------------
 
 
@@ -213,6 +218,19 @@ class HandshakeFailed:
 
     path: NetworkPath
     reason: str
+
+
+@frozen
+class TraceFailed:
+    """An observer raised; it is told nothing more. The protocol is not disturbed.
+
+    Attributes:
+        point: the trace point, or `keylog`.
+        error: the exception, of the key log only its class.
+    """
+
+    point: str
+    error: str
 
 
 Event = (
@@ -237,6 +255,8 @@ Event = (
     | StreamAcked
     | StreamsAvailable
     | DatagramReceived
+    | ExtensionFrameReceived
     | HandshakeFailed
+    | TraceFailed
 )
 """The closed union of every event."""

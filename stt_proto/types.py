@@ -1,11 +1,11 @@
-"""The values that cross the border of the core: paths, carriers, transmits, deadlines, states."""
+"""The values that cross the border of the core: paths, carriers, transmits, deadlines, states, counters."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from enum import Enum, StrEnum
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 Buffer = bytes | bytearray | memoryview
 """Anything that holds bytes; borrowed for the call, never kept."""
@@ -73,12 +73,16 @@ class CarrierTraits:
         framed: the carrier keeps the borders of messages (datagrams, WebSocket messages).
         max_packet: the largest message in bytes, 1,200 to 65,535. Where it is not known, what is always safe.
         overhead: bytes that the carrier adds to each message below this layer; counted in statistics only.
+        max_probe: the largest message that may pass, and up to which the core therefore probes; `None` for
+            `max_packet`. Give one only where messages are never cut on the way, that is with DF set
+            (docs/protocol.md, P-17).
     """
 
     reliable: bool
     framed: bool
     max_packet: int
     overhead: int
+    max_probe: int | None = None
 
 
 @frozen(eq=False)
@@ -123,3 +127,28 @@ class Deadline:
 
     at: float
     reason: str = field(default="")
+
+
+@define
+class EndpointCounters:
+    """What the endpoint dropped, because it concerned nobody or was not fit to be looked at.
+
+    Attributes:
+        malformed: neither a packet nor a handshake message.
+        damaged: handshake datagrams whose check did not fit.
+        misdirected: packets for nobody here.
+        overtaking: packets that came before their session had keys, and were too many to be held (H-26).
+        refused: handshake messages that led to nothing.
+        resets_sent: stateless resets.
+        outbox_dropped: answers that the host did not take in time.
+        trace_faults: observers that raised, and were switched off.
+    """
+
+    malformed: int = 0
+    damaged: int = 0
+    misdirected: int = 0
+    overtaking: int = 0
+    refused: int = 0
+    resets_sent: int = 0
+    outbox_dropped: int = 0
+    trace_faults: int = 0

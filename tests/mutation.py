@@ -26,7 +26,22 @@ BUILD = ROOT / "build" / "mutation"
 
 ROOMS = {
     "wire": ("frames", "messages", "parameters", "varint"),
-    "recovery": ("acks", "loss", "newreno", "pacer", "recovery_cost", "rfc9002", "rtt", "train_size", "session"),
+    "recovery": (
+        "acks",
+        "bbr",
+        "bbr_model",
+        "controllers",
+        "cubic",
+        "hystart",
+        "loss",
+        "newreno",
+        "pacer",
+        "recovery_cost",
+        "rfc9002",
+        "rtt",
+        "session",
+        "train_size",
+    ),
     "streams": ("datagrams", "flow", "receive_stream", "send_stream", "session_streams", "stream_table", "states"),
     "packet": (
         "connection_ids",
@@ -41,8 +56,11 @@ ROOMS = {
     "handshake": (
         "attacks",
         "cookies",
+        "forgers",
         "guesses",
+        "half_open",
         "handshake",
+        "hints",
         "initiator",
         "pieces",
         "responder",

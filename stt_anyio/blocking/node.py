@@ -90,7 +90,7 @@ class BlockingNode(NodeBase[BlockingSession]):
                     clock=time.monotonic,
                     unix_time=time.time(),
                     outlets={"udp": sockets},
-                    traits={},
+                    traits={"udp": self.config.udp_traits(never_cut=first.never_cut)},
                     granted=[first.granted],
                     arm=self._arm,
                     fail=self._fail,
@@ -98,7 +98,7 @@ class BlockingNode(NodeBase[BlockingSession]):
             except BaseException:
                 sockets.close()
                 raise
-            first.hint = self._driver.path_failed
+            first.hint, first.too_large = self._driver.path_failed, self._driver.datagram_refused
             self._sockets, self._failure = sockets, None
             self.set_log_level()
         if self._background:
@@ -139,7 +139,7 @@ class BlockingNode(NodeBase[BlockingSession]):
                 session.ended_here = self._failure is None
                 session.core.abort(driver.clock())
             driver.pump()
-            driver.close()
+            self._close_driver(driver)
             self._driver = None
             self._happened += 1
             sockets.ring()
@@ -317,7 +317,7 @@ class BlockingNode(NodeBase[BlockingSession]):
             if sock.family == family:
                 return sock.path(remote)
         sock = UdpSocket(family, any_of(family), self.config)
-        sock.hint = self.driver.path_failed
+        sock.hint, sock.too_large = self.driver.path_failed, self.driver.datagram_refused
         sockets.add(sock)
         return sock.path(remote)
 

@@ -74,6 +74,17 @@ class BlockingSession(SessionBase[BlockingStream]):
 
         return self.until(take, timeout)
 
+    def receive_frame(self, timeout: float | None = None) -> tuple[int, bytes]:
+        """Wait for a frame of the application's own for which there is no handler; see `Session.receive_frame`."""
+
+        def take() -> tuple[int, bytes] | None:
+            frame = self._take_frame()
+            if frame is None and self.is_closed:
+                raise self.ended()
+            return frame
+
+        return self.until(take, timeout)
+
     def exchange(
         self, stream: BlockingStream, data: Buffer, timeout: float | None = None, max_size: int = MAX_EXCHANGE
     ) -> bytes:
@@ -128,6 +139,8 @@ class BlockingSession(SessionBase[BlockingStream]):
     open_stream = locked(SessionBase.open_stream)
     get_stream = locked(SessionBase.get_stream)
     send_datagram = locked(SessionBase.send_datagram)
+    send_frame = locked(SessionBase.send_frame)
+    on_frame = locked(SessionBase.on_frame)
     abort = locked(SessionBase.abort)
     get_stats = locked(SessionBase.get_stats)
     get_statistics = locked(SessionBase.get_statistics)
@@ -144,4 +157,4 @@ class BlockingSession(SessionBase[BlockingStream]):
     def _wake(self) -> None:
         """Nothing to do: whoever waits looks again after every event."""
 
-    _wake_accept = _wake_datagrams = _wake_openers = _wake_all = _wake
+    _wake_accept = _wake_datagrams = _wake_frames = _wake_openers = _wake_all = _wake

@@ -7,7 +7,7 @@ import socket
 from math import inf
 from typing import Any
 
-from stt_anyio.udp import UdpSocket
+from stt_anyio.udp import UdpSocket, owner_of
 from stt_proto.types import Transmit
 
 
@@ -32,6 +32,11 @@ class Sockets:
         self._ear.setblocking(False)
         self._selector.register(self._ear, selectors.EVENT_READ, None)
 
+    @property
+    def joins_runs(self) -> bool:
+        """Whether runs of datagrams go out in one call."""
+        return self.all[0].segmentation
+
     def add(self, sock: UdpSocket) -> None:
         """Use one more socket."""
         self.all.append(sock)
@@ -41,7 +46,10 @@ class Sockets:
 
     def send(self, transmit: Transmit) -> Transmit | None:
         """See `Carrier.send`."""
-        sock = self._by_address[transmit.path.local]
+        local: Any = transmit.path.local
+        sock = self._by_address.get(local)
+        if sock is None:
+            sock = self._by_address[local] = owner_of(local, self.all)
         left = sock.send(transmit)
         if left is not None:
             self.blocked = sock

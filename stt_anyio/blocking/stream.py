@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stt_anyio.blocking.locked import locked
 from stt_anyio.stream_base import StreamBase, single_bytes
+from stt_proto import Priority
 
 if TYPE_CHECKING:
     from stt_anyio.blocking.session import BlockingSession
@@ -31,6 +32,7 @@ class BlockingStream(StreamBase):
         """Receive what has arrived, 1 to `max_bytes` bytes; `b""` when the peer has ended its direction.
 
         Raises:
+            DataExpiredError: the peer gave up what comes next, `skipped` bytes; said once, and it goes on behind them.
             StreamClosedError: the peer reset it (`stream_code` tells why), or this side closed it.
             SessionClosedError: the session is over.
             TimeoutError: nothing came in time; nothing was taken.
@@ -91,6 +93,17 @@ class BlockingStream(StreamBase):
         """End both directions; what was accepted is still delivered, whenever something pumps, without waiting here."""
         self._close()
 
+    @property
+    def priority(self) -> Priority:
+        """See `Stream.priority`."""
+        return super().priority
+
+    @priority.setter
+    @locked
+    def priority(self, priority: Priority) -> None:
+        self._core.priority = priority
+
+    ask_priority = locked(StreamBase.ask_priority)
     reset = locked(StreamBase.reset)
     stop = locked(StreamBase.stop)
 

@@ -17,7 +17,7 @@ import click
 from rich import filesize
 
 from stt_anyio.cli.transfer import receive_offer, send_file
-from stt_anyio.cli.verb import ExitCode, Failure, Verb, run
+from stt_anyio.cli.verb import ExitCode, Failure, Verb, qlog_option, run
 from stt_anyio.errors import AuthenticationError
 from stt_anyio.node import STTNode
 from stt_anyio.session import Session
@@ -34,12 +34,13 @@ VIDEO = 16 << 20
 
 
 @click.command(cls=Verb, short_help="Two nodes meet, talk and move a file, on this machine.")
-def demo() -> None:
+@qlog_option
+def demo(qlog_dir: str | None) -> None:
     """Show a session from its first packet to its last: two nodes, real UDP sockets on loopback, about two seconds.
 
     Ends with the line "demo: ok", or with a message and exit code 1, at the latest after 30 seconds.
     """
-    run(_demo)
+    run(_demo, qlog_dir)
     click.echo("\ndemo: ok")
 
 
@@ -53,17 +54,18 @@ def show(who: str, text: str) -> None:
     click.echo(f"  {who:14}{text}")
 
 
-async def _demo() -> None:
+async def _demo(qlog_dir: str | None) -> None:
     with anyio.move_on_after(TIME_LIMIT) as limit:
-        await _tell()
+        await _tell(qlog_dir)
     if limit.cancelled_caught:
         raise Failure(f"the demo did not end within {TIME_LIMIT:g} s", ExitCode.FAILED)
 
 
-async def _tell() -> None:
+async def _tell(qlog_dir: str | None) -> None:
     passphrase = "-".join(os.urandom(2).hex() for _ in range(3))
     say("Two nodes", f"share the passphrase {passphrase}; each has an identity of its own.")
-    server, client = Watched(shared_seed=passphrase, server_mode=True), Watched(shared_seed=passphrase)
+    server = Watched(shared_seed=passphrase, server_mode=True, qlog_dir=qlog_dir)
+    client = Watched(shared_seed=passphrase, qlog_dir=qlog_dir)
     async with server, client:
         for who, node in (("server", server), ("client", client)):
             show(who, f"udp://{HOST}:{node.port}, node id {name(node)}...")

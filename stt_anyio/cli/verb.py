@@ -126,6 +126,14 @@ class Verb(click.Command):
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout, for programs.")
 
+qlog_option = click.option(
+    "--qlog",
+    "qlog_dir",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="A directory for qlog files of every session; viewers such as qvis show them.",
+)
+
 
 def emit(figures: dict[str, Any]) -> None:
     """Print one JSON object on a line of its own, at once."""

@@ -3,6 +3,9 @@
 RETRY sends a cookie to the address that a HELLO claims to come from. Only who receives there can repeat the HELLO with
 it. The cookie is a keyed hash of that address and of the HELLO, so it fits no other, and the responder remembers
 nothing but one key, random for each endpoint and derived from no seed (I-5).
+
+An initiator cannot tell a cookie that the responder made from one that somebody made up, so it keeps a few and shows
+them in turn (H-14).
 """
 
 from __future__ import annotations
@@ -21,6 +24,12 @@ COOKIE_SIZE = 17
 
 COOKIE_KEY_SIZE = 32
 """Random bytes for the key of a jar."""
+
+COOKIES_KEPT = 4
+"""Cookies that a dial keeps: the newest (H-14)."""
+
+SHOWN_AT_ONCE = 4
+"""Cookies that a dial shows as soon as they come; the others wait for the next repetition (H-14)."""
 
 _MAC_SIZE = COOKIE_SIZE - 1
 _TICKS = (1 << 64) - 1
@@ -53,6 +62,51 @@ class CookieJar(Secret):
         whole = (tick & _TICKS).to_bytes(8)
         named = whole + _lv(path.remote_host) + _lv(port) + hello_hash
         return whole[-1:] + hmac.digest(self._key, named, "sha256")[:_MAC_SIZE]
+
+
+class CookiePurse:
+    """The newest different cookies that a dial was given, of which perhaps only one is good.
+
+    The first few are shown as soon as they come. After that each has its turn, however many others keep coming.
+    """
+
+    __slots__ = ("_at_once", "_shown", "_urgent")
+
+    def __init__(self) -> None:
+        self._shown: dict[bytes, int] = {}  # how often each had its turn; the one heard last stands last
+        self._urgent: list[bytes] = []
+        self._at_once = SHOWN_AT_ONCE
+
+    @property
+    def urgent(self) -> int:
+        """Cookies that are to be shown now."""
+        return len(self._urgent)
+
+    def add(self, cookie: bytes) -> bool:
+        """Keep a cookie, in place of the one that was not heard for longest; whether it is new."""
+        shown = self._shown
+        new = cookie not in shown
+        shown[cookie] = max(shown.values(), default=0) if new else shown.pop(cookie)
+        if len(shown) > COOKIES_KEPT:
+            del shown[next(iter(shown))]
+        if new and self._at_once:
+            self._at_once -= 1
+            self._urgent.append(cookie)
+        return new
+
+    def show(self) -> bytes:
+        """The cookie to show: an urgent one, or the one shown least; of equals the one heard last. Empty without any.
+
+        A new one counts as shown as often as any other, so those that keep coming never keep one from its turn.
+        """
+        if self._urgent:
+            return self._urgent.pop(0)
+        shown = self._shown
+        if not shown:
+            return b""
+        cookie = min(reversed(shown), key=shown.__getitem__)
+        shown[cookie] += 1
+        return cookie
 
 
 def _tick(now: float) -> int:

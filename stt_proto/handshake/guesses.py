@@ -12,6 +12,10 @@ Guesses under way must count before they fail, or a source could begin a thousan
 late. Those without a cookie count as failed until they succeed. Those with one may overdraw the bucket, and the debt
 is worked off at the same one a second; so honest crowds behind one address are never held up, and in the long run k
 addresses buy k guesses a second.
+
+The accounts are few, and who fills a table pushes others out of it. So those who failed behind a cookie have a table
+of their own, which forged addresses do not reach. And while accounts that still count are pushed out, a newcomer may be
+one of them: it begins with one guess left.
 """
 
 from __future__ import annotations
@@ -58,10 +62,10 @@ class _Account:
 class GuessMeter:
     """The accounts of all sources that have guesses under way or failed lately.
 
-    The table is bounded: beyond `sources` entries the longest unseen goes.
+    There are two tables, and both are bounded: beyond `sources` entries the longest unseen goes.
     """
 
-    __slots__ = ("_accounts", "_burst", "_rate", "_sources", "_window")
+    __slots__ = ("_burst", "_claimed", "_rate", "_shown", "_sources", "_window")
 
     def __init__(self, *, without_cookie: int, burst: int, per_second: float, sources: int) -> None:
         """Set the limits.
@@ -70,17 +74,18 @@ class GuessMeter:
             without_cookie: failures in a minute after which a source needs a cookie.
             burst: the size of the bucket for failures behind a cookie.
             per_second: its refill.
-            sources: how many sources are remembered.
+            sources: how many sources each table remembers.
         """
         self._window = without_cookie
         self._burst = float(burst)
         self._rate = per_second
         self._sources = sources
-        self._accounts: OrderedDict[Source, _Account] = OrderedDict()
+        self._shown: OrderedDict[Source, _Account] = OrderedDict()  # who has failed behind a cookie
+        self._claimed: OrderedDict[Source, _Account] = OrderedDict()  # all others, whose addresses may be forged
 
     def __len__(self) -> int:
         """Sources remembered."""
-        return len(self._accounts)
+        return len(self._shown) + len(self._claimed)
 
     def needs_cookie(self, source: Source, now: float) -> bool:
         """Whether a HELLO from this source must show a cookie."""
@@ -102,12 +107,14 @@ class GuessMeter:
     def succeed(self, source: Source, proven: bool, now: float) -> None:
         """A valid AUTH_PROOF followed."""
         account = self._end(source, proven)
-        if account is not None and not account.under_way and self._is_forgotten(account, now):
-            del self._accounts[source]
+        if account is not None and not self._counts(account, now):
+            self._shown.pop(source, None)
+            self._claimed.pop(source, None)
 
     def fail(self, source: Source, proven: bool, now: float) -> None:
         """None followed: it ended in silence, in ABORT, or had to make room."""
-        account = self._end(source, proven) or self._account(source, now)
+        self._end(source, proven)
+        account = self._shown_account(source, now) if proven else self._account(source, now)
         account.failures.append(now)
         del account.failures[: -self._window or None]
         if proven:
@@ -115,22 +122,41 @@ class GuessMeter:
             account.settled_at = now
 
     def _seen(self, source: Source) -> _Account | None:
-        account = self._accounts.get(source)
-        if account is not None:
-            self._accounts.move_to_end(source)
-        return account
+        for table in (self._shown, self._claimed):
+            account = table.get(source)
+            if account is not None:
+                table.move_to_end(source)
+                return account
+        return None
 
     def _account(self, source: Source, now: float) -> _Account:
+        """The account of a source, wherever it is."""
         account = self._seen(source)
         if account is None:
-            if len(self._accounts) >= self._sources:
-                self._accounts.popitem(last=False)
-            account = self._accounts[source] = _Account(self._burst, now)
+            account = _Account(self._burst, now)
+            if self._make_room(self._claimed, now):
+                account.failures = [now] * (self._window - 1)
+            self._claimed[source] = account
         return account
+
+    def _shown_account(self, source: Source, now: float) -> _Account:
+        """The account of a source that has shown its address; it moves to where forged ones do not push it out."""
+        account = self._shown.get(source)
+        if account is None:
+            account = self._claimed.pop(source, None) or _Account(self._burst, now)
+            if self._make_room(self._shown, now):
+                account.balance, account.settled_at = 1.0, now
+            self._shown[source] = account
+        self._shown.move_to_end(source)
+        return account
+
+    def _make_room(self, table: OrderedDict[Source, _Account], now: float) -> bool:
+        """Let the longest unseen go, if the table is full; whether it still counted."""
+        return len(table) >= self._sources and self._counts(table.popitem(last=False)[1], now)
 
     def _end(self, source: Source, proven: bool) -> _Account | None:
         """One guess is under way no more; its account may have been forgotten meanwhile."""
-        account = self._accounts.get(source)
+        account = self._shown.get(source) or self._claimed.get(source)
         if account is not None and account.under_way and not proven:
             account.under_way -= 1
         return account
@@ -138,9 +164,9 @@ class GuessMeter:
     def _balance(self, account: _Account, now: float) -> float:
         return min(self._burst, account.balance + (now - account.settled_at) * self._rate)
 
-    def _is_forgotten(self, account: _Account, now: float) -> bool:
-        """Whether the account says nothing that a new one would not say."""
-        return not _recent(account, now) and self._balance(account, now) >= self._burst
+    def _counts(self, account: _Account, now: float) -> bool:
+        """Whether the account says anything that a new one would not say."""
+        return bool(account.under_way or _recent(account, now) or self._balance(account, now) < self._burst)
 
 
 def _recent(account: _Account, now: float) -> int:

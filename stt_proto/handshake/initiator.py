@@ -5,6 +5,8 @@ before the session has keys could come from somebody who merely watches, so noth
 believed at once. Whatever speaks against success only starts a *grace*, in which the real answer can still arrive and
 win; what was heard first becomes the error when it is over.
 
+Nor is a cookie believed: of those that came the newest are shown in turn, since anybody can make one up.
+
 Two things limit patience. CPace allows one guess for each CHALLENGE that is tried, so only a few are (H-12). And the
 handshake timeout ends everything.
 """
@@ -40,6 +42,7 @@ from stt_proto.errors import (
     TooManySessionsError,
     VersionError,
 )
+from stt_proto.handshake.cookies import CookiePurse
 from stt_proto.handshake.established import Established, SessionSecrets
 from stt_proto.handshake.schedule import AbortKey, agree, hello_hash, open_challenge, seal_proof
 from stt_proto.identity import Identity
@@ -68,13 +71,19 @@ RETRANSMISSION_GROWTH = 1.5
 """Each wait for an answer is longer than the one before by this factor."""
 
 LONGEST_RETRANSMISSION = 1.0
-"""Seconds; no wait is longer."""
+"""Seconds; no wait is longer, but for its jitter."""
+
+JITTER = 0.125
+"""The part of a wait by which it may be longer or shorter, so that many who begin together do not go on together."""
 
 GRACE_ROUND_TRIPS = 3
 """Round trips for which a better answer is awaited after a bad one (H-13)."""
 
-SHORTEST_GRACE = 0.3
-"""Seconds; no grace is shorter."""
+SHORTEST_GRACE = 0.75
+"""Seconds; no grace is shorter where addresses can be forged: so far may the responder be, and a forger next door."""
+
+SHORTEST_GRACE_RELIABLE = 0.3
+"""Seconds; likewise on carriers that are reliable, where nobody else can answer."""
 
 PADDED_HELLO = 1200
 """Bytes of the datagram of HELLO where addresses can be forged (W-4)."""
@@ -101,7 +110,7 @@ class Input(Enum):
     CHALLENGE_OPENED = "a CHALLENGE that opens"
     CHALLENGE_SHUT = "a CHALLENGE to our HELLO that does not open"
     LAST_CHALLENGE_SHUT = "the last one that is tried"
-    RETRY = "the first RETRY to our HELLO"
+    RETRY = "a RETRY to our HELLO, with another cookie"
     HINT = "REFUSED or VERSION to our HELLO"
     GRACE_OVER = "the grace is over"
     RETRANSMIT = "the retransmission timer"
@@ -147,8 +156,9 @@ class Initiator(Secret):
     """
 
     __slots__ = (
-        "_abort",
+        "_aborts",
         "_allow_self",
+        "_cookies",
         "_cpace",
         "_datagrams",
         "_dcid",
@@ -166,7 +176,6 @@ class Initiator(Secret):
         "_peer_node_id",
         "_reliable",
         "_retransmit_at",
-        "_retried",
         "_sent",
         "_sent_at",
         "_shut",
@@ -251,7 +260,7 @@ class Initiator(Secret):
         self.error: SttError | None = None
         self.steps: list[HandshakeStep] = [HandshakeStep.HELLO]
 
-        self._due = True
+        self._due = 1
         self._sent = 0
         self._sent_at = now
         self._wait = FIRST_RETRANSMISSION
@@ -259,10 +268,10 @@ class Initiator(Secret):
         self._grace_at = inf
         self._handshake_at = now + handshake_timeout
         self._tried: list[bytes] = []
-        self._retried = False
+        self._cookies = CookiePurse()
         self._shut: SttError | None = None
         self._hint: SttError | None = None
-        self._abort: tuple[AbortKey, bytes] | None = None
+        self._aborts: list[tuple[AbortKey, bytes]] = []
 
     # -- out and time ----------------------------------------------------------------------------------------------
 
@@ -272,17 +281,21 @@ class Initiator(Secret):
         return min(self._retransmit_at, self._grace_at, self._handshake_at)
 
     def take(self, now: float) -> tuple[bytes, ...]:
-        """The datagrams to send now, often none. What was taken counts as sent, and is waited for from now on."""
+        """The datagrams of a message to send now, often none; ask until there are none.
+
+        What was taken counts as sent, and is waited for from now on.
+        """
         if not self._due:
             return ()
-        self._due = False
+        self._due -= 1
+        if self.state is InitiatorState.HELLO_SENT:
+            self._show_cookie()
         if self.state is not InitiatorState.FAILED:
             if not self._sent:
                 self._sent_at = now
             self._sent += 1
             if self._grace_at == inf:
-                self._retransmit_at = now + self._wait
-                self._wait = min(self._wait * RETRANSMISSION_GROWTH, LONGEST_RETRANSMISSION)
+                self._retransmit_at = now + self._varied(self._wait)
         return self._datagrams
 
     def tick(self, now: float) -> None:
@@ -293,8 +306,9 @@ class Initiator(Secret):
             self._fail(Input.TIMEOUT, ConnectionTimeoutError("the handshake did not finish in time"))
         elif now >= self._retransmit_at:
             self._move(Input.RETRANSMIT)
+            self._wait = min(self._wait * RETRANSMISSION_GROWTH, LONGEST_RETRANSMISSION)
             self._retransmit_at = inf
-            self._due = True
+            self._due = max(self._due, 1)
 
     def confirm(self) -> None:
         """A packet opened under the session's keys: the peer has them too. Anything after the first changes nothing."""
@@ -372,8 +386,8 @@ class Initiator(Secret):
         self._move(Input.CHALLENGE_OPENED)
         self.steps += HandshakeStep.CHALLENGE, HandshakeStep.AUTH_PROOF
         self._datagrams = datagrams
-        self._due = True
-        self._abort = None
+        self._due = 1
+        self._aborts.clear()
         self._retransmit_at = self._grace_at = inf
         if rtt is None:
             self._wait = FIRST_RETRANSMISSION
@@ -383,29 +397,34 @@ class Initiator(Secret):
     def _on_shut(self, error: SttError, abort: AbortKey, peer_cid: bytes, now: float) -> None:
         """A CHALLENGE to our HELLO did not open: it may be a wrong seed, or somebody's guess."""
         self._shut = self._shut or error
-        self._abort = abort, peer_cid
+        self._aborts.append((abort, peer_cid))
         if len(self._tried) >= self._max_challenges:
             self._fail(Input.LAST_CHALLENGE_SHUT, self._shut)
         else:
             self._move(Input.CHALLENGE_SHUT)
-            self._begin_grace(now)
+            if self._grace_at == inf:
+                self._begin_grace(now)
 
     def _on_hint(self, message: Message, now: float) -> None:
         """RETRY, REFUSED and VERSION: from the responder, or from whoever can watch (H-14)."""
         if message.type is MessageType.RETRY:
-            retry = Retry.decode_untrusted(message.body)
-            if retry.hello_hash == self._hello_hash and not self._retried:
-                self._move(Input.RETRY)
-                self._retried = True
-                self._hello = attrs.evolve(self._hello, cookie=retry.cookie)
-                self._datagrams = self._encode_hello()
-                self._due = True
+            self._on_retry(Retry.decode_untrusted(message.body), now)
             return
         error = self._refusal(message)
         if error is not None:
             self._move(Input.HINT)
             self._hint = self._hint or error
-            self._begin_grace(now)
+            if self._grace_at == inf:
+                self._begin_grace(now)
+
+    def _on_retry(self, retry: Retry, now: float) -> None:
+        """Keep the cookie, and show it at once if there were few; it may be somebody else's (H-14)."""
+        if retry.hello_hash != self._hello_hash or not self._cookies.add(retry.cookie):
+            return
+        self._move(Input.RETRY)
+        self._due = max(self._due, self._cookies.urgent)
+        if self._grace_at < inf:
+            self._begin_grace(now)  # the answer takes another round trip
 
     def _refusal(self, message: Message) -> SttError | None:
         """What REFUSED or VERSION stands for, if it is an answer to our HELLO that makes sense."""
@@ -427,22 +446,37 @@ class Initiator(Secret):
     # -- the machine -----------------------------------------------------------------------------------------------
 
     def _begin_grace(self, now: float) -> None:
-        """Wait for a better answer; HELLO is repeated once, early enough for an answer to that (H-13)."""
-        if self._grace_at == inf:
-            grace = max(GRACE_ROUND_TRIPS * (now - self._sent_at), SHORTEST_GRACE)
-            self._grace_at = min(now + grace, self._handshake_at)
-            self._retransmit_at = now + grace / GRACE_ROUND_TRIPS
+        """Wait for a better answer, from now on; HELLO is repeated once, early enough for an answer to that (H-13)."""
+        shortest = SHORTEST_GRACE_RELIABLE if self._reliable else SHORTEST_GRACE
+        grace = max(GRACE_ROUND_TRIPS * (now - self._sent_at), shortest)
+        self._grace_at = min(now + grace, self._handshake_at)
+        self._retransmit_at = min(self._retransmit_at, now + self._varied(grace / GRACE_ROUND_TRIPS))
+
+    def _varied(self, wait: float) -> float:
+        """A wait with its jitter (H-18). It comes from `sid`, which is random and no secret."""
+        sid = self._hello.sid
+        return wait * (1 + JITTER * (sid[self._sent % len(sid)] / 128 - 1))
+
+    def _show_cookie(self) -> None:
+        """Put the cookie into HELLO whose turn it is."""
+        cookie = self._cookies.show()
+        if cookie != self._hello.cookie:
+            self._hello = attrs.evolve(self._hello, cookie=cookie)
+            self._datagrams = self._encode_hello()
 
     def _fail(self, reason: Input, error: SttError | None) -> None:
         self._move(reason)
         self.error = error
-        self._due = self._abort is not None
-        if self._abort is not None:
-            key, peer_cid = self._abort
-            header = MessageType.ABORT.first_byte + peer_cid + self.local_cid
-            abort = key.seal(header, AuthenticationError.code)
-            self._datagrams = (encode_datagram(Message(MessageType.ABORT, peer_cid, self.local_cid, abort.encode())),)
+        self._due = 0
+        if self._aborts:
+            self._due = 1
+            self._datagrams = tuple(self._encode_abort(key, peer_cid) for key, peer_cid in self._aborts)
         self._rest()
+
+    def _encode_abort(self, key: AbortKey, peer_cid: bytes) -> bytes:
+        header = MessageType.ABORT.first_byte + peer_cid + self.local_cid
+        abort = key.seal(header, AuthenticationError.code)
+        return encode_datagram(Message(MessageType.ABORT, peer_cid, self.local_cid, abort.encode()))
 
     def _rest(self) -> None:
         """No timer runs any more."""

@@ -4,9 +4,14 @@ Pieces are not authenticated before the message is whole, so they are worth litt
 pieces, the oldest first out. A group whose bytes do not have the hash that its pieces named is thrown away whole; the
 next repetition of the message starts it anew. And of pieces that contradict each other the newest counts: whoever
 forges one spoils one repetition, and leaves nothing behind that could stand in the way of those after it.
+
+What was kept goes with the handshake that it is for. A HELLO in pieces is for none yet, so it has a time of its own,
+and goes with its path.
 """
 
 from __future__ import annotations
+
+from math import inf
 
 from stt_proto.types import NetworkPath
 from stt_proto.wire import Message, MessageType, Piece
@@ -26,18 +31,25 @@ _Group = tuple[NetworkPath, int, bytes, bytes, bytes, int]
 class PieceCollector:
     """The incomplete messages of an endpoint, as initiator and as responder."""
 
-    __slots__ = ("_groups", "_limit")
+    __slots__ = ("_groups", "_hellos", "_limit", "_timeout")
 
-    def __init__(self, limit: int = GROUPS) -> None:
-        """Keep at most `limit` groups in all."""
+    def __init__(self, limit: int = GROUPS, timeout: float = 10.0) -> None:
+        """Keep at most `limit` groups in all, and those of a HELLO for at most `timeout` seconds."""
         self._limit = limit
+        self._timeout = timeout
         self._groups: dict[_Group, dict[int, bytes]] = {}
+        self._hellos: dict[_Group, float] = {}  # until when; by age, as all last equally long
 
     def __len__(self) -> int:
         """Groups kept."""
         return len(self._groups)
 
-    def add(self, piece: Piece, path: NetworkPath, reliable: bool) -> Message | None:
+    @property
+    def deadline(self) -> float:
+        """When `expire` wants to be called; `inf` when never."""
+        return next(iter(self._hellos.values()), inf)
+
+    def add(self, piece: Piece, path: NetworkPath, reliable: bool, now: float) -> Message | None:
         """Take in a piece; give the message when this was the last one of it.
 
         The caller has checked that the destination connection ID is one in use, unless the piece is of a HELLO. A
@@ -47,18 +59,19 @@ class PieceCollector:
             piece: as decoded.
             path: where it came from.
             reliable: whether the path's carrier is.
+            now: seconds.
         """
         if piece.type == MessageType.HELLO and not reliable:
             return None
         key = (path, piece.type, piece.dcid, piece.scid, piece.hash8, piece.total)
         group = self._groups.get(key)
         if group is None:
-            group = self._open(key)
+            group = self._open(key, now)
         if not _put(group, piece):
             return None
         if sum(map(len, group.values())) < piece.total:
             return None
-        del self._groups[key]
+        self._drop(key)
         body = b"".join(group[offset] for offset in sorted(group))
         message = Message(piece.type, piece.dcid, piece.scid, body)
         return message if message.hash8 == piece.hash8 else None
@@ -66,19 +79,35 @@ class PieceCollector:
     def forget(self, path: NetworkPath, dcid: bytes) -> None:
         """Drop what was kept for a handshake that is over."""
         for key in self._of_handshake(path, dcid):
-            del self._groups[key]
+            self._drop(key)
 
-    def _open(self, key: _Group) -> dict[int, bytes]:
+    def path_closed(self, path: NetworkPath) -> None:
+        """Drop what came on a path that is gone."""
+        for key in [key for key in self._groups if key[0] == path]:
+            self._drop(key)
+
+    def expire(self, now: float) -> None:
+        """Drop what was kept of HELLOs whose time is over."""
+        for key in [key for key, until in self._hellos.items() if until <= now]:
+            self._drop(key)
+
+    def _open(self, key: _Group, now: float) -> dict[int, bytes]:
         """Make room for a group and begin it; the oldest of the same handshake, or of all, goes first."""
         groups = self._groups
         siblings = self._of_handshake(key[0], key[2])
         if len(siblings) >= GROUPS_PER_HANDSHAKE:
-            del groups[siblings[0]]
+            self._drop(siblings[0])
         elif len(groups) >= self._limit:
-            del groups[next(iter(groups))]
+            self._drop(next(iter(groups)))
         group: dict[int, bytes] = {}
         groups[key] = group
+        if key[1] == MessageType.HELLO:
+            self._hellos[key] = now + self._timeout
         return group
+
+    def _drop(self, key: _Group) -> None:
+        del self._groups[key]
+        self._hellos.pop(key, None)
 
     def _of_handshake(self, path: NetworkPath, dcid: bytes) -> list[_Group]:
         return [key for key in self._groups if key[2] == dcid and key[0] == path]

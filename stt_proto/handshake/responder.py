@@ -42,13 +42,18 @@ LEAST_HELLO = 1200
 """Bytes of the smallest datagram that a HELLO may come in where addresses can be forged (W-4)."""
 
 REPLY_WINDOW = 0.1
-"""Seconds in which RETRY, REFUSED and VERSION together are limited (H-28)."""
+"""Seconds in which RETRY, REFUSED and VERSION are limited, each by itself (H-28)."""
 
 UNFINISHED_WINDOW = 10.0
 """Seconds in which handshakes that ended unfinished are counted (H-21)."""
 
+LEAST_PLACE = 1.0
+"""Seconds for which nobody who has shown his address is pushed out: an honest initiator has answered by then (H-21)."""
+
 EXPANDED_KEYS = 8
 """The newest half-open handshakes keep their KEM key expanded, so that without a crowd it is expanded only once."""
+
+_REPLIES = (MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION)
 
 _HelloKey = tuple[NetworkPath, bytes]
 
@@ -63,7 +68,7 @@ class Reason(StrEnum):
     MALFORMED = "does not parse, or holds a key that must be refused"
     REPEATED = "a HELLO repeated too often, or after its handshake has ended well"
     GUESSING = "its source has failed too often"
-    FULL = "no room for another handshake"
+    FULL = "no room for another handshake, or for another of its source"
     REPLIES = "enough replies were sent already"
     REFLECTED = "our own HELLO"
     UNKNOWN = "no handshake of this path has these connection IDs"
@@ -161,6 +166,7 @@ class Responder(Secret):
         "_finished",
         "_guesses",
         "_limits",
+        "_places",
         "_replies",
         "_suites",
         "_timeout",
@@ -221,11 +227,12 @@ class Responder(Secret):
         )
         self._by_cid: OrderedDict[bytes, HalfOpen] = OrderedDict()  # by age, as all live equally long
         self._unproven: OrderedDict[bytes, HalfOpen] = OrderedDict()  # those of them without a cookie
+        self._places: dict[Source, int] = {}  # how many of them each source has that has shown itself
         self._expanded: OrderedDict[bytes, HalfOpen] = OrderedDict()  # the newest of them
         self._by_hello: dict[_HelloKey, HalfOpen | None] = {}  # `None`: has ended well
         self._finished: deque[tuple[float, _HelloKey]] = deque()  # until when that is remembered
         self._unfinished = _Recent(limits.unfinished_without_cookie, UNFINISHED_WINDOW)
-        self._replies = _Recent(limits.unsolicited_replies, REPLY_WINDOW)
+        self._replies = {kind: _Recent(limits.unsolicited_replies, REPLY_WINDOW) for kind in _REPLIES}
 
     def __len__(self) -> int:
         """How many handshakes are half-open."""
@@ -334,7 +341,8 @@ class Responder(Secret):
         if refusal is not None:
             return self._unsolicited(MessageType.REFUSED, message, Refused(name, refusal).encode(), now)
         full = len(self._by_cid) >= self._limits.half_open
-        if full and not (proven and self._unproven):
+        in_the_way = self._in_the_way(now) if full and proven else None
+        if (full and in_the_way is None) or (proven and self._has_its_share(source)):
             return Dropped(Reason.FULL)
         if hello.e in live_keys and not self._answerer.allow_self:
             return Dropped(Reason.REFLECTED)
@@ -356,7 +364,7 @@ class Responder(Secret):
             self._guesses.begin(source, proven, now)
             self._failed(source, proven, now)
             return Dropped(Reason.MALFORMED)
-        ended = self._end(next(iter(self._unproven.values())), "timeout", now) if full else None
+        ended = None if in_the_way is None else self._end(in_the_way, "timeout", now)
         self._enter(half_open, now)
         return Challenged(half_open, ended)
 
@@ -368,14 +376,26 @@ class Responder(Secret):
 
     def _unsolicited(self, kind: MessageType, hello: Message, body: bytes, now: float) -> Outcome:
         """An answer without a handshake behind it; few of them in any tenth of a second (H-28)."""
-        if self._replies.is_full(now):
+        replies = self._replies[kind]
+        if replies.is_full(now):
             return Dropped(Reason.REPLIES)
-        self._replies.add(now)
+        replies.add(now)
         return Reply((encode_datagram(Message(kind, hello.scid, hello.dcid, body)),))
 
     def _is_crowded(self, now: float) -> bool:
         """Whether there are so many handshakes that new ones need a cookie (H-21)."""
         return len(self._by_cid) > self._limits.half_open_without_cookie or self._unfinished.is_full(now)
+
+    def _has_its_share(self, source: Source) -> bool:
+        """Whether a source that has shown itself has as many places as one may have (H-21)."""
+        return self._places.get(source, 0) >= self._limits.half_open_per_source
+
+    def _in_the_way(self, now: float) -> HalfOpen | None:
+        """Who makes room in a full table: the oldest without a cookie, or the oldest if it has had its time (H-21)."""
+        if self._unproven:
+            return next(iter(self._unproven.values()))
+        oldest = next(iter(self._by_cid.values()))
+        return oldest if now - oldest.began_at > LEAST_PLACE else None
 
     # -- the table -------------------------------------------------------------------------------------------------
 
@@ -394,7 +414,9 @@ class Responder(Secret):
     def _enter(self, half_open: HalfOpen, now: float) -> None:
         self._by_cid[half_open.local_cid] = half_open
         self._by_hello[half_open.path, half_open.hello_hash] = half_open
-        if not half_open.proven:
+        if half_open.proven:
+            self._places[half_open.source] = self._places.get(half_open.source, 0) + 1
+        else:
             self._unproven[half_open.local_cid] = half_open
         if len(self._expanded) >= EXPANDED_KEYS:
             self._expanded.popitem(last=False)[1].shrink()
@@ -405,7 +427,12 @@ class Responder(Secret):
         del self._by_cid[half_open.local_cid]
         self._expanded.pop(half_open.local_cid, None)
         del self._by_hello[half_open.path, half_open.hello_hash]
-        self._unproven.pop(half_open.local_cid, None)
+        if not half_open.proven:
+            del self._unproven[half_open.local_cid]
+            return
+        self._places[half_open.source] -= 1
+        if not self._places[half_open.source]:
+            del self._places[half_open.source]
 
     def _end(self, half_open: HalfOpen, reason: str, now: float) -> Ended:
         """It failed: a guess, for all that we know."""

@@ -13,6 +13,7 @@ from stt_proto.packet.protection import Opener, Sealed, Sealer, capacity
 from stt_proto.packet.receiver import Opened, PacketReceiver, run_end
 from stt_proto.packet.replay import REPLAY_WINDOW, ReplayWindow
 from stt_proto.packet.reset import MAX_RESET, ExpectedResets, ResetTokens
+from stt_proto.packet.segments import bytes_view
 from stt_proto.packet.trains import TrainBudget, TrainReassembler
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Sealer",
     "TrainBudget",
     "TrainReassembler",
+    "bytes_view",
     "capacity",
     "decode_number",
     "run_end",

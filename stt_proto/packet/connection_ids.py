@@ -234,21 +234,29 @@ class RemoteConnectionIds(Generic[Owner]):
             ResourcesExhaustedError: it makes us retire more than 64 IDs that are not acknowledged (C-4).
         """
         number, retire_prior_to, connection_id, token = frame
-        retiring = self._raise_floor(retire_prior_to)
-        if number < self._floor or number in self._retired:
-            if number not in self._retiring:
-                self._retire(number)
-                retiring.append(number)
-            news = bool(retiring)
-        else:
-            news = self._learn(number, connection_id, token) or bool(retiring)
-        if len(self._live) > self._limit:
+        floor = max(self._floor, retire_prior_to)
+        retiring = [live for live in self._live if live < floor]
+        gaps = {retired for retired in self._retired if retired >= floor}
+        learned = False
+        if number >= floor and number not in self._retired:
+            learned = self._is_news(number, connection_id, token)
+        elif number not in self._retiring and number not in retiring:
+            retiring.append(number)
+        kept = sum(live >= floor for live in self._live)
+        if kept + (learned and number not in self._live) > self._limit:
             raise InvalidFrameError("announces more connection IDs than allowed")
-        if len(self._retiring) > MAX_RETIRING or len(self._retired) > MAX_RETIRED_OUT_OF_ORDER:
+        if len(self._retiring) + len(retiring) > MAX_RETIRING or len(gaps) > MAX_RETIRED_OUT_OF_ORDER:
             raise ResourcesExhaustedError("retires too many connection IDs")
+
+        self._floor, self._retired = floor, gaps
+        for retired in retiring:
+            self._retire(retired)
+        if learned:
+            self._live[number] = connection_id, token
+            self._resets.add(token, self._owner)
         if self._number not in self._live and self._live:
             self._use(min(self._live))
-        return retiring if news else None
+        return retiring if retiring or learned else None
 
     def use_next(self) -> int | None:
         """Change to another ID, as a session does that moves, and retire the one used so far.
@@ -279,8 +287,8 @@ class RemoteConnectionIds(Generic[Owner]):
         self._number = number
         self.current = self._live[number][0]
 
-    def _learn(self, number: int, connection_id: bytes, token: bytes) -> bool:
-        """Add an ID to those that can be used; tell whether anything of it was new."""
+    def _is_news(self, number: int, connection_id: bytes, token: bytes) -> bool:
+        """Whether an ID that can be used, or its token, was not known yet."""
         known = self._live.get(number)
         if known is None:
             if any(connection_id == other for other, _ in self._live.values()):
@@ -291,8 +299,6 @@ class RemoteConnectionIds(Generic[Owner]):
                 raise InvalidFrameError("announces another connection ID or token under a number")
             if known_token is not None:
                 return False
-        self._live[number] = connection_id, token
-        self._resets.add(token, self._owner)
         return True
 
     def _retire(self, number: int) -> None:
@@ -305,14 +311,3 @@ class RemoteConnectionIds(Generic[Owner]):
             while self._floor in self._retired:
                 self._retired.remove(self._floor)
                 self._floor += 1
-
-    def _raise_floor(self, floor: int) -> list[int]:
-        """Retire every number below; return those that were live."""
-        if floor <= self._floor:
-            return []
-        retiring = [number for number in self._live if number < floor]
-        self._floor = floor
-        for number in retiring:
-            self._retire(number)
-        self._retired = {number for number in self._retired if number >= floor}
-        return retiring

@@ -18,7 +18,7 @@ class PacketCounters:
         forged: complete packets that did not open, trains included (P-11).
         trains_failed: how often a train was complete and did not open (P-10).
         trains_expired: trains that stayed incomplete for too long.
-        trains_evicted: incomplete trains that made room for others.
+        trains_evicted: incomplete trains that made room for others (P-10).
         segments_refused: segments where trains do not count: before the path is validated, after the session closed.
         segments_repeated: segments, or runs of them, that were held already or are of a train that is finished.
     """

@@ -118,8 +118,8 @@ class PacketReceiver:
 
     @property
     def failed_trains(self) -> int:
-        """Trains that were complete and did not open: the count that ACK frames carry (P-10)."""
-        return self.counters.trains_failed
+        """Trains that did not open, or that others pushed out: the count that ACK frames carry (P-10)."""
+        return self.counters.trains_failed + self.counters.trains_evicted
 
     @property
     def deadline(self) -> float:

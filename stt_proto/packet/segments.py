@@ -12,9 +12,11 @@ from itertools import takewhile
 from operator import eq
 from struct import Struct
 
+from stt_proto.errors import ArgumentError
+from stt_proto.types import Buffer
 from stt_proto.wire.header import TRAIN_HEADER
 
-__all__ = ["PREFIX", "cut_train", "read_run", "segment_layout"]
+__all__ = ["PREFIX", "bytes_view", "cut_train", "read_run", "segment_layout"]
 
 PREFIX = Struct(">13sBB")
 """What all segments of a train have in common, masked as it is; the segment index; the last index."""
@@ -43,6 +45,20 @@ def _header_ends(last: int, start: int, stop: int) -> tuple[bytes, ...]:
     """Segment index and last index of some segments of a train, and nothing before the first: put the prefix between
     these, and there are their headers in a row."""
     return (b"", *(bytes((index, last)) for index in range(start, stop)))
+
+
+def bytes_view(data: Buffer) -> memoryview:
+    """A view of the single bytes of a buffer that holds datagrams.
+
+    Raises:
+        ArgumentError: it is no buffer, or one with holes.
+    """
+    try:
+        view = memoryview(data)
+        return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
+    except TypeError:
+        kind = type(data).__name__
+        raise ArgumentError(f"data is {kind}; it must be bytes-like and contiguous", argument="data") from None
 
 
 def cut_train(prefix: bytes, sealed: bytes, room: int, segments: int) -> tuple[bytes, ...]:

@@ -1,7 +1,9 @@
-"""One path of a session: its addresses, its recovery and the size of its datagrams."""
+"""One path of a session: its addresses, its recovery, the size of its datagrams, its marks of congestion."""
 
 from __future__ import annotations
 
+from stt_proto.paths.ecn import EcnState
+from stt_proto.paths.mtu import MtuState
 from stt_proto.paths.path import Path
 
-__all__ = ["Path"]
+__all__ = ["EcnState", "MtuState", "Path"]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from stt_proto.errors import ArgumentError
+from stt_proto.paths.ecn import EcnValidation
+from stt_proto.paths.mtu import BASE_SIZE, MtuSearch
 from stt_proto.paths.trains import TrainSizer
-from stt_proto.recovery import INITIAL_RTT, LONGEST_RTT, Recovery
+from stt_proto.recovery import INITIAL_RTT, LONGEST_RTT, ControllerFactory, Recovery, SentPacket
 from stt_proto.types import CarrierTraits, NetworkPath
 
+ORDINARY_SIZE = 1472
+"""Bytes of datagrams that every link is made for: those of Ethernet."""
 LEAST_RTT = 0.001
 """Seconds; a shorter round trip of the handshake counts as this, since timers are no finer."""
 
@@ -16,9 +23,9 @@ class Path:
     Args:
         network_path: the addresses.
         traits: of its carrier.
-        max_datagram: bytes of the largest datagram that both the carrier and the peer take.
-        max_segments: datagrams that one packet may span.
-        congestion: name of the congestion controller.
+        max_packet: bytes of the largest packet that the peer takes.
+        max_segments: datagrams in which the peer takes a packet.
+        congestion: name of the congestion controller, or a factory.
         max_ack_delay: seconds that the peer may hold an acknowledgement back.
         rtt: seconds of a round trip as the handshake measured it, or `None`.
 
@@ -26,30 +33,96 @@ class Path:
         validated: whether the peer is known to be at the other end. The handshake shows it, since nobody who did not
             receive a CHALLENGE can answer it.
         recovery: what is on its way there.
+        max_datagram: bytes of the largest datagram that the path is known to carry.
+        mtu: finds out whether there are larger ones.
         trains: how many datagrams the next packet may span.
+        ecn: whether datagrams say that congestion may be marked on them.
     """
 
-    __slots__ = ("max_datagram", "network_path", "recovery", "trains", "traits", "validated")
+    __slots__ = ("ecn", "max_datagram", "mtu", "network_path", "recovery", "trains", "traits", "validated")
 
     def __init__(
         self,
         network_path: NetworkPath,
         traits: CarrierTraits,
         *,
-        max_datagram: int,
+        max_packet: int,
         max_segments: int,
-        congestion: str,
+        congestion: str | ControllerFactory,
         max_ack_delay: float,
         rtt: float | None,
     ) -> None:
         self.network_path = network_path
         self.traits = traits
-        self.max_datagram = max_datagram
         self.validated = True
+        size = self.max_datagram = min(traits.max_packet, max_packet)
+        self.mtu = MtuSearch(
+            size, min(traits.max_probe or size, max_packet), base=size if traits.reliable else min(size, BASE_SIZE)
+        )
         self.recovery = Recovery(
-            max_datagram,
+            size,
             congestion=congestion,
             initial_rtt=INITIAL_RTT if rtt is None or rtt > LONGEST_RTT else max(rtt, LEAST_RTT),
             max_ack_delay=max_ack_delay,
         )
-        self.trains = TrainSizer(max_segments, max_datagram)
+        self.trains = TrainSizer(1 if traits.reliable else max_segments, size, max_packet)
+        self.ecn = EcnValidation(not traits.reliable)
+
+    # -- sizes -----------------------------------------------------------------------------------------------------
+
+    def wants_mtu_probe(self, now: float) -> bool:
+        """Whether it is wise to send a probe of the MTU; to be asked when one is due, and there is something to send.
+
+        Wise is: when a datagram's worth is on its way already, so that a larger one would be of use; not while the
+        network does not answer; and when the path is wide enough. A window is never smaller than two datagrams, and
+        large ones are as bad for slow links as long trains. If it is not wide enough, that is asked again a round trip
+        later.
+        """
+        recovery, size = self.recovery, self.mtu.candidate
+        if recovery.bytes_in_flight < self.max_datagram or recovery.probes or not recovery.rtt.samples:
+            return False
+        wide = recovery.controller.window >= 2 * size
+        if wide and (size <= ORDINARY_SIZE or self.trains.suits(size, recovery)):
+            return True
+        self.mtu.probe_at = now + recovery.rtt.minimum
+        return False
+
+    def datagram_size(self) -> int:
+        """Bytes of the largest datagram to send next; of two probes the first is small where large ones may be lost."""
+        recovery = self.recovery
+        if recovery.probes > 1 and self.mtu.doubts(recovery.pto_count):
+            return self.mtu.base
+        return self.max_datagram
+
+    def on_acked(self, packets: Sequence[SentPacket], now: float) -> bool:
+        """These packets arrived; tell whether `max_datagram` has changed."""
+        self.mtu.on_acked(packets, now)
+        return self._resize()
+
+    def on_lost(self, packets: Sequence[SentPacket], now: float) -> bool:
+        """These packets did not arrive; tell whether `max_datagram` has changed."""
+        self.ecn.on_lost(packets)
+        self.mtu.on_lost(packets, now)
+        return self._resize()
+
+    def on_refused(self, size: int, limit: int | None, now: float) -> bool:
+        """The host refused a datagram of `size` bytes (see `MtuSearch.on_refused`); tell whether `max_datagram` did
+        change.
+
+        Raises:
+            ArgumentError: one of both is no size.
+        """
+        for name, value in (("size", size), ("limit", 1 if limit is None else limit)):
+            if type(value) is not int or value < 1:
+                raise ArgumentError(f"{name} is {value!r}; it must be a whole number of at least 1", argument=name)
+        self.mtu.on_refused(size, limit, now)
+        return self._resize()
+
+    def _resize(self) -> bool:
+        size = self.mtu.size
+        if size == self.max_datagram:
+            return False
+        self.max_datagram = size
+        self.recovery.set_max_datagram_size(size)
+        self.trains.resize(size)
+        return True

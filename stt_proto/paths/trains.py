@@ -29,15 +29,31 @@ class TrainSizer:
     Args:
         max_segments: the most that the peer takes.
         datagram_size: bytes of a datagram.
+        max_packet: bytes of the largest packet that the peer takes.
+
+    Attributes:
+        most: datagrams of the longest train, at least 1. Datagrams of more than 32 KiB travel alone.
     """
 
-    __slots__ = ("_failed", "_paused_until", "_size", "most")
+    __slots__ = ("_failed", "_max_bytes", "_max_segments", "_paused_until", "_size", "most")
 
-    def __init__(self, max_segments: int, datagram_size: int) -> None:
-        self.most = min(max_segments, MAX_SEGMENTS, MAX_TRAIN // datagram_size)
-        self._size = datagram_size
+    def __init__(self, max_segments: int, datagram_size: int, max_packet: int = MAX_TRAIN) -> None:
+        self._max_segments = min(max_segments, MAX_SEGMENTS)
+        self._max_bytes = min(max_packet, MAX_TRAIN)
         self._failed = 0
         self._paused_until = -inf
+        self.resize(datagram_size)
+
+    def resize(self, datagram_size: int) -> None:
+        """Datagrams have so many bytes from now on."""
+        self._size = datagram_size
+        self.most = max(1, min(self._max_segments, self._max_bytes // datagram_size))
+
+    @staticmethod
+    def suits(size: int, recovery: Recovery) -> bool:
+        """Whether the path is wide and fast enough for packets of so many bytes, in one datagram or in several."""
+        window, rtt = recovery.controller.window, recovery.rtt.smoothed
+        return size * WINDOW_SHARE <= window and size * rtt <= window * LONGEST
 
     def on_failed(self, failed: int, now: float) -> None:
         """The peer reports, in an ACK, how many trains did not open so far (P-10)."""

@@ -7,11 +7,15 @@ when. Nothing here knows what a packet holds.
 
 from __future__ import annotations
 
+from stt_proto.recovery.ack_rate import AckRate
 from stt_proto.recovery.acks import DELAY_UNITS, AckTracker, Ranges
 from stt_proto.recovery.congestion import (
     CONTROLLERS,
+    Bbr,
     CongestionController,
     ControllerFactory,
+    Cubic,
+    GuardedController,
     NewReno,
     PathState,
     make_controller,
@@ -28,9 +32,13 @@ __all__ = [
     "GRANULARITY",
     "INITIAL_RTT",
     "LONGEST_RTT",
+    "AckRate",
     "AckTracker",
+    "Bbr",
     "CongestionController",
     "ControllerFactory",
+    "Cubic",
+    "GuardedController",
     "NewReno",
     "Pacer",
     "PathState",

@@ -1,4 +1,4 @@
-"""The receiving side of acknowledgement: what arrived, and when to say so (docs/protocol.md, R-1, R-2, F-3).
+"""The receiving side of acknowledgement: what arrived, and when to say so (docs/protocol.md, R-1, R-2, R-16, F-3).
 
 One tracker serves a session over all its paths. The newest range stands apart from the older ones, so a packet in order
 costs a comparison and a few assignments, however torn the past is.
@@ -18,6 +18,15 @@ DELAY_UNITS = 125_000
 
 Ranges = tuple[tuple[int, int], ...]
 """Packet numbers as (lowest, highest), both included, newest range first."""
+
+USUAL_THRESHOLD = 2
+"""Datagrams after which an acknowledgement is due when nobody asks for another number; never less (R-2)."""
+MOST_THRESHOLD = 1024
+"""Datagrams, whatever is asked for."""
+SHORTEST_DELAY = 0.001
+"""Seconds; what is asked for counts as no less."""
+WARY = 3
+"""Packets behind a gap after which the sender knows that what is missing is lost (R-4)."""
 
 CE = 3
 _ECN_COUNTER = (0, 1, 0, 2)
@@ -40,14 +49,30 @@ class AckTracker:
         ArgumentError: `max_ack_delay` is no time.
     """
 
-    __slots__ = ("_delay", "_ecn", "_high", "_high_at", "_low", "_older", "due_at", "pending")
+    __slots__ = (
+        "_asked",
+        "_delay",
+        "_ecn",
+        "_high",
+        "_high_at",
+        "_low",
+        "_most_delay",
+        "_older",
+        "_threshold",
+        "_wary",
+        "due_at",
+        "pending",
+    )
 
     def __init__(self, max_ack_delay: float = 0.025) -> None:
         if not 0 <= max_ack_delay < inf:
             raise ArgumentError(
                 f"max_ack_delay must be a time of at least 0 s, not {max_ack_delay!r}", argument="max_ack_delay"
             )
-        self._delay = max_ack_delay
+        self._delay = self._most_delay = max_ack_delay
+        self._threshold = USUAL_THRESHOLD
+        self._asked = 0  # the number of the last request
+        self._wary = 0  # packets behind a gap that are acknowledged as if nothing had been asked for
         # The newest range is _low to _high; empty, as when its packets need no more acknowledgement, _low is
         # _high + 1. The others stand in _older, newest first.
         self._low = 0
@@ -74,17 +99,35 @@ class AckTracker:
             self._high_at = now
         elif self._insert(number, now):
             urgent = True
+            self._wary = WARY
         else:
             return
         if ecn:
             urgent |= self._count(ecn)
         if eliciting:
             self.pending += datagrams
-            if urgent or self.pending > 1:
+            threshold = self._threshold
+            if self._wary:
+                self._wary -= 1
+                threshold = USUAL_THRESHOLD
+            if urgent or self.pending >= threshold:
                 if self.due_at > now:
                     self.due_at = now
-            else:
+            elif self.due_at == inf:
                 self.due_at = now + self._delay
+
+    def ask(self, number: int, threshold: int, delay: float) -> None:
+        """The peer would like acknowledgements less often, or as often as usual again (R-16).
+
+        Args:
+            number: of its request; one that another overtook says nothing.
+            threshold: datagrams after which one is due; 2 to 1,024 are believed.
+            delay: seconds after which one is due in any case; from 1 ms to what our parameters promise are believed.
+        """
+        if number > self._asked:
+            self._asked = number
+            self._threshold = min(max(threshold, USUAL_THRESHOLD), MOST_THRESHOLD)
+            self._delay = min(max(delay, SHORTEST_DELAY), self._most_delay)
 
     def take(self, now: float) -> tuple[int, int, Ranges, tuple[int, int, int] | None] | None:
         """The content of an ACK frame that is being sent now; nothing is due after that.

@@ -20,7 +20,7 @@ from operator import attrgetter
 
 from stt_proto.errors import ArgumentError
 from stt_proto.recovery.acks import Ranges
-from stt_proto.recovery.congestion import ControllerFactory, make_controller
+from stt_proto.recovery.congestion import ControllerFactory, GuardedController, make_controller
 from stt_proto.recovery.pacer import SHORTEST_RTT, Pacer
 from stt_proto.recovery.rtt import INITIAL_RTT, RttEstimator
 from stt_proto.recovery.sent import SentPacket
@@ -31,6 +31,9 @@ PACKET_THRESHOLD = 3
 
 PROBES = 2
 """Packets that may be sent beyond the window when an answer is overdue."""
+
+UNANSWERED_PROBES = 32
+"""Probes on their way that are remembered while nothing is acknowledged: 16 timeouts, more than a minute (R-5)."""
 
 MAX_DOUBLINGS = 6
 MAX_TIMEOUT = 10.0
@@ -81,6 +84,7 @@ class Recovery:
 
     __slots__ = (
         "_app_limited_until",
+        "_extra",
         "_fired_at",
         "_first_sent_time",
         "_full_until",
@@ -91,6 +95,7 @@ class Recovery:
         "_pacer",
         "_sent",
         "_silent",
+        "_unanswered",
         "app_limited",
         "bytes_in_flight",
         "ce_count",
@@ -143,6 +148,8 @@ class Recovery:
         self._largest_acked = -1  # an index, like _full_until
         self._full_until = 0  # packets before this one were in flight together with a full window
         self._last_eliciting = 0.0
+        self._unanswered = 0  # probes sent since anything was acknowledged
+        self._extra = False  # the next packet is a probe of which no timeout knows
         self._loss_time = inf
         self._fired_at = -inf
         self._first_sent_time = 0.0
@@ -157,9 +164,12 @@ class Recovery:
         """
         size = packet.size
         if packet.eliciting:
-            self._last_eliciting = packet.time
+            if not self._extra or len(self._sent) - self._head == self._silent:
+                self._last_eliciting = packet.time
+            self._extra = False
             if self.probes:
                 self.probes -= 1
+                self._unanswered += 1
         elif packet.in_flight:
             self._silent += 1
         else:
@@ -204,9 +214,11 @@ class Recovery:
         return at
 
     def on_app_limited(self) -> None:
-        """There is nothing more to send, though the window has room: rates measured now are the application's."""
-        self.app_limited = True
-        self._app_limited_until = self.delivered + self.bytes_in_flight
+        """There is nothing more to send. If the window has room, rates measured now are the application's."""
+        in_flight = self.bytes_in_flight
+        if in_flight + self.max_datagram_size <= self.controller.window:
+            self.app_limited = True
+            self._app_limited_until = self.delivered + in_flight
 
     # -- acknowledgements ----------------------------------------------------------------------------------------
 
@@ -251,7 +263,8 @@ class Recovery:
             sample = now - newest.time
             self.rtt.update(sample, delay if delay < self.max_ack_delay else self.max_ack_delay, now)
         self.pto_count = 0
-        self.probes = 0
+        self.probes = self._unanswered = 0
+        self._extra = False
         self.packets_acked += len(acked)
         self.delivered_time = now
         if self.app_limited and self.delivered > self._app_limited_until:
@@ -357,6 +370,20 @@ class Recovery:
         if persistent:
             self.rtt.restart_minimum()
 
+    def _give_up(self, count: int, now: float) -> list[SentPacket]:
+        """Declare the oldest packets lost that nobody acknowledged for very long: as many as there are probes too many.
+
+        The peer may speak all the time and acknowledge nothing. The window is full then, but each timeout adds probes.
+        """
+        if count <= 0:
+            return []
+        head = self._head
+        lost = self._sent[head : head + count]
+        self._move_head(head + len(lost))
+        self._unanswered -= count
+        self._on_lost(lost, now)
+        return lost
+
     def _is_persistent(self, lost: list[SentPacket]) -> bool:
         """Whether nothing arrived of what was sent over a long time (RFC 9002, 7.6.2).
 
@@ -414,7 +441,15 @@ class Recovery:
             return self._detect_lost(now)
         self.pto_count += 1
         self.probes = PROBES
-        return []
+        return self._give_up(self._unanswered - UNANSWERED_PROBES, now)
+
+    def probe(self) -> None:
+        """Let the next packet go beyond window and pacing, for there is a reason to ask now.
+
+        It comes on top of those of a timeout, which it does not postpone (R-5).
+        """
+        self._extra = True
+        self.probes = max(self.probes, 1)
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
@@ -434,7 +469,8 @@ class Recovery:
         self._silent = 0
         self.bytes_in_flight = 0
         self._loss_time = inf
-        self.probes = 0
+        self.probes = self._unanswered = 0
+        self._extra = False
         self.pto_count = 0
         return discarded
 
@@ -475,6 +511,7 @@ class Recovery:
             packets_lost=self.packets_lost,
             datagram_loss=self.datagram_loss,
             pto_count=self.pto_count,
+            congestion_fault=controller.fault if isinstance(controller, GuardedController) else None,
         )
 
 

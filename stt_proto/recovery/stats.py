@@ -21,6 +21,7 @@ class RecoveryStats:
             neither acknowledged nor lost are on their way, or were discarded. Lost probes of the MTU count as sent.
         datagram_loss: smoothed share of datagrams lost.
         pto_count: timeouts since the last answer.
+        congestion_fault: what a congestion controller that is not ours did wrong, so that the default took its place.
     """
 
     rtt_latest: float | None
@@ -38,3 +39,4 @@ class RecoveryStats:
     packets_lost: int
     datagram_loss: float
     pto_count: int
+    congestion_fault: str | None

@@ -5,6 +5,6 @@ from __future__ import annotations
 from stt_proto.session.session import Session
 from stt_proto.session.statistics import SessionStats
 from stt_proto.session.stream import Stream
-from stt_proto.session.trace import Trace
+from stt_proto.session.trace import KeyLog, Trace, TracedFrame, TracedSession
 
-__all__ = ["Session", "SessionStats", "Stream", "Trace"]
+__all__ = ["KeyLog", "Session", "SessionStats", "Stream", "Trace", "TracedFrame", "TracedSession"]

@@ -13,7 +13,8 @@ from stt_proto.config import Config
 from stt_proto.events import Event
 from stt_proto.handshake import PieceCollector
 from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget
-from stt_proto.session.trace import Trace
+from stt_proto.session.sight import Sight
+from stt_proto.streams import GrowthBudget
 from stt_proto.types import NetworkPath
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ class SessionContext:
         reset_tokens: makes the tokens of our own connection IDs.
         expected_resets: the tokens by which peers would reset our sessions.
         train_budget: bytes of incomplete trains in all sessions.
+        window_budget: bytes by which the receive windows of all sessions may have grown.
         dial_keys: the ephemeral keys of our own live dials (H-27).
         live: sessions that have begun and not ended, dials among them.
         sessions: those that are established, by id.
         pieces: handshake messages that are not complete.
-        trace: an observer, or `None`.
+        sight: the observers.
         full: paths whose carrier takes nothing now, each with the sessions that have something to send on it.
     """
 
@@ -53,12 +55,13 @@ class SessionContext:
     reset_tokens: ResetTokens
     expected_resets: ExpectedResets[Session]
     train_budget: TrainBudget
+    window_budget: GrowthBudget
     dial_keys: dict[bytes, None]
     live: dict[Session, None]
     sessions: dict[bytes, Session]
     pieces: PieceCollector
     full: dict[NetworkPath, dict[Session, None]]
-    trace: Trace | None = None
+    sight: Sight
 
 
 class EventSink:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from stt_proto.packet import LocalConnectionIds, RemoteConnectionIds
+from stt_proto.recovery import AckRate
+from stt_proto.session.extensions import ExtensionFrames
 from stt_proto.wire import (
+    AckFrequency,
     Confirm,
     KeepAlive,
     KeepAliveAck,
@@ -23,14 +26,19 @@ from stt_proto.wire import (
 ControlKey = tuple[str, int]
 """A kind of frame and the number it is about."""
 
+FRAME = "frame"
+FRAME_ONCE = "frame_once"
+"""Kinds of the application's frames; the number is that of `ExtensionFrames`."""
+
 CONFIRM: ControlKey = ("confirm", 0)
 CLOSE: ControlKey = ("close", 0)
 PING: ControlKey = ("ping", 0)
 KEEP_ALIVE: ControlKey = ("keep_alive", 0)
 KEEP_ALIVE_ACK: ControlKey = ("keep_alive_ack", 0)
 PATH_RESPONSE: ControlKey = ("path_response", 0)
+ACK_FREQUENCY: ControlKey = ("ack_frequency", 0)
 
-UNRELIABLE = frozenset({"ping", "keep_alive", "keep_alive_ack", "path_response"})
+UNRELIABLE = frozenset({"ping", "keep_alive", "keep_alive_ack", "path_response", FRAME_ONCE})
 """Kinds that are not sent again when they are lost: whoever waits for them asks again."""
 NON_ELICITING = frozenset({"keep_alive_ack"})
 """Kinds that ask for no acknowledgement."""
@@ -40,15 +48,35 @@ class ControlQueue:
     """The control frames of one session that wait to be sent.
 
     Attributes:
+        frames: the application's own.
         ready: keys in the order in which they were put in.
     """
 
-    __slots__ = ("_answers", "_awaited", "_close", "_local_ids", "_remote_ids", "ready")
+    __slots__ = (
+        "_ack_rate",
+        "_answers",
+        "_asked",
+        "_awaited",
+        "_close",
+        "_local_ids",
+        "_remote_ids",
+        "frames",
+        "ready",
+    )
 
-    def __init__(self, local_ids: LocalConnectionIds[Any], remote_ids: RemoteConnectionIds[Any]) -> None:
+    def __init__(
+        self,
+        local_ids: LocalConnectionIds[Any],
+        remote_ids: RemoteConnectionIds[Any],
+        frames: ExtensionFrames,
+        ack_rate: AckRate,
+    ) -> None:
         self._local_ids = local_ids
         self._remote_ids = remote_ids
+        self._ack_rate = ack_rate
+        self.frames = frames
         self._answers: dict[str, bytes] = {}
+        self._asked = 0  # signs of life asked for and not given
         self._awaited: set[ControlKey] = set()  # kept until they are acknowledged
         self._close: SessionClose | None = None
         self.ready: dict[ControlKey, None] = {}
@@ -59,16 +87,22 @@ class ControlQueue:
         if key[0] not in UNRELIABLE:
             self._awaited.add(key)
 
-    def answer(self, key: ControlKey, token: bytes) -> bool:
-        """Ask for the answer to a frame that carried `token`; one answer of a kind waits at a time.
-
-        Returns:
-            False when one waited already, which this one replaces.
-        """
-        fresh = key not in self.ready
+    def answer(self, key: ControlKey, token: bytes) -> None:
+        """Ask for the answer to a frame that carried `token`; of a kind the newest one waits."""
         self._answers[key[0]] = token
         self.ready[key] = None
-        return fresh
+
+    def ask(self, token: bytes) -> None:
+        """Ask the peer for a sign of life."""
+        self._asked += 1
+        self.answer(KEEP_ALIVE, token)
+
+    def on_asked(self) -> bool:
+        """The peer gave a sign of life; False when it was not asked for so many (F-5)."""
+        if not self._asked:
+            return False
+        self._asked -= 1
+        return True
 
     def close(self, frame: SessionClose) -> None:
         """Ask for SESSION_CLOSE, and nothing else."""
@@ -99,6 +133,11 @@ class ControlQueue:
                 return announcement.encode()
             case "retire":
                 return RetireConnectionId(number).encode()
+            case "ack_frequency":
+                rate = self._ack_rate
+                return AckFrequency(rate.number, rate.threshold, round(rate.delay * 1e6)).encode()
+            case "frame" | "frame_once":
+                return self.frames.encode(number)
             case _:
                 return None if self._close is None else self._close.encode()
 
@@ -106,6 +145,8 @@ class ControlQueue:
         """A packet with this frame was lost; it is sent again, unless another copy of it arrived."""
         if key in self._awaited:
             self.ready[key] = None
+        elif key[0] == FRAME_ONCE:
+            self.frames.release(key[1])
 
     def on_acked(self, key: ControlKey) -> None:
         """A packet with this frame arrived."""
@@ -114,6 +155,10 @@ class ControlQueue:
             self.ready.pop(key, None)
             if key[0] == "retire":
                 self._remote_ids.on_retire_acked(key[1])
+            elif key[0] == FRAME:
+                self.frames.release(key[1])
+        elif key[0] == FRAME_ONCE:
+            self.frames.release(key[1])
 
     @property
     def closing(self) -> bool:

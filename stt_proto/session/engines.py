@@ -21,17 +21,18 @@ from stt_proto.packet import (
     capacity,
 )
 from stt_proto.paths import Path
-from stt_proto.recovery import AckTracker, SentPacket
+from stt_proto.recovery import AckRate, AckTracker, SentPacket
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import ControlQueue
 from stt_proto.session.ending import LINGER_PTOS, MAX_LINGER
+from stt_proto.session.extensions import ExtensionFrames
 from stt_proto.session.fates import Fates
 from stt_proto.session.liveness import Liveness
+from stt_proto.session.sight import SessionTrace
 from stt_proto.session.suspicion import Suspicion
-from stt_proto.session.trace import Trace
 from stt_proto.streams import DatagramQueues, StreamTable
 from stt_proto.types import CarrierTraits, NetworkPath
-from stt_proto.wire import Parameters
+from stt_proto.wire import FrameType, Parameters
 
 if TYPE_CHECKING:
     from stt_proto.session.session import Session
@@ -42,6 +43,8 @@ CONNECTION_ID_LIMIT = 4
 """Connection IDs of the peer that are kept."""
 DATAGRAM_HEADER = 5
 """Bytes that a DATAGRAM frame adds to its data at most."""
+EXTENSION_FRAMES = frozenset({FrameType.PRIORITY, FrameType.EXPIRED, FrameType.ACK_FREQUENCY})
+"""Frames beyond version 1 that are understood here (X-2)."""
 TRAIN_PTOS = 3
 """Probe timeouts for which an incomplete train is kept (P-9)."""
 
@@ -59,6 +62,7 @@ def local_parameters(config: Config, traits: CarrierTraits) -> Parameters:
         max_segments=1 if traits.reliable else MAX_SEGMENTS,
         idle_timeout=round(config.keep_alive_timeout * 1000),
         connection_id_limit=CONNECTION_ID_LIMIT,
+        extension_frames=EXTENSION_FRAMES | config.extension_frames,
     )
 
 
@@ -82,6 +86,7 @@ class Engines:
         sealer, numbers: make packets.
         receiver: opens packets.
         acks: what arrived and is to be acknowledged.
+        ack_rate: how often the peer is asked to do so.
         streams, datagrams: what the application reads and writes.
         local_ids, remote_ids: the connection IDs of both sides.
         control: frames about the session as a whole.
@@ -89,8 +94,7 @@ class Engines:
         suspicion: a bound on what is legal and suspicious.
         fates: tells what was sent what became of it.
         peer: what the peer announced.
-        session_id: of the session.
-        trace: an observer, or `None`.
+        trace: tells an observer, or `None`.
         counters: what went through.
     """
 
@@ -99,6 +103,7 @@ class Engines:
     numbers: PacketNumbers
     receiver: PacketReceiver
     acks: AckTracker
+    ack_rate: AckRate
     streams: StreamTable
     datagrams: DatagramQueues
     local_ids: LocalConnectionIds[Any]
@@ -108,8 +113,7 @@ class Engines:
     suspicion: Suspicion
     fates: Fates
     peer: Parameters
-    session_id: bytes
-    trace: Trace | None
+    trace: SessionTrace | None
     counters: Counters = field(factory=Counters)
 
     @property
@@ -120,9 +124,14 @@ class Engines:
     def declare_lost(self, packets: list[SentPacket], now: float) -> None:
         """These packets did not arrive."""
         self.fates.lost(packets)
+        if packets and self.path.on_lost(packets, now):
+            self.limit_datagrams()
         if self.trace is not None:
-            for packet in packets:
-                self.trace.packet_lost(self.session_id, packet.number, packet.size, packet.segments, now)
+            self.trace.lost(packets, self.path, now)
+
+    def limit_datagrams(self) -> None:
+        """Fit the unreliable datagrams of the application to those that the path carries."""
+        self.datagrams.peer_max = min(self.peer.max_datagram, capacity(self.path.max_datagram, 1) - DATAGRAM_HEADER)
 
     @property
     def trains_deadline(self) -> float:
@@ -145,12 +154,14 @@ class Engines:
         )
         if not established.initiator:
             ours, theirs = theirs, ours
+        context.sight.log_keys(secrets)
+        if session.trace is not None:
+            session.trace.keys_derived(
+                secrets.session_id, secrets.suite.name, local_parameters(config, traits), peer, now
+            )
         events = EventSink(session, context.events)
-        streams = StreamTable(established.initiator, config, events)
+        streams = StreamTable(established.initiator, config, events, context.window_budget)
         streams.set_peer_parameters(peer)
-        max_datagram = min(traits.max_packet, peer.max_packet)
-        datagrams = DatagramQueues(config)
-        datagrams.peer_max = min(peer.max_datagram, capacity(max_datagram, 1) - DATAGRAM_HEADER)
         limits = config.limits
         receiver = PacketReceiver(
             PacketKeys(secrets.suite, *theirs),
@@ -160,13 +171,15 @@ class Engines:
         )
         local_ids = LocalConnectionIds(context.connection_ids, context.reset_tokens, session, established.local_cid)
         remote_ids = RemoteConnectionIds(context.expected_resets, session, established.peer_cid, CONNECTION_ID_LIMIT)
-        control = ControlQueue(local_ids, remote_ids)
-        return cls(
+        ack_rate = AckRate(FrameType.ACK_FREQUENCY in peer.extension_frames, peer.max_ack_delay / 1000)
+        frames = ExtensionFrames(limits, peer.extension_frames)
+        control = ControlQueue(local_ids, remote_ids, frames, ack_rate)
+        engines = cls(
             path=Path(
                 path,
                 traits,
-                max_datagram=max_datagram,
-                max_segments=1 if traits.reliable else min(peer.max_segments, peer.max_packet // max_datagram),
+                max_packet=peer.max_packet,
+                max_segments=peer.max_segments,
                 congestion=config.congestion,
                 max_ack_delay=peer.max_ack_delay / 1000,
                 rtt=established.rtt,
@@ -175,8 +188,9 @@ class Engines:
             numbers=PacketNumbers(context.entropy),
             receiver=receiver,
             acks=AckTracker(config.ack_delay),
+            ack_rate=ack_rate,
             streams=streams,
-            datagrams=datagrams,
+            datagrams=DatagramQueues(config),
             local_ids=local_ids,
             remote_ids=remote_ids,
             control=control,
@@ -189,6 +203,7 @@ class Engines:
             suspicion=Suspicion(limits.suspicious_burst, limits.suspicious_per_second, now),
             fates=Fates(streams, control),
             peer=peer,
-            session_id=secrets.session_id,
-            trace=context.trace,
+            trace=session.trace,
         )
+        engines.limit_datagrams()
+        return engines

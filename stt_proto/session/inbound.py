@@ -11,17 +11,21 @@ from types import MappingProxyType
 from typing import Any
 
 from stt_proto.errors import EncryptionError, ProtocolError, ResourcesExhaustedError
-from stt_proto.events import DatagramReceived
+from stt_proto.events import DatagramReceived, ExtensionFrameReceived
 from stt_proto.packet import Opened
+from stt_proto.paths import Path
 from stt_proto.session.context import EventSink
-from stt_proto.session.control import KEEP_ALIVE_ACK, PATH_RESPONSE
+from stt_proto.session.control import ACK_FREQUENCY, KEEP_ALIVE_ACK, PATH_RESPONSE
 from stt_proto.session.engines import Engines
 from stt_proto.types import Buffer, NetworkPath
 from stt_proto.wire import (
     Ack,
+    AckFrequency,
     Confirm,
     DataBlocked,
     Datagram,
+    Expired,
+    Extension,
     Frame,
     KeepAlive,
     KeepAliveAck,
@@ -33,6 +37,7 @@ from stt_proto.wire import (
     PathChallenge,
     PathResponse,
     Ping,
+    Priority,
     ResetStream,
     RetireConnectionId,
     SessionClose,
@@ -42,10 +47,13 @@ from stt_proto.wire import (
     StreamOpen,
     StreamsBlocked,
     decode_frames_untrusted,
+    decoders_for,
 )
 
 ACK_DELAY_UNIT = 8e-6
 """Seconds in one unit of the delay in an ACK frame."""
+EMPTY_DATAGRAMS = 64
+"""Datagrams without data that are suspicious once (F-5): an application may send them, by the thousand in a second."""
 ROUTED_PTOS = 3
 """Probe timeouts for which a retired connection ID is still routed (C-4)."""
 
@@ -58,15 +66,18 @@ class Inbound:
         confirmed: whether the responder's CONFIRM arrived.
     """
 
-    __slots__ = ("_engines", "_events", "closed_by", "confirmed")
+    __slots__ = ("_decoders", "_empty", "_engines", "_events", "_silent", "closed_by", "confirmed")
 
-    def __init__(self, engines: Engines, events: EventSink) -> None:
+    def __init__(self, engines: Engines, events: EventSink, extensions: frozenset[int]) -> None:
         self._engines = engines
         self._events = events
+        self._decoders = decoders_for(extensions)
+        self._silent = 0  # packets that asked for no acknowledgement
+        self._empty = 0  # datagrams without data, and frames of the application
         self.closed_by: SessionClose | None = None
         self.confirmed = False
 
-    def receive(
+    def open(
         self,
         data: Buffer,
         start: int,
@@ -75,8 +86,34 @@ class Inbound:
         path: NetworkPath,
         now: float,
         ecn: int,
-    ) -> bool:
-        """Take in datagrams that name this session; tell whether a packet opened.
+    ) -> list[Opened]:
+        """Take in datagrams that name this session; give the packets that opened, in order.
+
+        Raises:
+            RemoteError: too much did not open; the session ends with that.
+        """
+        engines = self._engines
+        known = engines.path.network_path
+        over_it = path is known or path == known
+        packets = engines.receiver.receive(data, start, end, segment_size, path, now, over_it, ecn)
+        if engines.trace is not None:
+            engines.trace.received(packets, engines.receiver.counters, now)
+        if packets:
+            engines.liveness.last_received = now
+        elif engines.receiver.exhausted:
+            raise EncryptionError("too many packets did not open")
+        return packets
+
+    def read(self, packet: Opened) -> list[Frame]:
+        """Give the frames of a packet, which changes nothing.
+
+        Raises:
+            RemoteError: it does not parse; the session ends with that.
+        """
+        return decode_frames_untrusted(packet.plain, self._decoders)
+
+    def take(self, packet: Opened, frames: list[Frame], path: NetworkPath, now: float) -> None:
+        """Hand the frames of a packet to whom they concern.
 
         Raises:
             RemoteError: the peer broke a rule; the session ends with that.
@@ -84,22 +121,28 @@ class Inbound:
         engines = self._engines
         known = engines.path.network_path
         over_it = path is known or path == known
-        packets = engines.receiver.receive(data, start, end, segment_size, path, now, over_it, ecn)
-        if not packets:
-            if engines.receiver.exhausted:
-                raise EncryptionError("too many packets did not open")
-            return False
-        engines.liveness.last_received = now
         counters = engines.counters
-        for packet in packets:
-            counters.bytes_received += packet.size
-            counters.packets_received += 1
-            if engines.trace is not None:
-                engines.trace.packet_received(engines.session_id, packet.number, packet.size, packet.segments, now)
-            self._take_apart(packet, over_it, now)
-            if self.closed_by is not None:
-                break
-        return True
+        counters.bytes_received += packet.size
+        counters.packets_received += 1
+        eliciting = False
+        acks = 0
+        for frame in frames:
+            kind = frame.__class__
+            if kind is Stream:
+                engines.streams.on_stream(*frame)
+                eliciting = True
+            elif kind is Ack:
+                self._on_ack(frame, over_it, now)  # type: ignore[arg-type]
+                acks += 1
+            else:
+                eliciting |= HANDLERS[kind](self, frame, now)
+        if not eliciting or acks > 1:
+            self._weigh(frames, eliciting, acks, now)
+        engines.acks.on_packet(packet.number, packet.segments, eliciting, now, packet.ecn)
+        suspicious = engines.streams.suspicious
+        if suspicious:
+            engines.streams.suspicious = 0
+            self._suspect(suspicious, now)
 
     def receive_closed(
         self,
@@ -118,32 +161,35 @@ class Inbound:
         """
         engines = self._engines
         packets = engines.receiver.receive(data, start, end, segment_size, path, now, False, ecn)
+        if engines.trace is not None:
+            engines.trace.received(packets, engines.receiver.counters, now)
         for packet in packets:
-            frame = _close_in(packet.plain)
+            frame = self._close_in(packet)
             if frame is not None:
                 self.closed_by = frame
                 engines.acks.on_packet(packet.number, packet.segments, True, now, packet.ecn)
         return bool(packets)
 
-    def _take_apart(self, packet: Opened, over_it: bool, now: float) -> None:
-        engines = self._engines
-        eliciting = False
-        frames = decode_frames_untrusted(packet.plain)
-        for frame in frames:
-            kind = frame.__class__
-            if kind is Stream:
-                engines.streams.on_stream(*frame)
-                eliciting = True
-            elif kind is Ack:
-                self._on_ack(frame, over_it, now)  # type: ignore[arg-type]
-            else:
-                eliciting |= HANDLERS[kind](self, frame, now)
-        if len(frames) == 1 and frames[0].__class__ is Padding:
-            self._suspect(1, now)
-        engines.acks.on_packet(packet.number, packet.segments, eliciting, now, packet.ecn)
-        suspicious = engines.streams.suspicious
+    def _close_in(self, packet: Opened) -> SessionClose | None:
+        """The SESSION_CLOSE in a packet, if there is one."""
+        try:
+            frames = self.read(packet)
+        except ProtocolError:
+            return None
+        return next((frame for frame in frames if isinstance(frame, SessionClose)), None)
+
+    def _weigh(self, frames: list[Frame], eliciting: bool, acks: int, now: float) -> None:
+        """Look at a packet that is unusual: what in it did nobody ask for (F-5)?
+
+        A packet has one ACK. One that asks for no acknowledgement answers one that did: so there are no more of these,
+        in whatever order they arrive, than packets of ours.
+        """
+        suspicious = max(0, acks - 1)
+        if not eliciting:
+            self._silent += 1
+            only_padding = len(frames) == 1 and frames[0].__class__ is Padding
+            suspicious += only_padding or self._silent > self._engines.path.recovery.packets_sent
         if suspicious:
-            engines.streams.suspicious = 0
             self._suspect(suspicious, now)
 
     def _suspect(self, count: int, now: float) -> None:
@@ -154,16 +200,35 @@ class Inbound:
 
     def _on_ack(self, frame: Ack, over_it: bool, now: float) -> None:
         engines = self._engines
+        path = engines.path
         for low, high in frame.ranges:
             engines.numbers.check_acked(low, high)
         if frame.failed_trains:
-            engines.path.trains.on_failed(frame.failed_trains, now)
-        acked, lost = engines.path.recovery.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, now, over_it)
+            path.trains.on_failed(frame.failed_trains, now)
+        marking = path.ecn.active
+        counts = frame.ecn if marking else None
+        acked, lost = path.recovery.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, now, over_it, counts)
+        if marking and acked:
+            path.ecn.on_acked(acked, frame.largest, counts, engines.numbers.next_number)
+        if path.mtu.watching and path.on_acked(acked, now):
+            engines.limit_datagrams()
+        if acked and engines.ack_rate.able:
+            self._ask_for_acks(path)
         reported = engines.fates.acked(acked)
         if reported >= 0:
             engines.acks.on_acked(reported)
         if lost:
             engines.declare_lost(lost, now)
+        if engines.trace is not None:
+            engines.trace.look(engines.path, now)
+
+    def _ask_for_acks(self, path: Path) -> None:
+        """The window may be another now, and with it the number of acknowledgements that are worth their price."""
+        engines, recovery = self._engines, path.recovery
+        if recovery.rtt.samples and engines.ack_rate.update(
+            recovery.controller.window, path.max_datagram, recovery.rtt.smoothed
+        ):
+            engines.control.put(ACK_FREQUENCY)
 
     # -- everything else: each tells whether its frame is to be acknowledged ---------------------------------------
 
@@ -175,11 +240,13 @@ class Inbound:
         return True
 
     def _on_keep_alive(self, frame: KeepAlive, now: float) -> bool:
-        if not self._engines.control.answer(KEEP_ALIVE_ACK, frame.token):
-            self._suspect(1, now)
+        self._engines.control.answer(KEEP_ALIVE_ACK, frame.token)
+        self._suspect(1, now)
         return True
 
     def _on_keep_alive_ack(self, frame: KeepAliveAck, now: float) -> bool:
+        if not self._engines.control.on_asked():
+            self._suspect(1, now)
         return False
 
     def _on_confirm(self, frame: Confirm, now: float) -> bool:
@@ -193,8 +260,8 @@ class Inbound:
         return True
 
     def _on_path_challenge(self, frame: PathChallenge, now: float) -> bool:
-        if not self._engines.control.answer(PATH_RESPONSE, frame.data):
-            self._suspect(1, now)
+        self._engines.control.answer(PATH_RESPONSE, frame.data)
+        self._suspect(1, now)
         return True
 
     def _on_path_response(self, frame: PathResponse, now: float) -> bool:
@@ -243,6 +310,19 @@ class Inbound:
         self._engines.streams.on_max_streams(*frame)
         return True
 
+    def _on_expired(self, frame: Expired, now: float) -> bool:
+        self._engines.streams.on_expired(*frame)
+        return True
+
+    def _on_ack_frequency(self, frame: AckFrequency, now: float) -> bool:
+        self._suspect(1, now)  # a window does not change that often
+        self._engines.acks.ask(frame.number, frame.threshold, frame.max_delay / 1e6)
+        return True
+
+    def _on_priority(self, frame: Priority, now: float) -> bool:
+        self._engines.streams.on_priority(*frame)
+        return True
+
     def _on_data_blocked(self, frame: DataBlocked, now: float) -> bool:
         self._engines.streams.on_data_blocked(frame.limit)
         return True
@@ -259,18 +339,33 @@ class Inbound:
         datagrams = self._engines.datagrams
         is_edge = not datagrams.has_arrived
         datagrams.on_datagram(frame.data)
+        if not frame.data:
+            self._on_empty(now)
         if is_edge:
             self._events.append(DatagramReceived())
         return True
 
+    def _on_extension(self, frame: Extension, now: float) -> bool:
+        frames = self._engines.control.frames
+        is_edge = not frames.has_arrived
+        frames.on_frame(frame)
+        if not frame.data:
+            self._on_empty(now)
+        if is_edge and frames.has_arrived:
+            self._events.append(ExtensionFrameReceived())
+        return True
 
-def _close_in(plain: bytes) -> SessionClose | None:
-    """The SESSION_CLOSE in a packet, if there is one."""
-    try:
-        frames = decode_frames_untrusted(plain)
-    except ProtocolError:
-        return None
-    return next((frame for frame in frames if isinstance(frame, SessionClose)), None)
+    def _on_empty(self, now: float) -> None:
+        """A datagram, or a frame of the application, with nothing in it."""
+        self._empty += 1
+        if not self._empty % EMPTY_DATAGRAMS:
+            self._suspect(1, now)
+
+
+def is_refusal(frames: list[Frame]) -> bool:
+    """Whether the first packet of a responder refuses the session (H-29): it closes what it never confirmed."""
+    kinds = {frame.__class__ for frame in frames}
+    return SessionClose in kinds and Confirm not in kinds
 
 
 HANDLERS: Mapping[type[Frame], Callable[[Inbound, Any, float], bool]] = MappingProxyType(
@@ -295,6 +390,10 @@ HANDLERS: Mapping[type[Frame], Callable[[Inbound, Any, float], bool]] = MappingP
         StreamDataBlocked: Inbound._on_stream_data_blocked,
         StreamsBlocked: Inbound._on_streams_blocked,
         Datagram: Inbound._on_datagram,
+        Priority: Inbound._on_priority,
+        Expired: Inbound._on_expired,
+        Extension: Inbound._on_extension,
+        AckFrequency: Inbound._on_ack_frequency,
     }
 )
 """Who takes a frame; STREAM and ACK, which come with every packet, are taken without looking here."""

@@ -11,6 +11,7 @@ from math import inf
 
 from stt_proto.errors import EncryptionError
 from stt_proto.packet import MAX_RESET, capacity
+from stt_proto.paths import Path
 from stt_proto.recovery import SentPacket
 from stt_proto.session.control import NON_ELICITING, PING
 from stt_proto.session.engines import Engines
@@ -46,17 +47,36 @@ class Outbound:
         engines = self._engines
         path, acks = engines.path, engines.acks
         self.paced_until = inf
-        sending = self._has_work() and self._may_send(now)
+        if self._has_work():
+            sending = self._may_send(now)
+        else:
+            sending = False
+            path.recovery.on_app_limited()
+        if sending and path.mtu.probe_at <= now and path.wants_mtu_probe(now):
+            if path.recovery.can_send(path.mtu.candidate):
+                return self._mtu_probe(path.mtu.candidate, now)
+            sending = False  # until the window has room for it: with all that waits there never would be
         if not sending and acks.due_at > now:
             return None
+        size = self._probe_size(path) if path.recovery.probes else path.max_datagram
         segments = path.trains.segments(path.recovery, now) if sending and engines.streams.has_pending else 1
-        room = capacity(path.max_datagram, segments)
+        room = capacity(size, segments)
         parts: Parts = []
         closing = engines.control.closing  # then an ACK that was lost gets no other chance to be repeated
         acking = acks.pending or acks.due_at <= now or closing
         contents = PacketContents([], [], self._write_ack(parts, now) if acking else -1)
-        eliciting = self._fill(parts, contents, room - len(parts[0]) if parts else room, room) if sending else False
-        return self._seal(parts, contents, eliciting, now) if parts else None
+        left = room - len(parts[0]) if parts else room
+        eliciting = self._fill(parts, contents, left, room, now) if sending else False
+        return self._seal(parts, contents, eliciting, now, size) if parts else None
+
+    def _mtu_probe(self, size: int, now: float) -> Transmit:
+        """Make a packet of exactly `size` bytes, of which only the size is of interest (P-17)."""
+        path = self._engines.path
+        ping = Ping().encode()
+        parts: Parts = [ping, bytes(capacity(size, 1) - len(ping))]
+        transmit = self._seal(parts, PacketContents([], [], -1), True, now, size, True)
+        path.mtu.on_probe()
+        return transmit
 
     def closing_transmit(self, frame: SessionClose, now: float) -> Transmit:
         """Make a packet with an acknowledgement and SESSION_CLOSE whose fate nobody awaits (K-3).
@@ -67,7 +87,7 @@ class Outbound:
         parts: Parts = []
         self._write_ack(parts, now)
         parts.append(frame.encode())
-        return self._seal(parts, PacketContents([], [], -1), False, now)
+        return self._seal(parts, PacketContents([], [], -1), False, now, self._engines.path.max_datagram)
 
     def _has_work(self) -> bool:
         """Whether there is anything to send that elicits an answer; a probe finds something."""
@@ -100,6 +120,11 @@ class Outbound:
             return False
         return True
 
+    def _probe_size(self, path: Path) -> int:
+        """Bytes of the datagram of a probe, after a timeout for which its size or its marks may be the reason."""
+        path.ecn.on_timeout(path.recovery.pto_count, self._engines.numbers.next_number)
+        return path.datagram_size()
+
     def _write_ack(self, parts: Parts, now: float) -> int:
         """Add an ACK frame if there is something to acknowledge; give the largest number in it, or -1."""
         engines = self._engines
@@ -110,7 +135,7 @@ class Outbound:
         parts.append(encode_ack(largest, delay, engines.receiver.failed_trains, ranges, ecn))
         return largest
 
-    def _fill(self, parts: Parts, contents: PacketContents, left: int, room: int) -> bool:
+    def _fill(self, parts: Parts, contents: PacketContents, left: int, room: int, now: float) -> bool:
         """Add frames as long as there are any and they fit; tell whether one of them elicits an answer."""
         engines = self._engines
         before = len(parts)
@@ -129,9 +154,11 @@ class Outbound:
         if not control.closing:
             streams, datagrams = engines.streams, engines.datagrams
             if streams.control_ready:
-                left -= streams.write_control(parts, contents.streams, left)
+                rtt = engines.path.recovery.rtt
+                shortest = rtt.minimum if rtt.samples else 0.0
+                left -= streams.write_control(parts, contents.streams, left, now, shortest)
             if datagrams.has_pending:
-                left -= datagrams.write_frames(parts, left, room)
+                left -= datagrams.write_frames(parts, left, max(room, capacity(engines.path.max_datagram, 1)), now)
             if streams.has_pending and left > 0:
                 left -= streams.write_frames(parts, contents.streams, left)
         eliciting = len(parts) - before > silent
@@ -143,18 +170,23 @@ class Outbound:
             parts.append(bytes(LEAST_FRAMES - room + left))
         return eliciting
 
-    def _seal(self, parts: Parts, contents: PacketContents, eliciting: bool, now: float) -> Transmit:
+    def _seal(
+        self, parts: Parts, contents: PacketContents, eliciting: bool, now: float, limit: int, mtu_probe: bool = False
+    ) -> Transmit:
+        """Make a packet of these frames, in datagrams of at most `limit` bytes."""
         engines = self._engines
         if engines.sealer.exhausted:
             raise EncryptionError("the key has sealed as many packets as it may")
         path = engines.path
         number = engines.numbers.next()
-        buffers, segments, size = engines.sealer.seal(number, engines.remote_ids.current, parts, path.max_datagram)
-        path.recovery.on_sent(SentPacket(number, now, size, segments, eliciting, eliciting, contents))
+        buffers, segments, size = engines.sealer.seal(number, engines.remote_ids.current, parts, limit)
+        path.recovery.on_sent(SentPacket(number, now, size, segments, eliciting, eliciting, contents, mtu_probe))
         counters = engines.counters
         counters.bytes_sent += size
         counters.datagrams_sent += segments
         counters.packets_sent += 1
         if engines.trace is not None:
-            engines.trace.packet_sent(engines.session_id, number, size, segments, now)
-        return Transmit(path.network_path, buffers, path.max_datagram if segments > 1 else None)
+            engines.trace.sent(path, number, size, segments, parts, mtu_probe, now)
+        ecn = path.ecn
+        codepoint = (ecn.test(number) if ecn.testing else ecn.codepoint) if eliciting else 0
+        return Transmit(path.network_path, buffers, limit if segments > 1 else None, codepoint)

@@ -1,24 +1,21 @@
 """A session: keys, streams and a life of its own; paths only carry its packets.
 
-This is the public face, and it only wires. What comes in is taken apart in `inbound`, what goes out is put together in
-`outbound`, the engines of both are built in `engines`, when to ask for a sign of life is `liveness`, how it ends is
-`ending`, and where a session can go from where it stands is the table in `states`.
+This is its life, as the endpoint drives it, and it only wires; what the application sees and asks is its base class, in
+`facade`. What comes in is taken apart in `inbound`, what goes out is put together in `outbound`, the engines of both
+are built in `engines`, when to ask for a sign of life is `liveness`, how it ends is `ending`, and where a session can
+go from where it stands is the table in `states`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from stt_proto.crypto import hkdf_expand
 from stt_proto.errors import (
-    ArgumentError,
     EncryptionError,
     RemoteError,
     SessionClosedError,
     SessionTimeoutError,
-    StateError,
     SttError,
-    TooManyStreamsError,
 )
 from stt_proto.events import (
     HandshakeProgressed,
@@ -29,8 +26,9 @@ from stt_proto.events import (
     SessionStateChanged,
 )
 from stt_proto.handshake import Established, Initiator
+from stt_proto.packet import Opened
 from stt_proto.session.context import EventSink, SessionContext
-from stt_proto.session.control import CONFIRM, KEEP_ALIVE
+from stt_proto.session.control import CONFIRM
 from stt_proto.session.ending import (
     FLUSH_TIMEOUT,
     Ending,
@@ -42,27 +40,24 @@ from stt_proto.session.ending import (
     reason_of,
 )
 from stt_proto.session.engines import Engines
-from stt_proto.session.inbound import Inbound
+from stt_proto.session.facade import SessionFacade
+from stt_proto.session.inbound import Inbound, is_refusal
 from stt_proto.session.liveness import Silence
 from stt_proto.session.outbound import Outbound
+from stt_proto.session.repeats import ProofRepeats
 from stt_proto.session.states import TRANSITIONS, SessionInput
-from stt_proto.session.statistics import SessionStats, snapshot
-from stt_proto.session.stream import Stream
-from stt_proto.streams import Stream as Halves
 from stt_proto.types import Buffer, CloseReason, Deadline, HandshakeStep, NetworkPath, SessionState, Transmit
-from stt_proto.wire import Message, encode_varint
+from stt_proto.wire import Message
 
 CONNECTION_IDS = 2
 """Connection IDs that are issued at first: the one in use, and one for the peer to move with (C-2)."""
-MAX_EXPORT = 8160
-"""Bytes of the longest exported key: 255 blocks (RFC 5869)."""
 
 # The same few values each time, so each is made once.
 _PROGRESSED = {step: HandshakeProgressed(step) for step in HandshakeStep}
 _CHANGED = {(old, what): SessionStateChanged(old, new) for (old, what), new in TRANSITIONS.items()}
 
 
-class Session:
+class Session(SessionFacade):
     """One session with one peer. Made by `Endpoint.connect`, or by the endpoint when a peer dials.
 
     Attributes:
@@ -76,191 +71,18 @@ class Session:
         metadata: a free mapping for the application.
         host: a free slot for the host's own object.
         close_error: what ended it, once it has ended; later commands raise it.
+        trace: tells an observer, or `None`.
     """
 
-    __slots__ = (
-        "_context",
-        "_created",
-        "_datagrams_out",
-        "_ending",
-        "_engines",
-        "_exporter",
-        "_inbound",
-        "_initiator",
-        "_outbound",
-        "close_error",
-        "created_at",
-        "host",
-        "initiator",
-        "key_version",
-        "metadata",
-        "path",
-        "peer_node_id",
-        "session_id",
-        "state",
-    )
+    __slots__ = ("_datagrams_out", "_ending", "_inbound", "_initiator", "_outbound", "_repeats", "trace")
 
     def __init__(self, context: SessionContext, path: NetworkPath, initiator: bool, now: float) -> None:
-        self._context = context
-        self._created = now
+        super().__init__(context, path, initiator, now)
         self._ending = Ending()
-        self._engines: Engines | None = None
-        self._exporter = b""
         self._initiator: Initiator | None = None
         self._datagrams_out: list[bytes] = []
-        self.state = SessionState.INIT
-        self.initiator = initiator
-        self.session_id = b""
-        self.peer_node_id = b""
-        self.key_version = 0
-        self.path = path
-        self.created_at = context.clock.unix(now)
-        self.metadata: dict[str, Any] = {}
-        self.host: Any = None
-        self.close_error: SttError | None = None
-
-    # -- what the application asks ---------------------------------------------------------------------------------
-
-    def is_active(self) -> bool:
-        """Whether streams can be opened and written."""
-        return self.state is SessionState.ESTABLISHED
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it has ended."""
-        return self.state is SessionState.CLOSED
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """Why it ended, in one word; `None` while it lives."""
-        return None if self.close_error is None else reason_of(self.close_error)
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """What the peer can do beyond streams: `datagrams`, `trains`."""
-        if self._engines is None:
-            return frozenset()
-        peer = self._engines.peer
-        return frozenset(
-            name for name, able in (("datagrams", peer.max_datagram > 0), ("trains", peer.max_segments > 1)) if able
-        )
-
-    @property
-    def last_active(self) -> float:
-        """Wall clock of the last authentic packet, seconds since 1970."""
-        if self._engines is None:
-            return self.created_at
-        return self._context.clock.unix(self._engines.liveness.last_received)
-
-    @property
-    def last_key_rotation(self) -> float:
-        """Wall clock of the last rotation of keys; the creation when there was none."""
-        return self.created_at
-
-    @property
-    def max_datagram_size(self) -> int:
-        """Bytes of the largest unreliable datagram that can be sent now; 0 when the peer takes none."""
-        return 0 if self._engines is None else self._engines.datagrams.peer_max
-
-    def stats(self) -> SessionStats:
-        """What it has done so far."""
-        return snapshot(self, self._engines, self._created, self._context.clock.now)
-
-    def export_keying_material(self, label: str, length: int) -> bytes:
-        """Derive a key that both sides and nobody else can derive (H-8).
-
-        Args:
-            label: what it is for, at most 255 bytes.
-            length: bytes wanted, 1 to 8,160.
-
-        Raises:
-            ArgumentError: an argument is out of range.
-            StateError: there are no keys yet.
-        """
-        try:
-            name = label.encode()
-        except (AttributeError, UnicodeEncodeError):
-            raise ArgumentError("label must be text", argument="label") from None
-        if len(name) > 255:
-            raise ArgumentError(f"label has {len(name)} bytes; it must have at most 255", argument="label")
-        if type(length) is not int or not 1 <= length <= MAX_EXPORT:
-            raise ArgumentError(f"length is {length!r}; it must be from 1 to {MAX_EXPORT:,}", argument="length")
-        if not self._exporter:
-            raise StateError("the session has no keys yet")
-        info = b"stt1 export " + encode_varint(len(name)) + name + length.to_bytes(2)
-        return hkdf_expand(self._exporter, info, length)
-
-    # -- streams and datagrams -------------------------------------------------------------------------------------
-
-    def open_stream(
-        self,
-        *,
-        bidirectional: bool = True,
-        stream_id: int | None = None,
-        purpose: str = "",
-        max_frame_size: int | None = None,
-        no_delay: bool | None = None,
-    ) -> Stream:
-        """Open a stream. The peer hears of it with the first data, the end, or a reset.
-
-        Args:
-            bidirectional: whether the peer may write to it too.
-            stream_id: one of this side's and of this kind that was never used; `None` picks the smallest.
-            purpose: a word for the peer, at most 255 bytes.
-            max_frame_size: bytes put into a packet while another stream waits, 1 to 65,536.
-            no_delay: whether small writes go at once; `None` as configured.
-
-        Raises:
-            ArgumentError: an argument is out of range.
-            StateError: the handshake has not got as far as the keys.
-            StreamIdConflict: the id is taken, or not this side's, or of the other kind.
-            TooManyStreamsError: the peer allows no more now; `StreamsAvailable` tells when it does.
-            RemoteError: the session has ended.
-        """
-        self.check_open()
-        if self._engines is None:
-            raise StateError("the handshake has not got as far as the keys")
-        try:
-            halves = self._engines.streams.open(bidirectional, stream_id, purpose, max_frame_size, no_delay)
-        except TooManyStreamsError:
-            self.touch(self._context.clock.now)  # the peer is told that its limit is in the way (S-12)
-            raise
-        return self._handle(halves)
-
-    def stream(self, stream_id: int) -> Stream | None:
-        """Give a stream by its id; `None` when there is none, or it is over."""
-        halves = None if self._engines is None else self._engines.streams.get(stream_id)
-        return None if halves is None else self._handle(halves)
-
-    def _handle(self, halves: Halves) -> Stream:
-        if halves.handle is None:
-            halves.handle = Stream(self, halves)
-        return halves.handle  # type: ignore[return-value]
-
-    def send_datagram(self, data: Buffer, now: float) -> None:
-        """Send an unreliable datagram, at most `max_datagram_size` bytes; when too many wait, the oldest is dropped.
-
-        Raises:
-            ArgumentError: it is too large, or no bytes.
-            StateError: the handshake has not got as far as the keys.
-            RemoteError: the session has ended.
-        """
-        self.check_open()
-        if self._engines is None:
-            raise StateError("the handshake has not got as far as the keys")
-        self._engines.datagrams.send(data)
-        self.touch(now)
-
-    def receive_datagram(self) -> bytes | None:
-        """Take the oldest datagram that arrived; `None` when there is none: `DatagramReceived` tells of the next."""
-        return None if self._engines is None else self._engines.datagrams.receive()
-
-    def check_open(self) -> None:
-        """Raise what ended the session, if it has ended or is closing."""
-        if self.state is SessionState.CLOSING:
-            raise SessionClosedError("the session is closing")
-        if self.close_error is not None:
-            raise self.close_error.with_traceback(None)
+        self._repeats = ProofRepeats(now)
+        self.trace = context.sight.begin(initiator, path, now, self.created_at)
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
@@ -296,7 +118,7 @@ class Session:
         assert engines is not None
         assert ending.frame is not None
         if not engines.control.closing:
-            if engines.streams.undelivered and now < ending.at:
+            if (engines.streams.undelivered or engines.control.frames.reliable) and now < ending.at:
                 return
             engines.path.recovery.discard_all()  # nobody waits for the rest, and it must not slow down the repetitions
             engines.control.close(ending.frame)
@@ -375,6 +197,25 @@ class Session:
         self._build(established, now)
         self._fail(SessionClosedError("refused", reason=CloseReason.ERROR, code=code), now)
 
+    def on_repeated_proof(self, path: NetworkPath, now: float) -> bool:
+        """The peer's AUTH_PROOF came again. While it has acknowledged nothing, our answer may be lost: repeat it (K-7).
+
+        Returns:
+            Whether something is sent.
+        """
+        if self.initiator or path != self.path:
+            return False
+        engines = self._engines
+        assert engines is not None
+        if engines.path.recovery.packets_acked or not self._repeats.take(now):
+            return False
+        if self.state is SessionState.CLOSED:
+            self._ending.ask_answer(False)
+        else:
+            engines.path.recovery.probe()
+        self.touch(now)
+        return True
+
     def awaits(self, path: NetworkPath) -> bool:
         """Whether this is a dial to which messages that came over this path can matter (H-30)."""
         return self._initiator is not None and path == self.path
@@ -382,6 +223,8 @@ class Session:
     def on_message(self, message: Message, now: float) -> None:
         """Take in a handshake message for a dial that `awaits` it."""
         assert self._initiator is not None
+        if self.trace is not None:
+            self.trace.message_received(message, now)
         self._initiator.on_message(message, now)
         self._follow(self._initiator, now)
 
@@ -411,7 +254,8 @@ class Session:
     def _build(self, established: Established, now: float) -> None:
         """The keys are there: build everything that works on packets."""
         engines = self._engines = Engines.make(established, self.path, self, self._context, now)
-        self._inbound = Inbound(engines, EventSink(self, self._context.events))
+        sink = EventSink(self, self._context.events)
+        self._inbound = Inbound(engines, sink, self._context.config.extension_frames)
         self._outbound = Outbound(engines)
         self._exporter = established.secrets.exporter
         self.session_id = established.secrets.session_id
@@ -447,21 +291,26 @@ class Session:
                 self._ending.ask_answer(self._inbound.closed_by is not None)
         else:
             try:
-                opened = self._inbound.receive(data, start, end, segment_size, path, now, ecn)
+                for packet in self._inbound.open(data, start, end, segment_size, path, now, ecn):
+                    self._on_packet(packet, path, now)
+                    if self.is_closed:
+                        break
             except RemoteError as error:
                 self._fail(error, now)
-            else:
-                if opened:
-                    self._on_opened(now)
         self.touch(now)
 
-    def _on_opened(self, now: float) -> None:
+    def _on_packet(self, packet: Opened, path: NetworkPath, now: float) -> None:
         """A packet of the peer has opened: move on as far as that leads."""
-        closed_by = self._inbound.closed_by
+        inbound = self._inbound
+        frames = inbound.read(packet)
+        if self._initiator is not None and not is_refusal(frames):
+            self._confirm(self._initiator, now)  # before anything that is in it happens
+            if self.is_closed:
+                return
+        inbound.take(packet, frames, path, now)
         if self.state is SessionState.CLOSING:
             self._advance_closing(now)
-        elif self._initiator is not None and (closed_by is None or self._inbound.confirmed):
-            self._confirm(self._initiator, now)
+        closed_by = inbound.closed_by
         if closed_by is not None and not self.is_closed:
             self._ending.answer_due = True
             established = self.state is not SessionState.HANDSHAKING
@@ -489,7 +338,10 @@ class Session:
         if self._initiator is not None:
             self._datagrams_out.extend(self._initiator.take(now))
         if self._datagrams_out:
-            return Transmit(self.path, (self._datagrams_out.pop(0),))
+            datagram = self._datagrams_out.pop(0)
+            if self.trace is not None:
+                self.trace.message_sent(datagram, now)
+            return Transmit(self.path, (datagram,))
         if self._engines is None:
             return None
         try:
@@ -515,6 +367,7 @@ class Session:
                 (engines.path.recovery.deadline, "loss"),
                 (engines.trains_deadline, "path"),
                 (engines.local_ids.deadline, "path"),
+                (engines.streams.deadline, "stream"),
             ]
             if initiator is None:
                 deadlines.append(engines.liveness.deadline())
@@ -537,6 +390,7 @@ class Session:
             engines.declare_lost(engines.path.recovery.on_timeout(now), now)
             engines.receiver.expire(now)
             engines.local_ids.expire(now)
+            engines.streams.expire(now)
             if self._initiator is None:
                 self._check_liveness(engines, now)
             if self.state is SessionState.CLOSING:
@@ -550,12 +404,21 @@ class Session:
         elif silence is not Silence.NONE:
             if silence is Silence.MISSED:
                 self._emit(KeepAliveMissed(now - engines.liveness.last_received))
-            engines.control.answer(KEEP_ALIVE, self._context.entropy(8))
-            self._emit(KeepAliveSent())
+            engines.control.ask(self._context.entropy(8))
+            engines.path.recovery.probe()  # a full window is no reason to be silent
+            if silence is not Silence.AGAIN:
+                self._emit(KeepAliveSent())
 
     def path_closed(self, now: float, reason: str | None) -> None:
         """The carrier of the only path is gone."""
         self._end(lost_path(reason, self.state is SessionState.HANDSHAKING), now, linger=False)
+
+    def datagram_refused(self, size: int, limit: int | None, now: float) -> None:
+        """The host could not send a datagram of `size` bytes (see `Endpoint.datagram_refused`)."""
+        engines = self._engines
+        if engines is not None and engines.path.on_refused(size, limit, now):
+            engines.limit_datagrams()
+        self.touch(now)
 
     # -- the endpoint's book ---------------------------------------------------------------------------------------
 
@@ -574,13 +437,16 @@ class Session:
         if engines is not None:
             engines.local_ids.close()
             engines.remote_ids.close()
+        if self.trace is not None:
+            self.trace.over(self._context.clock.now)
 
-    def touch(self, now: float) -> None:
-        """Something changed: there may be something to send, and the deadline may have moved."""
+    def touch(self, now: float) -> float:
+        """Something changed: there may be something to send, and the deadline may have moved. Gives the time."""
         context = self._context
-        context.clock.advance(now)
+        now = context.clock.advance(now)
         context.ready[self] = None
         context.unarmed[self] = None
+        return now
 
     def _move(self, what: SessionInput) -> None:
         old = self.state
@@ -589,6 +455,5 @@ class Session:
 
     def _emit(self, event: Any) -> None:
         self._context.events.append((self, event))
-
-    def __repr__(self) -> str:
-        return f"<Session {self.session_id.hex() or '?'} {self.state.value} with {self.peer_node_id.hex()[:16] or '?'}>"
+        if self.trace is not None:
+            self.trace.event(event, self._context.clock.now)

@@ -11,7 +11,7 @@ from stt_proto.types import SessionState
 if TYPE_CHECKING:
     from stt_proto.packet import PacketCounters
     from stt_proto.session.engines import Engines
-    from stt_proto.session.session import Session
+    from stt_proto.session.facade import SessionFacade
 
 
 @frozen(kw_only=True)
@@ -39,6 +39,14 @@ class SessionStats:
         loss_rate: `packets_lost` by the packets whose fate is known, 0 to 1.
         congestion_window: bytes that may be in flight.
         bytes_in_flight: bytes that are.
+        mtu: bytes of the largest datagram sent.
+        mtu_search: how the search for a larger one stands: `"searching"`, `"complete"`; `"base"` after a black hole,
+            `"error"` when not even what every path must carry arrives.
+        mtu_black_holes: how often large datagrams vanished, so that smaller ones had to do.
+        congestion_fault: what the application's own congestion controller did wrong, so that the default took its
+            place; `None` if it did not.
+        ecn: whether congestion may be marked on datagrams: `"untested"`, `"testing"`, `"unknown"`, `"capable"`; or
+            `"failed"`.
     """
 
     session_id: bytes
@@ -61,9 +69,14 @@ class SessionStats:
     loss_rate: float
     congestion_window: int
     bytes_in_flight: int
+    mtu: int
+    mtu_search: str
+    mtu_black_holes: int
+    ecn: str
+    congestion_fault: str | None
 
 
-def snapshot(session: Session, engines: Engines | None, created: float, now: float) -> SessionStats:
+def snapshot(session: SessionFacade, engines: Engines | None, created: float, now: float) -> SessionStats:
     """Read everything off; before there are keys, off nothing."""
     if engines is None:
         return SessionStats(
@@ -71,8 +84,10 @@ def snapshot(session: Session, engines: Engines | None, created: float, now: flo
             bytes_sent=0, bytes_received=0, packets_sent=0, packets_received=0, datagrams_sent=0,
             stream_bytes_sent=0, stream_bytes_received=0, send_errors=0, receive_errors=0,
             rtt=None, min_rtt=None, packets_lost=0, loss_rate=0.0, congestion_window=0, bytes_in_flight=0,
+            mtu=0, mtu_search="", mtu_black_holes=0, ecn="", congestion_fault=None,
         )  # fmt: skip
-    counters, recovery, datagrams = engines.counters, engines.path.recovery.stats(), engines.datagrams
+    path, counters, datagrams = engines.path, engines.counters, engines.datagrams
+    recovery = path.recovery.stats()
     settled = recovery.packets_acked + recovery.packets_lost
     return SessionStats(
         session_id=session.session_id,
@@ -88,13 +103,20 @@ def snapshot(session: Session, engines: Engines | None, created: float, now: flo
         stream_bytes_sent=engines.streams.bytes_written,
         stream_bytes_received=engines.streams.bytes_read,
         send_errors=datagrams.dropped_sending + datagrams.dropped_too_large,
-        receive_errors=_dropped(engines.receiver.counters) + datagrams.dropped_receiving,
+        receive_errors=_dropped(engines.receiver.counters)
+        + datagrams.dropped_receiving
+        + engines.control.frames.dropped,
         rtt=recovery.rtt_smoothed,
         min_rtt=recovery.rtt_minimum,
         packets_lost=recovery.packets_lost,
         loss_rate=recovery.packets_lost / settled if settled else 0.0,
         congestion_window=recovery.window,
         bytes_in_flight=recovery.bytes_in_flight,
+        mtu=path.max_datagram,
+        mtu_search=path.mtu.state.value,
+        mtu_black_holes=path.mtu.black_holes,
+        ecn=path.ecn.state.value,
+        congestion_fault=recovery.congestion_fault,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stt_proto.streams import ExpiringSendStream, Priority
 from stt_proto.types import Buffer
 
 if TYPE_CHECKING:
-    from stt_proto.session.session import Session
+    from stt_proto.session.facade import SessionFacade
     from stt_proto.streams import Stream as Halves
 
 
@@ -24,7 +25,7 @@ class Stream:
 
     __slots__ = ("_halves", "_session", "host")
 
-    def __init__(self, session: Session, halves: Halves) -> None:
+    def __init__(self, session: SessionFacade, halves: Halves) -> None:
         self._session = session
         self._halves = halves
         self.host: object = None
@@ -65,9 +66,7 @@ class Stream:
             RemoteError: the peer stopped the stream, or the session has ended.
         """
         self._session.check_open()
-        taken = self._halves.write(data)
-        self._session.touch(now)
-        return taken
+        return self._halves.write(data, self._session.touch(now))
 
     def read(self, max_bytes: int, now: float) -> bytes:
         """Take bytes that arrived, in order, and give their credit back to the peer.
@@ -82,17 +81,16 @@ class Stream:
 
         Raises:
             LocalError: this side only writes the stream, has stopped it, or `max_bytes` is no positive number.
+            DataExpiredError: the peer gave up what comes next; said once, and reading goes on behind it.
             RemoteError: the peer reset the stream, or the session has ended and everything that arrived was read.
         """
-        try:
-            return self._halves.read(max_bytes)
-        finally:  # also when it was told of a reset: that frees the place of the stream, and the peer is to know
-            self._session.touch(now)
+        self._session.touch(now)  # also if it is told of a reset: that frees the place of the stream
+        return self._halves.read(max_bytes)
 
     def finish(self, now: float) -> None:
         """End this side of the stream after what was written; idempotent. `StreamFinished` tells when all arrived."""
-        self._halves.finish()
         self._session.touch(now)
+        self._halves.finish()
 
     def reset(self, code: int, now: float) -> None:
         """End this side of the stream at once; what was not delivered is withdrawn.
@@ -101,8 +99,8 @@ class Stream:
             code: a number for the peer's application, 0 to 2^62 - 1.
             now: seconds.
         """
-        self._halves.reset(code)
         self._session.touch(now)
+        self._halves.reset(code)
 
     def stop(self, code: int, now: float) -> None:
         """Ask the peer to end its side of the stream; what still arrives is thrown away.
@@ -111,12 +109,43 @@ class Stream:
             code: a number for the peer's application, 0 to 2^62 - 1.
             now: seconds.
         """
-        self._halves.stop(code)
         self._session.touch(now)
+        self._halves.stop(code)
 
     def watch_acked(self, offset: int) -> None:
         """Ask for one `StreamAcked` when everything below `offset` is acknowledged."""
         self._halves.watch_acked(offset)
+
+    @property
+    def priority(self) -> Priority:
+        """How much what is written here matters beside the other streams; may be set at any time.
+
+        Raises:
+            ArgumentError: it is set to something else.
+            LocalError: this side only reads the stream.
+        """
+        return self._halves.priority
+
+    @priority.setter
+    def priority(self, priority: Priority) -> None:
+        self._halves.priority = priority
+
+    def ask_priority(self, priority: Priority, now: float) -> bool:
+        """Ask the peer to send this stream with a priority; what its application chose itself counts for more.
+
+        Args:
+            priority: what is wished for.
+            now: seconds.
+
+        Returns:
+            False when the peer does not understand that.
+
+        Raises:
+            ArgumentError: `priority` is none.
+            LocalError: this side only writes the stream.
+        """
+        self._session.touch(now)
+        return self._halves.ask_priority(priority)
 
     @property
     def at_eof(self) -> bool:
@@ -129,8 +158,19 @@ class Stream:
         return 0 if self._halves.send is None else self._halves.send.bytes_accepted
 
     @property
+    def bytes_given_up(self) -> int:
+        """Bytes that `write` took, that grew too old or were lost too often, and are not known to have arrived."""
+        send = self._halves.send
+        return send.given_up if isinstance(send, ExpiringSendStream) else 0
+
+    @property
+    def send_buffer(self) -> int:
+        """Bytes that may wait here to be acknowledged, as it is now; it grows where the way is long."""
+        return 0 if self._halves.send is None else self._halves.send.capacity
+
+    @property
     def acked_offset(self) -> int:
-        """Bytes, from the beginning, that the peer has acknowledged."""
+        """Bytes, from the beginning, that the peer has acknowledged, or that were given up."""
         return 0 if self._halves.send is None else self._halves.send.acked_offset
 
     def __repr__(self) -> str:

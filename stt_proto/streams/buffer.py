@@ -10,7 +10,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TypeAlias
 
-__all__ = ["Out", "SendBuffer"]
+from stt_proto.errors import ArgumentError
+from stt_proto.types import Buffer
+
+__all__ = ["Out", "SendBuffer", "bytes_of"]
 
 Out: TypeAlias = list[bytes | memoryview]
 """The plaintext of a packet, in pieces that are not changed afterwards."""
@@ -109,9 +112,22 @@ class SendBuffer:
             self._cursor -= first
             first = 0
         self._first = first
+        if self._cursor < first:  # what lies between was never cut, and is not wanted any more
+            self._cursor = first
 
     def clear(self) -> None:
         """Let go of everything."""
         self._chunks.clear()
         self._starts.clear()
         self._first = self._cursor = 0
+
+
+def bytes_of(data: Buffer) -> memoryview:
+    """A view of single bytes on any bytes-like object."""
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise ArgumentError(f"data is {type(data).__name__}; it must be bytes-like", argument="data") from None
+    if view.format == "B" and view.ndim == 1 and view.contiguous:
+        return view
+    return memoryview(view.tobytes())

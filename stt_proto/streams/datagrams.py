@@ -1,15 +1,18 @@
 """Unreliable datagrams: two short queues that drop the oldest (docs/protocol.md, S-11).
 
 A datagram that has waited too long is worth less than the one behind it, so a full queue loses its head, not its
-tail. Both queues are bounded in count and in bytes; what was dropped is counted.
+tail. Both queues are bounded in count and in bytes; what was dropped is counted. One that has a limited life and comes
+to the head of its queue too late is dropped too; no timer is needed for that.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 from stt_proto.config import Config
 from stt_proto.errors import ArgumentError, InvalidFrameError
+from stt_proto.streams.expiry import checked_lifetime
 from stt_proto.types import Buffer
 from stt_proto.wire import datagram_header, varint_size
 
@@ -19,17 +22,19 @@ __all__ = ["DatagramQueues"]
 class _Queue:
     """A queue bounded in count and in bytes."""
 
-    __slots__ = ("bytes", "dropped", "items")
+    __slots__ = ("_deadlines", "bytes", "dropped", "items")
 
     def __init__(self) -> None:
         self.items: deque[bytes] = deque()
+        self._deadlines: deque[float] = deque()
         self.bytes = 0
         self.dropped = 0
 
-    def put(self, data: bytes, config: Config) -> None:
+    def put(self, data: bytes, config: Config, deadline: float = inf) -> None:
         """Put in at the end; what is too much goes at the front."""
         limits, items = config.limits, self.items
         items.append(data)
+        self._deadlines.append(deadline)
         self.bytes += len(data)
         while len(items) > limits.datagrams or self.bytes > limits.datagram_bytes:
             self.take()
@@ -38,8 +43,16 @@ class _Queue:
     def take(self) -> bytes:
         """Take out the oldest."""
         data = self.items.popleft()
+        self._deadlines.popleft()
         self.bytes -= len(data)
         return data
+
+    def expire(self, now: float) -> None:
+        """Take out what is too old, as far as it stands at the front."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0] <= now:
+            self.take()
+            self.dropped += 1
 
 
 class DatagramQueues:
@@ -64,12 +77,18 @@ class DatagramQueues:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def send(self, data: Buffer) -> None:
+    def send(self, data: Buffer, max_lifetime: float | None = None, now: float = 0.0) -> None:
         """Queue a datagram (`bytes` are kept); the oldest is dropped when the queue is full.
 
+        Args:
+            data: the datagram.
+            max_lifetime: seconds after which it is not sent any more, 0.001 to 86,400; `None` for no such limit.
+            now: seconds.
+
         Raises:
-            ArgumentError: `data` is no bytes-like object, or larger than the peer takes.
+            ArgumentError: `data` is no bytes-like object, or larger than the peer takes; or `max_lifetime` is no time.
         """
+        deadline = inf if max_lifetime is None else now + checked_lifetime(max_lifetime)
         if data.__class__ is not bytes:
             try:
                 data = memoryview(data).tobytes()
@@ -82,7 +101,7 @@ class DatagramQueues:
             )
         if self._outgoing is None:
             self._outgoing = _Queue()
-        self._outgoing.put(data, self._config)
+        self._outgoing.put(data, self._config, deadline)
 
     @property
     def has_pending(self) -> bool:
@@ -91,16 +110,20 @@ class DatagramQueues:
 
     @property
     def dropped_sending(self) -> int:
-        """Datagrams that were pushed out of the queue before they were sent."""
+        """Datagrams that were pushed out of the queue, or grew too old in it, before they were sent."""
         return 0 if self._outgoing is None else self._outgoing.dropped
 
-    def pop_fitting(self, room: int, largest: int | None = None) -> bytes | None:
+    def pop_fitting(self, room: int, largest: int | None = None, now: float = 0.0) -> bytes | None:
         """Take out the oldest datagram if its frame, with a length, fits into `room` bytes.
 
-        `largest` is what a whole packet has room for: what fits into no packet is dropped here and counted.
+        `largest` is what a whole packet has room for: what fits into no packet is dropped here and counted, as is what
+        is too old by `now`.
         """
         queue = self._outgoing
-        while queue is not None and queue.items:
+        if queue is None:
+            return None
+        queue.expire(now)
+        while queue.items:
             size = len(queue.items[0])
             size += 1 + varint_size(size)
             if size <= room:
@@ -109,12 +132,15 @@ class DatagramQueues:
                 break
             queue.take()
             self.dropped_too_large += 1
+            queue.expire(now)
         return None
 
-    def write_frames(self, out: list[bytes | memoryview], room: int, largest: int | None = None) -> int:
+    def write_frames(
+        self, out: list[bytes | memoryview], room: int, largest: int | None = None, now: float = 0.0
+    ) -> int:
         """Write the frames of all datagrams that fit, oldest first; give the bytes used."""
         left = room
-        while (data := self.pop_fitting(left, largest)) is not None:
+        while (data := self.pop_fitting(left, largest, now)) is not None:
             header = datagram_header(len(data))
             out.append(header)
             out.append(data)

@@ -3,15 +3,59 @@
 A `CreditWindow` is the receiver's book, a `SendCredit` the sender's. Both exist once for the session; each receiving
 half of a stream has a window of its own. Credit returns when the application *consumes*, never when bytes arrive, so a
 reader that stops holds up its writer and the memory behind it stays bounded.
+
+A window of W bytes lets through W bytes a round trip and no more. So it doubles when the application consumes it faster
+than the way could refill it, up to a ceiling (S-13). What counts is the *shortest* round trip: the smoothed one grows
+with every byte that waits in a socket buffer, and would call for ever larger windows to wait in it.
 """
 
 from __future__ import annotations
 
-__all__ = ["CreditWindow", "SendCredit"]
+from math import inf
+
+__all__ = ["CreditWindow", "GrowthBudget", "SendCredit", "is_due"]
+
+SPARE_WINDOWS = 16
+"""Windows that the peer may be ahead of what was sent: as much as a window may have grown meanwhile."""
+SMALL_WINDOW = 65_536
+"""Bytes; a smaller window counts as this."""
+SHORT_WINDOW = 3
+"""Round trips in which a window that is large enough is not used up.
+
+Credit comes by halves, so a window of 2 round trips only just keeps the way full. In the simulator, with 100 Mbit/s and
+200 ms, growing up to that left a sixth of the link idle.
+"""
+
+
+class GrowthBudget:
+    """Bytes by which the windows of all sessions of an endpoint may have grown, together.
+
+    Attributes:
+        left: what nobody has taken yet.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    def take(self, count: int) -> int:
+        """Take `count` bytes, or what there is; tell how many."""
+        count = min(count, self.left)
+        self.left -= count
+        return count
+
+    def give_back(self, count: int) -> None:
+        """Return bytes that were taken."""
+        self.left += count
 
 
 class CreditWindow:
     """What the peer may send: at most `size` bytes more than were consumed.
+
+    Args:
+        size: bytes at first.
+        most: bytes to which it may grow; not at all when that is no more than `size`.
 
     Attributes:
         size: bytes that may lie here unconsumed.
@@ -21,19 +65,43 @@ class CreditWindow:
         blocked_at: the highest limit that the peer said was in its way.
     """
 
-    __slots__ = ("blocked_at", "consumed", "limit", "received", "size")
+    __slots__ = ("_mark", "_marked_at", "blocked_at", "consumed", "limit", "most", "received", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, most: int = 0) -> None:
         self.size = size
+        self.most = most
         self.limit = size
         self.received = 0
         self.consumed = 0
         self.blocked_at = -1
+        self._mark = 0  # what was consumed when the measurement began
+        self._marked_at = -inf
 
     def consume(self, count: int) -> bool:
         """Give bytes back; tell whether half of the window has come together, so that an update is due (S-7)."""
         self.consumed += count
+        return self.due
+
+    @property
+    def due(self) -> bool:
+        """Whether so much can be announced that an update is worth it (S-7)."""
         return (self.consumed + self.size - self.limit) * 2 >= self.size
+
+    def is_short(self, now: float, rtt: float) -> bool:
+        """Whether the application consumed more than a window in `SHORT_WINDOW` round trips since the last update.
+
+        Ask when an update is sent: a new measurement begins, unless this is an update that was lost.
+
+        Args:
+            now: seconds.
+            rtt: the shortest round trip, seconds; 0 while none was measured.
+        """
+        consumed = self.consumed - self._mark
+        if consumed * 2 < self.size:
+            return False
+        elapsed = now - self._marked_at
+        self._mark, self._marked_at = self.consumed, now
+        return SHORT_WINDOW * rtt * consumed > self.size * elapsed
 
     def announce(self) -> int:
         """Give the limit to announce, which counts from now on."""
@@ -41,11 +109,30 @@ class CreditWindow:
         return self.limit
 
     def on_blocked(self, limit: int) -> bool:
-        """The peer says that `limit` is in its way; False when that is nothing new, or was never announced."""
-        fresh = self.blocked_at < limit <= self.limit
+        """The peer says that `limit` is in its way; False when that is nothing new, or cannot have been announced.
+
+        Limits that are announced lie half a window apart, but for those that were lost and announced anew.
+        """
+        fresh = self.blocked_at + max(1, self.size // 4) <= limit <= self.limit
         if fresh:
             self.blocked_at = limit
         return fresh
+
+
+def is_due(old: int, new: int, used: int, window: int) -> bool:
+    """Whether an update of credit is one that makes sense to send (S-7, F-5).
+
+    Args:
+        old: the limit so far.
+        new: the limit now.
+        used: what was sent.
+        window: the limit in the beginning.
+
+    Returns:
+        False when it raises the limit by less than a quarter of the window, where half of one is due, or though the
+        old limit is far from used up.
+    """
+    return new > old and 4 * (new - old) >= window and old - used <= SPARE_WINDOWS * max(window, SMALL_WINDOW)
 
 
 class SendCredit:
@@ -53,14 +140,16 @@ class SendCredit:
 
     Attributes:
         limit: the total allowed.
+        window: what it was in the beginning.
         used: the total sent, as the largest offsets count it.
         reported: the limit that the peer was last told to be in our way.
     """
 
-    __slots__ = ("limit", "reported", "used")
+    __slots__ = ("limit", "reported", "used", "window")
 
     def __init__(self) -> None:
         self.limit = 0
+        self.window = 0
         self.used = 0
         self.reported = -1
 
@@ -69,6 +158,7 @@ class SendCredit:
         if limit <= self.limit:
             return False
         self.limit = limit
+        self.window = self.window or limit
         return True
 
     @property

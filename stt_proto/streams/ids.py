@@ -82,6 +82,10 @@ class OwnIds:
             raise TooManyStreamsError(f"the peer allows stream indexes below {self.limit} of this kind")
         return stream_id
 
+    def is_due(self, limit: int) -> bool:
+        """Whether a limit of the peer is one that makes sense to tell (S-3, F-5): higher than one within reach."""
+        return limit > self.limit and self.limit < max(self._next, self.ended.first_gap) + ID_SPAN
+
     def raise_limit(self, limit: int) -> bool:
         """Take in the peer's limit; False when it is no higher than before."""
         if limit <= self.limit:

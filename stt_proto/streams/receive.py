@@ -11,15 +11,19 @@
 ended: it read the last byte, was told of the reset by `read`, or had stopped it. A stopped half still waits for its
 final size, since only that settles the account of the session's credit.
 
-Bytes in order go straight behind those to be read, and what is read in one piece is handed out as it came.
+Bytes in order go straight behind those to be read, and what is read in one piece is handed out as it came. Where the
+sender gave something up there is a *hole*: `read` stops before it, tells of it once, and goes on behind it (S-17).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
+from typing import TypeAlias
 
 from stt_proto.errors import (
     ArgumentError,
+    DataExpiredError,
     FlowControlError,
     InvalidFrameError,
     ResourcesExhaustedError,
@@ -29,8 +33,9 @@ from stt_proto.errors import (
 )
 from stt_proto.events import StreamReadable, StreamReset
 from stt_proto.streams.flow import CreditWindow
-from stt_proto.streams.hub import Hub
+from stt_proto.streams.hub import PIECE_SHARE, Hub
 from stt_proto.streams.pieces import SMALL, Chunks, Pieces, append_chunk, extend_chunks
+from stt_proto.streams.schedule import Priority
 
 __all__ = ["ReceiveState", "ReceiveStream"]
 
@@ -47,6 +52,9 @@ class ReceiveState(Enum):
 
 _RECEIVING = ReceiveState.RECEIVING
 
+Hole: TypeAlias = tuple[int, int, Chunks]
+"""Where a hole begins, how many bytes it has, and what follows it."""
+
 
 class ReceiveStream:
     """What the peer sends on one stream.
@@ -54,7 +62,8 @@ class ReceiveStream:
     Args:
         stream_id: its id.
         hub: what the streams of the session share.
-        window: bytes that may lie here unread.
+        window: bytes that may lie here unread at first.
+        max_window: bytes to which that may grow.
         max_pieces: runs of bytes that may wait behind gaps.
 
     Attributes:
@@ -63,17 +72,23 @@ class ReceiveStream:
         final_size: where the stream ends, -1 while that is not known.
         done: nothing that arrives matters any more, and the application has seen the end.
         stop_code: what the peer was asked to stop with.
+        asked: the priority that the peer was asked for, or `None`.
+        expired: offset below which the peer sends nothing any more.
     """
 
     __slots__ = (
         "_armed",
         "_chunks",
         "_error",
+        "_holes",
         "_hub",
         "_max_pieces",
         "_next",
         "_pieces",
+        "_tail",
+        "asked",
         "done",
+        "expired",
         "final_size",
         "id",
         "state",
@@ -81,16 +96,20 @@ class ReceiveStream:
         "window",
     )
 
-    def __init__(self, stream_id: int, hub: Hub, *, window: int, max_pieces: int) -> None:
+    def __init__(self, stream_id: int, hub: Hub, *, window: int, max_pieces: int, max_window: int = 0) -> None:
         self.id = stream_id
         self.state = _RECEIVING
-        self.window = CreditWindow(window)
+        self.window = CreditWindow(window, max_window)
         self.final_size = -1
         self.done = False
         self.stop_code = 0
+        self.asked: Priority | None = None
         self._hub = hub
         self._max_pieces = max_pieces
         self._chunks: Chunks = []
+        self._tail = self._chunks  # what is in order and behind the last hole
+        self._holes: deque[Hole] | None = None
+        self.expired = 0
         self._next = 0  # offset of the first byte that is missing
         self._pieces: Pieces | None = None  # what lies beyond it
         self._armed = True  # the next thing to read is worth an event
@@ -116,7 +135,12 @@ class ReceiveStream:
     @property
     def bytes_readable(self) -> int:
         """Bytes that `read` can give now."""
-        return self._next - self.window.consumed
+        return self._readable_until - self.window.consumed
+
+    @property
+    def _readable_until(self) -> int:
+        """The offset of the first hole, or of the first byte that is missing."""
+        return self._holes[0][0] if self._holes else self._next
 
     def read(self, max_bytes: int) -> bytes:
         """Give up to `max_bytes` bytes and return their credit; `b""` when there are none now.
@@ -127,6 +151,7 @@ class ReceiveStream:
             ArgumentError: `max_bytes` is no whole number from 1 on.
             StateError: this side stopped the stream.
             StreamClosedError: the peer reset it.
+            DataExpiredError: the peer gave up what comes next; this is said once, and reading goes on behind it.
             RemoteError: the session has ended; its error, once everything that had arrived was read.
         """
         if max_bytes.__class__ is not int or max_bytes < 1:
@@ -135,7 +160,7 @@ class ReceiveStream:
         if not chunks:
             return self._read_nothing()
         window = self.window
-        if self._next - window.consumed > max_bytes:
+        if (self._next if self._holes is None else self._readable_until) - window.consumed > max_bytes:
             data = self._take(max_bytes)
         elif len(chunks) == 1:
             chunk = chunks[0]
@@ -145,8 +170,13 @@ class ReceiveStream:
             data = b"".join(chunks)
             chunks.clear()
         size = len(data)
-        hub = self._hub
-        hub.bytes_read += size
+        self._hub.bytes_read += size
+        self._consume(size)
+        return data
+
+    def _consume(self, size: int) -> None:
+        """The application is through with bytes: give their credit back."""
+        hub, window = self._hub, self.window
         hub.consume(size)
         due = window.consume(size)
         if self.final_size < 0:
@@ -154,10 +184,15 @@ class ReceiveStream:
                 hub.control["max_stream_data", self.id] = None
         elif window.consumed == self.final_size:
             self._end()
-        return data
 
     def _read_nothing(self) -> bytes:
         """Nothing is there: say whether something can still come."""
+        if self._holes:
+            offset, skipped, self._chunks = self._holes.popleft()
+            self._hub.pieces -= 1
+            self._consume(skipped)
+            message = f"{skipped} bytes of stream {self.id}, from {offset} on, were given up by the peer"
+            raise DataExpiredError(message, skipped=skipped)
         if self._error is not None:
             self.done = True
             raise self._error.with_traceback(None)
@@ -204,12 +239,26 @@ class ReceiveStream:
         if self.final_size < 0:
             self._hub.control["stop", self.id] = None
 
+    def ask(self, priority: Priority) -> None:
+        """Ask the peer to send this stream with a priority; it decides."""
+        if self.wants_credit and self.asked != priority:
+            self.asked = priority
+            self._hub.control["priority", self.id] = None
+
     def fail(self, error: SttError) -> None:
         """The session has ended: what had arrived in order can still be read, then `error` is raised."""
         if self.state is _RECEIVING and self._next != self.final_size:
             self.state = ReceiveState.FAILED
             self._error = error
         self._drop_pieces()
+
+    def grow(self) -> None:
+        """Let the window double, up to its ceiling and to two thirds of the session's, which grows with it (S-13)."""
+        window, hub = self.window, self._hub
+        size = min(2 * window.size, window.most)
+        hub.grow(size + size // 2)
+        window.size = max(window.size, min(size, hub.window.size * 2 // 3))
+        self._max_pieces = max(self._max_pieces, window.size // PIECE_SHARE)
 
     # -- the peer --------------------------------------------------------------------------------------------------
 
@@ -232,15 +281,63 @@ class ReceiveStream:
         arrived = self._next
         if offset == arrived and self._pieces is None:
             if end - offset >= SMALL:
-                self._chunks.append(data)
+                self._tail.append(data)
             elif end > offset:
-                append_chunk(self._chunks, data)
+                append_chunk(self._tail, data)
             self._next = end
         elif end > arrived and end > offset:
             self._keep(offset, data)
         if self._armed and (self._next > arrived or self._next == self.final_size):
             self._armed = False
             self._hub.events.append(StreamReadable(self.id))
+
+    def on_expired(self, offset: int) -> bool:
+        """Take in an EXPIRED; False when it is nothing new.
+
+        Raises:
+            InvalidFrameError: it lies beyond the final size (S-5).
+            FlowControlError: it exceeds the credit of the stream or of the session (S-6).
+        """
+        if 0 <= self.final_size < offset:
+            raise InvalidFrameError(f"stream {self.id} ends at {self.final_size}; an EXPIRED says {offset}")
+        if offset > self.window.received:
+            self._charge(offset)
+        fresh, self.expired = offset > self.expired, max(offset, self.expired)
+        if self.state is not _RECEIVING:
+            self._discard()
+            return fresh
+        arrived = self._next
+        while self._next < offset:
+            pieces = self._pieces
+            start = offset if pieces is None else min(pieces.start, offset)
+            self._skip_to(start)
+            if pieces is not None and pieces.start == start:
+                self._join(pieces)
+        if self._next > arrived and self._armed:
+            self._armed = False
+            self._hub.events.append(StreamReadable(self.id))
+        return fresh
+
+    def _skip_to(self, offset: int) -> None:
+        """Leave a hole up to `offset`.
+
+        They take up at most half of the places that pieces have. Where there are too many already, what lies between
+        the last two is dropped. [One byte in two, for ever, to a reader that has stopped: each hole costs a hundred
+        times what it is charged.]
+        """
+        hub = self._hub
+        start, size = self._next, offset - self._next
+        self._next = offset
+        if self._holes is None:
+            self._holes = deque()
+        holes = self._holes
+        if holes and (not self._tail or 2 * len(holes) >= self._max_pieces or 2 * hub.pieces >= hub.max_pieces):
+            start = holes.pop()[0]
+            size = offset - start
+        else:
+            hub.pieces += 1
+        self._tail = []
+        holes.append((start, size, self._tail))
 
     def on_reset(self, code: int, final_size: int) -> bool:
         """Take in a RESET_STREAM; False when it is nothing new. It raises what `on_data` does."""
@@ -292,21 +389,30 @@ class ReceiveStream:
             offset = self._next
         before = len(pieces)
         pieces.add(offset, data)
-        if pieces.start == self._next:
-            self._next, chunks = pieces.pop()
-            extend_chunks(self._chunks, chunks)
-            if not pieces:
-                self._pieces = None
         hub.pieces += len(pieces) - before
+        if pieces.start == self._next:
+            self._join(pieces)
         if len(pieces) > self._max_pieces:
             raise ResourcesExhaustedError(f"stream {self.id} came in more than {self._max_pieces} pieces")
         if hub.pieces > hub.max_pieces:
             raise ResourcesExhaustedError(f"the streams came in more than {hub.max_pieces} pieces")
 
+    def _join(self, pieces: Pieces) -> None:
+        """The first run follows what is in order."""
+        self._next, chunks = pieces.pop()
+        self._hub.pieces -= 1
+        extend_chunks(self._tail, chunks)
+        if not pieces:
+            self._pieces = None
+
     def _discard(self) -> None:
         """Drop what was not read, and return its credit; a stopped half is done once its final size is known."""
         self._chunks.clear()
+        self._tail = self._chunks
         self._drop_pieces()
+        if self._holes is not None:
+            self._hub.pieces -= len(self._holes)
+            self._holes = None
         if self.state is ReceiveState.STOPPED and self.final_size >= 0:
             self.done = True
         window = self.window

@@ -13,6 +13,8 @@
 The bytes lie in a `SendBuffer`; everything else is offsets. What was lost waits in one set of intervals and goes first,
 cut as the packet at hand suits (R-9); what was acknowledged ahead of a gap is kept in another, so that it is never
 sent again.
+
+A stream whose data has a limited life is an `ExpiringSendStream`; what that gives up counts as acknowledged here.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from typing import cast
 
 from stt_proto.errors import ArgumentError, StateError, StreamClosedError, SttError
 from stt_proto.events import StreamAcked, StreamFinished, StreamWritable
-from stt_proto.streams.buffer import Out, SendBuffer
+from stt_proto.streams.buffer import Out, SendBuffer, bytes_of
 from stt_proto.streams.hub import Hub, StreamToken, Token
 from stt_proto.streams.intervals import IntervalSet
+from stt_proto.streams.schedule import Line, Priority
 from stt_proto.types import Buffer
 from stt_proto.wire import MAX_VARINT, stream_header
 
@@ -37,6 +40,9 @@ NAGLE_SIZE = 1200
 """Bytes from which a write is no longer small for a stream without `no_delay`."""
 BULK = 128
 """Room from which on a frame that fills it surely has a piece of at least `MIN_PIECE` bytes."""
+
+
+USUAL = Priority()
 
 
 class SendState(Enum):
@@ -60,25 +66,32 @@ class SendStream:
         stream_id: its id.
         hub: what the streams of the session share.
         limit: offset up to which the peer takes data at first.
-        capacity: bytes that may lie here unacknowledged.
+        capacity: bytes that may lie here unacknowledged at first.
+        most: bytes to which that may grow; not at all when that is no more than `capacity`.
         max_frame_size: bytes put into a packet while another stream waits.
         no_delay: whether small writes go at once, though earlier ones are unacknowledged.
         opener: a STREAM_OPEN frame to precede the data at offset 0, or `b""`.
+        priority: how much it matters; `None` for the usual, until somebody says otherwise.
 
     Attributes:
         state: see the table of this module.
         bytes_accepted: bytes that `write` took so far.
         sent_offset: offset of the first byte never sent.
-        acked_offset: offset below which everything is acknowledged.
+        acked_offset: offset below which everything is acknowledged, or given up.
+        capacity: bytes that may lie here unacknowledged.
         limit: offset up to which the peer takes data.
+        line: where it stands when it has something to send; for the schedule alone.
+        stands: whether it does.
+        priority: how much it matters beside the others; change it with `set_priority`.
         code: what the stream was reset with.
     """
 
     __slots__ = (
         "_acked",
+        "_asked",
         "_blocked_at",
         "_buffer",
-        "_capacity",
+        "_chosen",
         "_error",
         "_fin_acked",
         "_fin_pending",
@@ -86,17 +99,22 @@ class SendStream:
         "_held",
         "_hub",
         "_lost",
+        "_most",
         "_no_delay",
         "_opener",
         "_wanted",
         "_watches",
         "acked_offset",
         "bytes_accepted",
+        "capacity",
         "code",
         "id",
         "limit",
+        "line",
         "max_frame_size",
+        "priority",
         "sent_offset",
+        "stands",
         "state",
     )
 
@@ -108,19 +126,27 @@ class SendStream:
         limit: int,
         capacity: int,
         max_frame_size: int,
+        most: int = 0,
         no_delay: bool = True,
         opener: bytes = b"",
+        priority: Priority | None = None,
     ) -> None:
         self.id = stream_id
         self.state = _OPEN
         self.limit = limit
+        self.line: Line | None = None
+        self.stands = False
+        self.priority = priority or USUAL
+        self._chosen = priority is not None  # by this side's application
+        self._asked = False  # by the peer
         self.max_frame_size = max_frame_size
         self.bytes_accepted = 0
         self.sent_offset = 0
         self.acked_offset = 0
         self.code = 0
         self._hub = hub
-        self._capacity = capacity
+        self.capacity = capacity
+        self._most = most
         self._no_delay = no_delay
         self._opener = opener
         self._buffer = SendBuffer()
@@ -162,11 +188,15 @@ class SendStream:
         """Bytes that were taken and lie in the buffer: all from the first that is not acknowledged."""
         return self.bytes_accepted - self.acked_offset
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: Buffer, now: float = 0.0) -> int:
         """Take as much of `data` as the buffer has room for, and give its size.
 
         `bytes` are kept; anything else is copied. When not everything was taken, `StreamWritable` will tell, once,
         that a quarter of the buffer is free again, or all that was wanted.
+
+        Args:
+            data: what is to be sent.
+            now: seconds; for streams whose data has a limited life.
 
         Raises:
             ArgumentError: `data` is no bytes-like object.
@@ -176,11 +206,11 @@ class SendStream:
         """
         if self.state is not _OPEN:
             raise self._refusal()
-        view = data if data.__class__ is bytes else _bytes_of(data)
+        view = data if data.__class__ is bytes else bytes_of(data)
         size = len(view)
-        room = self._capacity - self.bytes_accepted + self.acked_offset
+        room = self.capacity - self.bytes_accepted + self.acked_offset
         if size > room:
-            self._wanted = min(size - room, max(1, self._capacity // 4))
+            self._wanted = min(size - room, max(1, self.capacity // 4))
             if not room:
                 return 0
             view, size = memoryview(view)[:room], room
@@ -272,8 +302,7 @@ class SendStream:
         self._fin_pending = self._held = False
         self._wanted = 0
         self._watches = None
-        self._hub.ready.pop(self, None)
-        self._hub.waiting.pop(self, None)
+        self._hub.ready.drop(self)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -288,26 +317,39 @@ class SendStream:
         return bool(self._lost.bounds) or (self._fin_pending and self.sent_offset == self._final)
 
     def _offer(self) -> None:
-        """Stand in line if there is something to send, or tell the peer which credit is missing."""
+        """Stand in line if there is something to send, else in none; tell the peer which credit is missing."""
         hub = self._hub
         if self._resends:
-            hub.waiting.pop(self, None)
-            hub.ready[self] = None
-        elif self.sent_offset < self.bytes_accepted and not self._held:
-            if self.sent_offset >= self.limit:
-                self._report_blocked()
-            elif hub.credit.used < hub.credit.limit:
-                hub.ready[self] = None
-            else:
-                self._wait()
+            hub.ready.put(self, unpaid=True)
+        elif self._held or self.sent_offset == self.bytes_accepted:
+            hub.ready.drop(self)
+        elif self.sent_offset < self.limit:
+            hub.ready.put(self, unpaid=False)
+            hub.report_blocked()
+        else:
+            hub.ready.drop(self)
+            self._report_blocked()
 
-    def _wait(self) -> None:
-        """Wait for credit of the session."""
-        hub = self._hub
-        hub.ready.pop(self, None)
-        hub.waiting[self] = None
-        if hub.credit.report_blocked():
-            hub.control["data_blocked", 0] = None
+    def set_priority(self, priority: Priority) -> None:
+        """Matter more or less from now on, whatever the peer would like."""
+        self._chosen = True
+        self._change(priority)
+
+    def on_priority(self, priority: Priority) -> bool:
+        """The peer would like another priority. It gets it, unless this side's application has chosen one.
+
+        False when it had asked before (F-5).
+        """
+        if not self._chosen:
+            self._change(priority)
+        first, self._asked = not self._asked, True
+        return first
+
+    def _change(self, priority: Priority) -> None:
+        """Go and stand where those of another priority do."""
+        if priority != self.priority:
+            self.priority = priority
+            self._hub.ready.move(self)
 
     def _report_blocked(self) -> None:
         """Tell the peer, once for each limit, that the stream's credit is in the way (S-12)."""
@@ -356,19 +398,27 @@ class SendStream:
         if size > allowed:
             size = allowed
             if not size:
-                self._wait()
                 return 0
         used = self._write_stretch(out, tokens, room, start, size)
         if used:
             stop = self.sent_offset
             credit.used += stop - start
             if stop == end:
-                del hub.ready[self]
+                hub.ready.drop(self)
                 if stop < self.bytes_accepted:
                     self._report_blocked()
-            elif credit.used == credit.limit:
-                self._wait()
+                elif self._wanted:
+                    self._grow()
+            if credit.used == credit.limit:
+                hub.report_blocked()
         return used
+
+    def _grow(self) -> None:
+        """All is on its way and more is to be written; if the peer takes more, the buffer is too small (S-13)."""
+        credit = self._hub.credit
+        if self.capacity < self._most and self.sent_offset < self.limit and credit.used < credit.limit:
+            self.capacity = min(2 * self.capacity, self._most)
+            self._tell()
 
     def _write_lost(self, out: Out, tokens: list[Token], room: int, most: int) -> int:
         """Send the first lost stretch again, or as much of it as fits."""
@@ -379,20 +429,15 @@ class SendStream:
             lost[0] = cast(StreamToken, tokens[-1])[2]
             if lost[0] == stop:
                 del lost[:2]
-                self._leave()
+                self._offer()
         return used
 
     def _write_end(self, out: Out, tokens: list[Token], room: int) -> int:
         """Tell the end alone: nothing else is left to do for who stands in line."""
         used = self._write_stretch(out, tokens, room, self._final, 0)
         if used:
-            self._leave()
+            self._offer()
         return used
-
-    def _leave(self) -> None:
-        """Leave the line when there is nothing more to send; the session's credit is looked at in the next turn."""
-        if not self._resends and (self._held or self.sent_offset >= min(self.bytes_accepted, self.limit)):
-            self._hub.ready.pop(self, None)
 
     def _holds_back(self, size: int, room: int) -> bool:
         """Nagle's rule: a little data waits while earlier data is on its way, if more may follow.
@@ -404,7 +449,7 @@ class SendStream:
         if size >= min(NAGLE_SIZE, self.max_frame_size, room):
             return False
         self._held = True
-        del self._hub.ready[self]
+        self._hub.ready.drop(self)
         return True
 
     def _write_stretch(self, out: Out, tokens: list[Token], room: int, start: int, size: int) -> int:
@@ -460,7 +505,12 @@ class SendStream:
         if fin:
             self._fin_acked = True
             self._fin_pending = False
-            self._leave()
+            self._offer()
+        self._settle(start, stop)
+        return self._fin_acked and self._end()
+
+    def _settle(self, start: int, stop: int) -> None:
+        """Nothing of these bytes is to be sent any more."""
         acked = self.acked_offset
         if start > acked:
             if start < stop:
@@ -475,13 +525,16 @@ class SendStream:
                 self._tell()
         if self._lost.bounds and start < stop:
             self._lost.remove(start, stop)
-            self._leave()
-        if self._fin_acked and self.acked_offset == self._final:
-            self.state = SendState.FINISHED
-            self._hub.undelivered -= 1
-            self._hub.events.append(StreamFinished(self.id))
-            return True
-        return False
+            self._offer()
+
+    def _end(self) -> bool:
+        """The end has arrived: this half is over once everything before it has; tell whether it is."""
+        if self.acked_offset != self._final:
+            return False
+        self.state = SendState.FINISHED
+        self._hub.undelivered -= 1
+        self._hub.events.append(StreamFinished(self.id))
+        return True
 
     def on_lost(self, start: int, stop: int, fin: bool) -> None:
         """A frame with these bytes was lost; what of it has not arrived otherwise is sent again."""
@@ -516,22 +569,11 @@ class SendStream:
         """More is acknowledged: tell whoever waits for that."""
         acked = self.acked_offset
         events = self._hub.events
-        if self._wanted and self._capacity - self.bytes_unacked >= self._wanted:
+        if self._wanted and self.capacity - self.bytes_unacked >= self._wanted:
             self._wanted = 0
             events.append(StreamWritable(self.id))
         while self._watches and self._watches[0] <= acked:
             events.append(StreamAcked(self.id, self._watches.pop(0)))
-        if self._held and acked == self.sent_offset:
+        if self._held and acked >= self.sent_offset:
             self._held = False
             self._offer()
-
-
-def _bytes_of(data: Buffer) -> memoryview:
-    """A view of single bytes on any bytes-like object."""
-    try:
-        view = memoryview(data)
-    except TypeError:
-        raise ArgumentError(f"data is {type(data).__name__}; it must be bytes-like", argument="data") from None
-    if view.format == "B" and view.ndim == 1 and view.contiguous:
-        return view
-    return memoryview(view.tobytes())

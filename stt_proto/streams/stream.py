@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from stt_proto.errors import ArgumentError, StateError
 from stt_proto.streams.receive import ReceiveStream
+from stt_proto.streams.schedule import Priority, checked_priority
 from stt_proto.streams.send import SendStream
 from stt_proto.types import Buffer
-from stt_proto.wire import MAX_VARINT
+from stt_proto.wire import MAX_VARINT, FrameType
 
 if TYPE_CHECKING:
     from stt_proto.streams.table import StreamTable
@@ -52,9 +53,9 @@ class Stream:
         self.handle: object = None
         self._table = table
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: Buffer, now: float = 0.0) -> int:
         """See `SendStream.write`; `StateError` on a stream that this side only reads."""
-        return self._sending().write(data)
+        return self._sending().write(data, now)
 
     def read(self, max_bytes: int) -> bytes:
         """See `ReceiveStream.read`; `StateError` on a stream that this side only writes."""
@@ -87,6 +88,29 @@ class Stream:
         recv.stop(_checked(code))
         if recv.done:
             self._table.retire(self.id)
+
+    @property
+    def priority(self) -> Priority:
+        """How much the sending half matters; `StateError` on a stream that this side only reads."""
+        return self._sending().priority
+
+    @priority.setter
+    def priority(self, priority: Priority) -> None:
+        self._sending().set_priority(checked_priority(priority))
+
+    def ask_priority(self, priority: Priority) -> bool:
+        """See `ReceiveStream.ask`; False when the peer does not understand that.
+
+        Raises:
+            ArgumentError: `priority` is none.
+            StateError: this side only writes the stream.
+        """
+        recv = self._receiving()
+        checked_priority(priority)
+        understood = self._table.is_understood(FrameType.PRIORITY)
+        if understood:
+            recv.ask(priority)
+        return understood
 
     def watch_acked(self, offset: int) -> None:
         """See `SendStream.watch_acked`; `StateError` on a stream that this side only reads."""

@@ -11,45 +11,38 @@ are keys in another such set: the frame itself is made when it is sent, from how
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import cast
+from collections.abc import Iterator
+from math import inf
+from typing import Any, cast
 
 from stt_proto.config import Config
 from stt_proto.errors import ArgumentError, InvalidFrameError, SttError, TooManyStreamsError
 from stt_proto.events import StreamOpened, StreamReset, StreamsAvailable
-from stt_proto.streams.flow import CreditWindow, SendCredit
-from stt_proto.streams.hub import ControlKey, EventQueue, Hub, Token
+from stt_proto.streams.control import KEPT, ControlFrames
+from stt_proto.streams.expiry import Expiries, ExpiringSendStream, Expiry
+from stt_proto.streams.flow import CreditWindow, GrowthBudget, SendCredit, is_due
+from stt_proto.streams.hub import EventQueue, Hub, Token
 from stt_proto.streams.ids import OwnIds, PeerIds, is_bidirectional
 from stt_proto.streams.receive import ReceiveStream
+from stt_proto.streams.schedule import Priority, checked_priority
 from stt_proto.streams.send import SendStream
 from stt_proto.streams.stream import Stream
-from stt_proto.wire import (
-    DataBlocked,
-    MaxData,
-    MaxStreamData,
-    MaxStreams,
-    Parameters,
-    ResetStream,
-    StopSending,
-    StreamDataBlocked,
-    StreamOpen,
-    StreamsBlocked,
-)
+from stt_proto.wire import FrameType, Parameters, StreamOpen
 
-__all__ = ["CONTROL_KINDS", "MIN_ROOM", "StreamTable"]
+__all__ = ["MIN_ROOM", "StreamTable"]
 
 MIN_ROOM = 400
 """Bytes of room in which `write_frames` always gets something done: the longest purpose, and a piece of data."""
 
 
-class StreamTable:
+class StreamTable(ControlFrames):
     """The streams of one session.
 
     Args:
         initiator: whether this side dialled.
         config: limits and defaults of this side.
         events: takes what the host is to know.
+        budget: what the windows of all sessions of the endpoint may grow by, together; `None` for no such bound.
 
     Attributes:
         control_ready: keys of control frames to be sent, in order; see `encode_control`.
@@ -59,25 +52,30 @@ class StreamTable:
     __slots__ = (
         "_config",
         "_error",
-        "_hub",
-        "_own",
         "_parity",
-        "_peer",
+        "_peer_frames",
         "_peer_window",
-        "_streams",
         "control_ready",
         "suspicious",
     )
 
-    def __init__(self, initiator: bool, config: Config, events: EventQueue) -> None:
-        self._config = config
-        self._hub = Hub(events, config.session_receive_window, config.limits.session_pieces)
-        self._streams: dict[int, Stream] = {}
-        self._parity = 0 if initiator else 1
+    def __init__(self, initiator: bool, config: Config, events: EventQueue, budget: GrowthBudget | None = None) -> None:
         allowed = config.max_concurrent_streams
-        self._own = OwnIds(self._parity), OwnIds(self._parity | 2)
-        self._peer = PeerIds(allowed), PeerIds(allowed)
+        self._parity = parity = 0 if initiator else 1
+        super().__init__(
+            Hub(
+                events,
+                config.session_receive_window,
+                config.limits.session_pieces,
+                max_window=config.max_session_receive_window,
+                budget=budget,
+            ),
+            own=(OwnIds(parity), OwnIds(parity | 2)),
+            peer=(PeerIds(allowed), PeerIds(allowed)),
+        )
+        self._config = config
         self._peer_window = 0
+        self._peer_frames: frozenset[int] = frozenset()
         self._error: SttError | None = None
         self.control_ready = self._hub.control
         self.suspicious = 0
@@ -91,6 +89,9 @@ class StreamTable:
         purpose: str = "",
         max_frame_size: int | None = None,
         no_delay: bool | None = None,
+        priority: Priority | None = None,
+        max_lifetime: float | None = None,
+        max_attempts: int | None = None,
     ) -> Stream:
         """Open a stream. The peer hears of it with the first data, the end, or a reset.
 
@@ -100,6 +101,10 @@ class StreamTable:
             purpose: a word for the peer, up to 255 bytes of UTF-8.
             max_frame_size: bytes put into a packet while another stream waits, 1 to 65,536.
             no_delay: whether small writes go at once, though earlier ones are unacknowledged.
+            priority: how much it matters beside the others; with `None` the peer may have a say.
+            max_lifetime: seconds after which what is written is given up, 0.001 to 86,400.
+            max_attempts: times that it is sent before it is given up, 1 to 16. A peer that has not announced EXPIRED
+                gets all of it, whatever these two say.
 
         Raises:
             ArgumentError: an argument is outside its range.
@@ -118,6 +123,11 @@ class StreamTable:
             )
         if not isinstance(purpose, str):
             raise ArgumentError(f"purpose is {purpose!r}; it must be text", argument="purpose")
+        if priority is not None:
+            checked_priority(priority)
+        expiry = Expiry.make(max_lifetime, max_attempts)
+        if not self.is_understood(FrameType.EXPIRED):
+            expiry = None
         ids = self._own[not bidirectional]
         try:
             if stream_id is None:
@@ -128,14 +138,13 @@ class StreamTable:
             if ids.report_blocked():
                 self.control_ready["streams_blocked", int(bidirectional)] = None
             raise
-        send = SendStream(
+        send = self._sending_half(
             stream_id,
-            self._hub,
-            limit=self._peer_window,
-            capacity=config.stream_send_buffer,
+            expiry,
             max_frame_size=max_frame_size,
             no_delay=config.no_delay if no_delay is None else no_delay,
             opener=StreamOpen(stream_id, purpose).encode() if purpose else b"",
+            priority=priority,
         )
         recv = self._receiving_half(stream_id) if bidirectional else None
         stream = self._streams[stream_id] = Stream(stream_id, self, send, recv, opened=True, purpose=purpose)
@@ -177,7 +186,12 @@ class StreamTable:
             if stream.recv is not None:
                 stream.recv.fail(error)
         self._hub.undelivered = 0
+        self._hub.give_up_growth()
         self.control_ready.clear()
+
+    def is_understood(self, frame: int) -> bool:
+        """Whether the peer has announced frames of this type (X-2)."""
+        return frame in self._peer_frames
 
     @property
     def credit(self) -> SendCredit:
@@ -211,8 +225,9 @@ class StreamTable:
 
     def set_peer_parameters(self, parameters: Parameters) -> None:
         """Take in what the handshake told; before it, nothing can be opened."""
-        self._hub.raise_credit(parameters.max_data)
+        self._hub.credit.raise_limit(parameters.max_data)
         self._peer_window = parameters.max_stream_data
+        self._peer_frames = parameters.extension_frames
         self._own[0].raise_limit(parameters.max_streams_bidi)
         self._own[1].raise_limit(parameters.max_streams_uni)
 
@@ -259,6 +274,18 @@ class StreamTable:
         if recv.done:
             self.retire(stream_id)
 
+    def on_expired(self, stream_id: int, offset: int) -> None:
+        """Take in an EXPIRED frame."""
+        stream = self._find(stream_id, receiving=True)
+        if stream is None:
+            self.suspicious += 1
+            return
+        recv = cast(ReceiveStream, stream.recv)
+        if not stream.opened:
+            self._announce(stream)
+        if not recv.on_expired(offset):
+            self.suspicious += 1
+
     def on_stop(self, stream_id: int, code: int) -> None:
         """Take in a STOP_SENDING frame."""
         stream = self._find(stream_id, receiving=False)
@@ -269,21 +296,31 @@ class StreamTable:
 
     def on_max_data(self, value: int) -> None:
         """Take in a MAX_DATA frame."""
-        if not self._hub.raise_credit(value):
-            self.suspicious += 1
+        credit = self._hub.credit
+        self.suspicious += not is_due(credit.limit, value, credit.used, credit.window)
+        self._hub.raise_credit(value)
 
     def on_max_stream_data(self, stream_id: int, value: int) -> None:
         """Take in a MAX_STREAM_DATA frame."""
         stream = self._find(stream_id, receiving=False)
-        if stream is None or not cast(SendStream, stream.send).raise_limit(value):
+        if stream is None:
+            self.suspicious += 1
+            return
+        send = cast(SendStream, stream.send)
+        self.suspicious += not is_due(send.limit, value, send.sent_offset, self._peer_window)
+        send.raise_limit(value)
+
+    def on_priority(self, stream_id: int, urgency: int, incremental: bool) -> None:
+        """Take in a PRIORITY frame."""
+        stream = self._find(stream_id, receiving=False)
+        if stream is None or not cast(SendStream, stream.send).on_priority(Priority(urgency, incremental)):
             self.suspicious += 1
 
     def on_max_streams(self, bidirectional: bool, value: int) -> None:
         """Take in a MAX_STREAMS frame."""
         ids = self._own[not bidirectional]
-        if not ids.raise_limit(value):
-            self.suspicious += 1
-        elif ids.refused:
+        self.suspicious += not ids.is_due(value)
+        if ids.raise_limit(value) and ids.refused:
             ids.refused = False
             self._hub.events.append(StreamsAvailable(bidirectional))
 
@@ -332,22 +369,34 @@ class StreamTable:
         send = None
         if is_bidirectional(stream_id):
             config = self._config
-            send = SendStream(
-                stream_id,
-                self._hub,
-                limit=self._peer_window,
-                capacity=config.stream_send_buffer,
-                max_frame_size=config.default_max_frame_size,
-                no_delay=config.no_delay,
+            send = self._sending_half(
+                stream_id, None, max_frame_size=config.default_max_frame_size, no_delay=config.no_delay
             )
         stream = Stream(stream_id, self, send, self._receiving_half(stream_id), opened=False)
         self._streams[stream_id] = stream
         return stream
 
+    def _sending_half(self, stream_id: int, expiry: Expiry | None, **options: Any) -> SendStream:
+        config, hub = self._config, self._hub
+        options |= {
+            "limit": self._peer_window,
+            "capacity": config.stream_send_buffer,
+            "most": config.max_stream_send_buffer,
+        }
+        if expiry is None:
+            return SendStream(stream_id, hub, **options)
+        if hub.expiries is None:
+            hub.expiries = Expiries()
+        return ExpiringSendStream(stream_id, hub, expiry, hub.expiries, **options)
+
     def _receiving_half(self, stream_id: int) -> ReceiveStream:
         config = self._config
         return ReceiveStream(
-            stream_id, self._hub, window=config.stream_receive_window, max_pieces=config.limits.stream_pieces
+            stream_id,
+            self._hub,
+            window=config.stream_receive_window,
+            max_window=config.max_stream_receive_window,
+            max_pieces=config.limits.stream_pieces,
         )
 
     def _announce(self, stream: Stream) -> None:
@@ -358,18 +407,35 @@ class StreamTable:
         if stream.send is not None and stream.send.stopped:
             events.append(StreamReset(stream.id, stream.send.code, stopped=True))
 
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When `expire` wants to be called; `inf` for never."""
+        expiries = self._hub.expiries
+        deadline = None if expiries is None else expiries.deadlines.next()
+        return inf if deadline is None else deadline.at
+
+    def expire(self, now: float) -> None:
+        """Let streams give up what has become too old."""
+        if self._hub.expiries is not None:
+            deadlines = self._hub.expiries.deadlines
+            while (send := deadlines.pop_due(now)) is not None:
+                deadlines.arm(send, send.expire(now), "stream")
+
     # -- the next packet -------------------------------------------------------------------------------------------
 
     @property
     def has_pending(self) -> bool:
         """Whether `write_control` or `write_frames` have something to write."""
-        return bool(self._hub.ready) or bool(self.control_ready)
+        return self._hub.sendable or bool(self.control_ready)
 
     def write_frames(self, out: list[bytes | memoryview], tokens: list[Token], room: int) -> int:
         """Fill a packet with data of the streams whose turn it is.
 
-        While several wait, each puts in at most its maximum frame size and goes behind the others; one that is
-        alone fills the packet (S-10). What a stream lost goes before what it has that is new (R-9).
+        The most urgent go first (S-14). While several of one urgency wait, each puts in at most its maximum frame size
+        and goes behind the others; one that is alone fills the packet (S-10). What a stream lost goes before what it
+        has that is new (R-9).
 
         Args:
             out: takes the bytes of the frames, in pieces that are not changed afterwards.
@@ -379,53 +445,7 @@ class StreamTable:
         Returns:
             Bytes used. When that is all the room, the last frame has no length: nothing may follow it.
         """
-        ready = self._hub.ready
-        left, turns = room, len(ready)
-        if turns == 1:  # nearly every packet of a transfer ends here
-            left -= next(iter(ready)).write_frame(out, tokens, room, room)
-            if not left or not ready:
-                return room - left
-        while ready and left > 0:
-            send = next(iter(ready))
-            alone = len(ready) == 1
-            if not turns and not alone:
-                break
-            turns -= turns > 0
-            before = left
-            most = left if alone else send.max_frame_size
-            while most > 0 and send in ready:  # once, but for lost data
-                used = send.write_frame(out, tokens, left, most)
-                if not used:
-                    break
-                left -= used
-                most -= used
-            if send in ready:
-                if left == before:  # nothing fitted
-                    break
-                ready.move_to_end(send)
-        return room - left
-
-    def write_control(self, out: list[bytes | memoryview], tokens: list[Token], room: int) -> int:
-        """Write control frames that wait, in order, as far as they fit; give the bytes used."""
-        left = room
-        for key in tuple(islice(self.control_ready, room)):
-            frame = self.encode_control(key)
-            if frame is not None:
-                if len(frame) > left:
-                    break
-                left -= len(frame)
-                out.append(frame)
-                tokens.append(key)
-            del self.control_ready[key]
-        return room - left
-
-    def encode_control(self, key: ControlKey) -> bytes | None:
-        """Make the frame for a key as things stand now; `None` when it means nothing any more.
-
-        The key stays in `control_ready`; whoever sends the frame takes it out and keeps it as the token.
-        """
-        kind, number = key
-        return _ENCODERS[kind](self, number)
+        return self._hub.ready.fill(out, tokens, room, self._hub.credit)
 
     # -- the fate of packets ---------------------------------------------------------------------------------------
 
@@ -435,6 +455,10 @@ class StreamTable:
             send, start, stop, fin = token
             if send.on_acked(start, stop, fin):
                 self.retire(send.id)
+        elif len(token) == 3:
+            sender = self._expiring(token[1])
+            if sender is not None and sender.on_told(token[2]):
+                self.retire(sender.id)
         elif token[0] == "reset":
             reset = self._sending_of(token[1])
             if reset is not None and reset.on_reset_acked():
@@ -445,67 +469,5 @@ class StreamTable:
         if len(token) == 4:
             send, start, stop, fin = token
             send.on_lost(start, stop, fin)
-        elif token[0] in _KEPT and self._error is None:
-            self.control_ready[token] = None
-
-    # -- control frames --------------------------------------------------------------------------------------------
-
-    def _max_data(self, _: int) -> bytes:
-        return MaxData(self._hub.window.announce()).encode()
-
-    def _max_stream_data(self, stream_id: int) -> bytes | None:
-        recv = self._receiving_of(stream_id)
-        if recv is None or not recv.wants_credit:
-            return None
-        return MaxStreamData(stream_id, recv.window.announce()).encode()
-
-    def _max_streams(self, bidirectional: int) -> bytes:
-        return MaxStreams(bool(bidirectional), self._peer[1 - bidirectional].announce()).encode()
-
-    def _data_blocked(self, _: int) -> bytes | None:
-        credit = self._hub.credit
-        return DataBlocked(credit.limit).encode() if credit.exhausted else None
-
-    def _stream_data_blocked(self, stream_id: int) -> bytes | None:
-        send = self._sending_of(stream_id)
-        return StreamDataBlocked(stream_id, send.limit).encode() if send is not None and send.blocked else None
-
-    def _streams_blocked(self, bidirectional: int) -> bytes | None:
-        ids = self._own[1 - bidirectional]
-        return StreamsBlocked(bool(bidirectional), ids.limit).encode() if ids.refused else None
-
-    def _reset(self, stream_id: int) -> bytes | None:
-        send = self._sending_of(stream_id)
-        if send is None or not send.resetting:
-            return None
-        return ResetStream(stream_id, send.code, send.sent_offset).encode()
-
-    def _stop(self, stream_id: int) -> bytes | None:
-        recv = self._receiving_of(stream_id)
-        return StopSending(stream_id, recv.stop_code).encode() if recv is not None and recv.stopping else None
-
-    def _sending_of(self, stream_id: int) -> SendStream | None:
-        stream = self._streams.get(stream_id)
-        return None if stream is None else stream.send
-
-    def _receiving_of(self, stream_id: int) -> ReceiveStream | None:
-        stream = self._streams.get(stream_id)
-        return None if stream is None else stream.recv
-
-
-_ENCODERS: dict[str, Callable[[StreamTable, int], bytes | None]] = {
-    "max_data": StreamTable._max_data,
-    "max_stream_data": StreamTable._max_stream_data,
-    "max_streams": StreamTable._max_streams,
-    "data_blocked": StreamTable._data_blocked,
-    "stream_data_blocked": StreamTable._stream_data_blocked,
-    "streams_blocked": StreamTable._streams_blocked,
-    "reset": StreamTable._reset,
-    "stop": StreamTable._stop,
-}
-
-CONTROL_KINDS = frozenset(_ENCODERS)
-"""The first halves of all control keys of this room."""
-
-_KEPT = CONTROL_KINDS - {"data_blocked", "stream_data_blocked", "streams_blocked"}
-"""Kinds that are sent again when they are lost; the others are for diagnosis."""
+        elif token[0] in KEPT and self._error is None:
+            self.control_ready[token[0], token[1]] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
-from stt_proto.errors import RemoteError, StreamClosedError, SttError
+from stt_proto.errors import DataExpiredError, RemoteError, StreamClosedError, SttError
 from stt_proto.events import (
     DatagramReceived,
     Event,
@@ -53,7 +53,11 @@ def _echo(stream: Stream, data: bytes, now: float) -> bytes:
         taken = stream.write(data, now)
         if taken < len(data):
             return data[taken:]
-        data = stream.read(CHUNK, now)
+        try:
+            data = stream.read(CHUNK, now)
+        except DataExpiredError:  # a gap is no echo
+            data = b""
+            continue
         if not data:
             if stream.at_eof:
                 stream.finish(now)
@@ -68,17 +72,19 @@ class Incoming:
         stream_id: its id.
         purpose: the word that its opener gave it.
         size: bytes so far.
+        skipped: bytes that the peer gave up.
         ended: whether it came to its end.
         reset_code: the peer's number, when it reset the stream instead.
     """
 
-    __slots__ = ("_hash", "ended", "purpose", "reset_code", "session", "size", "stream_id")
+    __slots__ = ("_hash", "ended", "purpose", "reset_code", "session", "size", "skipped", "stream_id")
 
     def __init__(self, session: Session, stream_id: int, purpose: str = "") -> None:
         self.session = session
         self.stream_id = stream_id
         self.purpose = purpose
         self.size = 0
+        self.skipped = 0
         self.ended = False
         self.reset_code: int | None = None
         self._hash = sha256()
@@ -147,11 +153,17 @@ class Inbox:
         if stream is None:
             return
         incoming = self._incoming(session, stream_id)
-        try:
-            while data := stream.read(CHUNK, self._node.now):
-                incoming.take(data)
-        except RemoteError:  # reset, or the session is over
-            return
+        while True:
+            try:
+                data = stream.read(CHUNK, self._node.now)
+            except DataExpiredError as error:
+                incoming.skipped += error.skipped
+                continue
+            except RemoteError:  # reset, or the session is over
+                return
+            if not data:
+                break
+            incoming.take(data)
         incoming.ended = stream.at_eof
 
 

@@ -14,6 +14,7 @@ from stt_proto.config import Config
 from stt_proto.endpoint import Admit, Endpoint
 from stt_proto.events import Event
 from stt_proto.session.session import Session
+from stt_proto.session.trace import KeyLog, Trace
 from stt_proto.testing.entropy import DeterministicKem, SeededEntropy
 from stt_proto.testing.probe import held
 from stt_proto.types import NetworkPath
@@ -42,7 +43,15 @@ class Node:
     """
 
     def __init__(
-        self, world: World, name: str, config: Config, admit: Admit | None = None, address: Hashable = None
+        self,
+        world: World,
+        name: str,
+        config: Config,
+        admit: Admit | None = None,
+        address: Hashable = None,
+        *,
+        trace: Trace | None = None,
+        keylog: KeyLog | None = None,
     ) -> None:
         self.world = world
         self.name = name
@@ -53,6 +62,8 @@ class Node:
         self.listeners: list[Listener] = []
         self.awake = True
         self._admit = admit
+        self._trace = trace
+        self._keylog = keylog
         self._lives = 0
         self._skew = 0.0
         self._naps = 0
@@ -73,6 +84,8 @@ class Node:
             entropy=SeededEntropy(life),
             kem=DeterministicKem(SeededEntropy(f"{life}/kem")),
             admit=self._admit,
+            trace=self._trace,
+            keylog=self._keylog,
         )
 
     # -- what a test asks ------------------------------------------------------------------------------------------

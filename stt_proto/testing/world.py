@@ -14,6 +14,7 @@ from attrs import evolve
 from stt_proto.config import Config
 from stt_proto.endpoint import Admit
 from stt_proto.identity import Identity
+from stt_proto.session.trace import KeyLog, Trace
 from stt_proto.testing.conditions import Conditions
 from stt_proto.testing.entropy import SeededEntropy
 from stt_proto.testing.link import Link, Traffic
@@ -82,6 +83,8 @@ class World:
         config: Config | None = None,
         admit: Admit | None = None,
         address: Hashable = None,
+        trace: Trace | None = None,
+        keylog: KeyLog | None = None,
         **changes: Any,
     ) -> Node:
         """Add a node.
@@ -92,12 +95,14 @@ class World:
             config: its configuration, instead of one with that identity and `SHARED_SEED`.
             admit: as for `Endpoint`.
             address: where it is, usually `(host, port)`; `(name, 1)` when `None`.
+            trace: as for `Endpoint`.
+            keylog: likewise.
             changes: fields of its `Config` that are to be otherwise.
         """
         if config is None:
             seed = node_seed or SeededEntropy(f"{self.seed}/{name}/identity")(32)
             config = Config(identity=Identity.from_seed(seed), shared_seed=changes.pop("shared_seed", SHARED_SEED))
-        node = Node(self, name, evolve(config, **changes), admit, address)
+        node = Node(self, name, evolve(config, **changes), admit, address, trace=trace, keylog=keylog)
         self.nodes[node.address] = node
         return node
 

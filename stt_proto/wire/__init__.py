@@ -16,7 +16,8 @@ from stt_proto.wire.bodies import (
     Retry,
     VersionList,
 )
-from stt_proto.wire.decode import VIEW_SIZE, decode_frames_untrusted
+from stt_proto.wire.decode import VIEW_SIZE, Decoders, decode_frames_untrusted, decoders_for
+from stt_proto.wire.extensions import APPLICATION_FRAMES, MAX_EXTENSION, AckFrequency, Expired, Extension, Priority
 from stt_proto.wire.frames import (
     MAX_ACK_RANGES,
     MAX_DETAIL,
@@ -68,9 +69,11 @@ from stt_proto.wire.parameters import MAX_PARAMETERS, Parameters, decode_paramet
 from stt_proto.wire.varint import MAX_VARINT, decode_varint_untrusted, encode_varint, varint_size
 
 __all__ = [
+    "APPLICATION_FRAMES",
     "MAX_ACK_RANGES",
     "MAX_BODY",
     "MAX_DETAIL",
+    "MAX_EXTENSION",
     "MAX_PARAMETERS",
     "MAX_PURPOSE",
     "MAX_STREAM_COUNT",
@@ -81,11 +84,15 @@ __all__ = [
     "VIEW_SIZE",
     "Abort",
     "Ack",
+    "AckFrequency",
     "AuthProof",
     "Challenge",
     "Confirm",
     "DataBlocked",
     "Datagram",
+    "Decoders",
+    "Expired",
+    "Extension",
     "Frame",
     "FrameType",
     "Hello",
@@ -103,6 +110,7 @@ __all__ = [
     "PathResponse",
     "Piece",
     "Ping",
+    "Priority",
     "Refused",
     "ResetStream",
     "RetireConnectionId",
@@ -119,6 +127,7 @@ __all__ = [
     "decode_frames_untrusted",
     "decode_parameters_untrusted",
     "decode_varint_untrusted",
+    "decoders_for",
     "encode_ack",
     "encode_datagram",
     "encode_pieces",

@@ -12,9 +12,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeAlias
 
 from stt_proto.errors import InvalidFrameError, UnknownFrameError
+from stt_proto.wire.extensions import (
+    APPLICATION_FRAMES,
+    INCREMENTAL,
+    MAX_EXTENSION,
+    AckFrequency,
+    Expired,
+    Extension,
+    Priority,
+)
 from stt_proto.wire.frames import (
     CLOSE_REASONS,
     MAX_ACK_RANGES,
@@ -51,7 +61,7 @@ from stt_proto.wire.frames import (
 )
 from stt_proto.wire.varint import MAX_VARINT, decode_varint_untrusted
 
-__all__ = ["VIEW_SIZE", "decode_frames_untrusted"]
+__all__ = ["VIEW_SIZE", "Decoders", "decode_frames_untrusted", "decoders_for"]
 
 VIEW_SIZE = 8192
 """Bytes from which the data of a STREAM frame is a view into the packet, not a copy (see below)."""
@@ -61,24 +71,32 @@ _ACK_ECN = int(FrameType.ACK_ECN)
 _Decoder: TypeAlias = Callable[[int, bytes, int, list[Frame]], int]
 """`(type, plain, offset behind the type, frames) -> offset behind the frame`."""
 
+Decoders: TypeAlias = tuple[_Decoder, ...]
+"""A decoder for each of the 256 types."""
+
 _read = decode_varint_untrusted
 _padding_run = re.compile(rb"\0*").match
 # A named tuple's constructor is a Python function; the frames of bulk data go around it, at half the cost.
 _new = tuple.__new__
 
 
-def decode_frames_untrusted(plain: bytes) -> list[Frame]:
+def decode_frames_untrusted(plain: bytes, decoders: Decoders | None = None) -> list[Frame]:
     """Decode the frames of one packet, in order; a run of padding is one `Padding`.
 
     The data of a `Stream` is a view into `plain` when it has at least `VIEW_SIZE` bytes (below, a view
     costs more than a copy) and a quarter of the packet (a small piece must not keep a large packet alive);
     else it is a copy.
 
+    Args:
+        plain: the plaintext of the packet.
+        decoders: what `decoders_for` gave for the frames of the application; `None` when it has none.
+
     Raises:
         InvalidFrameError: there is no frame, or one does not parse, has a field outside its range, or reaches
             past the end (P-12, F-1).
-        UnknownFrameError: a type that section 8 does not have (F-1).
+        UnknownFrameError: a type that section 8 does not have (F-1), or that the application has not announced (X-2).
     """
+    table = decoders or _DECODERS
     if not plain:
         raise InvalidFrameError("a packet without a frame")
     frames: list[Frame] = []
@@ -87,7 +105,7 @@ def decode_frames_untrusted(plain: bytes) -> list[Frame]:
     try:
         while offset < end:
             kind = plain[offset]
-            offset = _DECODERS[kind](kind, plain, offset + 1, frames)
+            offset = table[kind](kind, plain, offset + 1, frames)
     except IndexError:
         raise InvalidFrameError(f"a frame of type 0x{kind:02x} reaches past the end") from None
     return frames
@@ -224,6 +242,35 @@ def _datagram(kind: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
     return end
 
 
+def _priority(_: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
+    stream_id, offset = _read(plain, offset)
+    value = plain[offset]
+    if value >= 2 * INCREMENTAL:
+        raise InvalidFrameError(f"a PRIORITY of 0x{value:02x}")
+    frames.append(Priority(stream_id, value % INCREMENTAL, value >= INCREMENTAL))
+    return offset + 1
+
+
+def _ack_frequency(_: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
+    number, offset = _read(plain, offset)
+    threshold, offset = _read(plain, offset)
+    max_delay, offset = _read(plain, offset)
+    if not threshold:
+        raise InvalidFrameError("an ACK_FREQUENCY with a threshold of 0")
+    frames.append(AckFrequency(number, threshold, max_delay))
+    return offset
+
+
+def _extension(kind: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
+    number, offset = _read(plain, offset)
+    size, offset = _read(plain, offset)
+    if size > MAX_EXTENSION:
+        raise InvalidFrameError(f"a frame of type 0x{kind:02x} of {size} bytes")
+    end = offset + size
+    frames.append(Extension(kind, number, _slice(plain, offset, end)))
+    return end
+
+
 def _unknown(kind: int, _plain: bytes, _offset: int, _frames: list[Frame]) -> int:
     raise UnknownFrameError(f"a frame of type 0x{kind:02x}, which was not announced")
 
@@ -300,6 +347,16 @@ _BY_TYPE: dict[int, _Decoder] = {
     FrameType.STREAM_OPEN: _stream_open,
     FrameType.DATAGRAM: _datagram,
     FrameType.DATAGRAM_LENGTH: _datagram,
+    FrameType.PRIORITY: _priority,
+    FrameType.EXPIRED: _varints(Expired, 2),
+    FrameType.ACK_FREQUENCY: _ack_frequency,
 }
 
-_DECODERS = tuple(_BY_TYPE.get(kind, _unknown) for kind in range(256))
+_DECODERS: Decoders = tuple(_BY_TYPE.get(kind, _unknown) for kind in range(256))
+
+
+@lru_cache(16)
+def decoders_for(extensions: frozenset[int]) -> Decoders:
+    """Give the decoders of a side that has announced these types; those of the application are among them (X-2)."""
+    announced = extensions & frozenset(APPLICATION_FRAMES)
+    return tuple(_extension if kind in announced else decoder for kind, decoder in enumerate(_DECODERS))

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from stt_proto.errors import ArgumentError
 from stt_proto.types import CloseReason
+from stt_proto.wire.extensions import AckFrequency, Expired, Extension, Priority
 from stt_proto.wire.varint import MAX_VARINT, encode_varint, varint_size
 
 __all__ = [
@@ -67,7 +68,10 @@ MAX_STREAM_COUNT = 1 << 60
 
 
 class FrameType(IntEnum):
-    """The first byte of each frame. STREAM is eight types: the bits of `STREAM_BITS` may be added."""
+    """The first byte of each frame. STREAM is eight types: the bits of `STREAM_BITS` may be added.
+
+    Types from 0x80 on are the application's.
+    """
 
     PADDING = 0x00
     PING = 0x01
@@ -93,6 +97,9 @@ class FrameType(IntEnum):
     SESSION_CLOSE = 0x1C
     CONFIRM = 0x1D
     STREAM_OPEN = 0x1E
+    PRIORITY = 0x24
+    EXPIRED = 0x25
+    ACK_FREQUENCY = 0x26
     DATAGRAM = 0x30
     DATAGRAM_LENGTH = 0x31
 
@@ -170,7 +177,7 @@ def encode_ack(
     Args:
         largest: the highest number acknowledged; the upper end of the first range.
         delay: since `largest` arrived, in units of 8 microseconds.
-        failed_trains: how many trains were complete and did not open (P-10).
+        failed_trains: how many trains did not open, or were pushed out by others (P-10).
         ranges: 1 to 64 pairs `(lowest, highest)`, both included, the newest first, never touching.
         ecn: the counts ect0, ect1 and ce.
     """
@@ -248,7 +255,7 @@ class Ack(NamedTuple):
     Attributes:
         largest: the highest number acknowledged; the upper end of the first range.
         delay: from its arrival to this frame, in units of 8 microseconds.
-        failed_trains: how many trains were complete and did not open.
+        failed_trains: how many trains did not open, or were pushed out by others.
         ranges: 1 to 64 pairs `(lowest, highest)`, both included, the newest first; between two of them at
             least one number is missing.
         ecn: the counts of packets marked ect0, ect1 and ce, or `None`.
@@ -509,6 +516,10 @@ Frame: TypeAlias = (
     | Confirm
     | StreamOpen
     | Datagram
+    | Priority
+    | Expired
+    | AckFrequency
+    | Extension
 )
 """Any frame. `type(frame)` is what to dispatch on."""
 

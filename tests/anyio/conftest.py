@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
-from stt_anyio import Session, STTNode
+from stt_anyio import NodeConfig, Session, STTNode
 from stt_anyio.memory import memory_sessions
+from stt_anyio.udp import UdpSocket
+from tests.anyio.sockets import LOOPBACK, Faulty
 
 LIMIT = 20.0
 """Seconds that no test needs."""
@@ -56,3 +59,25 @@ def udp_sessions() -> Sessions:
 def sessions(request: pytest.FixtureRequest) -> Sessions:
     """`async with sessions(...) as (ours, theirs)`: a session in memory, and one on loopback."""
     return {"memory": _memory_sessions, "udp": _udp_sessions}[request.param]
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Sockets made from now on fail as this says."""
+    monkeypatch.setattr(socket, "socket", Faulty)
+    monkeypatch.setattr(Faulty, "faults", {})
+    return Faulty.faults
+
+
+@pytest.fixture
+def make_socket() -> Iterator[Callable[..., UdpSocket]]:
+    """Makes UDP sockets, on loopback if not told otherwise, that are closed after the test."""
+    made: list[UdpSocket] = []
+
+    def make(address: tuple[str, int] = LOOPBACK, **options: Any) -> UdpSocket:
+        made.append(UdpSocket(socket.AF_INET, address, NodeConfig(**options)))
+        return made[-1]
+
+    yield make
+    for sock in made:
+        sock.close()

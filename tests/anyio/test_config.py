@@ -25,6 +25,7 @@ BAD: list[tuple[str, Any]] = [
     ("port", True),
     ("transport", "carrier pigeon"),
     ("reuse_port", 1),
+    ("offload", 1),
     ("recv_buffer_size", 100),
     ("send_buffer_size", 1 << 31),
     ("datagram_size", 1199),
@@ -45,6 +46,10 @@ BAD: list[tuple[str, Any]] = [
     ("stream_recv_buffer", 0),
     ("stream_send_buffer", 1.5),
     ("session_recv_buffer", None),
+    ("extension_frames", [0x24]),
+    ("max_stream_recv_buffer", -1),
+    ("max_stream_send_buffer", 1.5),
+    ("max_session_recv_buffer", "16 MiB"),
     ("max_datagram_size", 65_536),
     ("ack_delay", 2),
     ("no_delay", "yes"),
@@ -62,6 +67,10 @@ BAD: list[tuple[str, Any]] = [
     ("congestion", "none"),
     ("limits", {"half_open": 1}),
     ("log_level", "LOUD"),
+    ("qlog_dir", ""),
+    ("qlog_dir", b"bytes"),
+    ("keylog_file", "a\0b"),
+    ("keylog_file", 7),
 ]
 
 

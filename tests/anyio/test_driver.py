@@ -23,6 +23,7 @@ class Outlet:
     def __init__(self, log: list[Any], *, per_path: bool) -> None:
         self.log = log
         self.per_path = per_path
+        self.joins_runs = False
         self.full: set[NetworkPath] = set()
         self.error: OSError | None = None
 
@@ -31,7 +32,7 @@ class Outlet:
             raise self.error
         if transmit.path in self.full:
             return transmit
-        self.log.append(transmit.buffers[0])
+        self.log.append(transmit.buffers[0] if len(transmit.buffers) == 1 else b"+".join(transmit.buffers))
         return None
 
 
@@ -88,14 +89,17 @@ class Pumped:
     def tick(self, now: float) -> None:
         self.log.append("tick")
 
+    def datagram_refused(self, path: NetworkPath, size: int, now: float, limit: int | None) -> None:
+        self.log.append(("refused", path, size, now, limit))
+
     def path_writable(self, path: NetworkPath, writable: bool, now: float) -> None:
         (self.blocked.discard if writable else self.blocked.add)(path)
 
     def path_closed(self, path: NetworkPath, now: float, reason: str | None) -> None:
         self.log.append(("closed", path, reason))
 
-    def receive(self, data: bytes, path: NetworkPath, now: float, segment_size: int | None) -> None:
-        self.log.append((bytes(data), path, now, segment_size))
+    def receive(self, data: bytes, path: NetworkPath, now: float, segment_size: int | None, ecn: int) -> None:
+        self.log.append((bytes(data), path, now, segment_size, ecn))
 
 
 def test_it_sends_then_delivers_then_arms() -> None:
@@ -184,6 +188,66 @@ def test_a_full_path_stops_itself_and_no_other() -> None:
     assert not pumped.blocked
 
 
+def test_datagrams_for_one_path_leave_together_where_that_is_cheap() -> None:
+    other = NetworkPath("udp", "here", "elsewhere")
+    pumped = Pumped()
+    pumped.udp.joins_runs = True
+    pumped.put(UDP, b"1", b"2")
+    pumped.put(other, b"3")
+    pumped.put(UDP, b"4")
+    pumped.put(WIRES[0], b"5")
+    pumped.happened.append((None, "event"))
+    pumped.driver.pump()
+    assert pumped.log == [b"5", b"1+2+4", b"3", "event"]
+    train = Transmit(UDP, (b"first", b"second"), 5)
+    pumped.waiting.append(train)
+    pumped.driver.pump()
+    assert pumped.log[4:] == [b"first+second"]
+    pumped.put(UDP, b"1")
+    pumped.waiting.append(train)
+    pumped.driver.pump()
+    assert pumped.log[5:] == [b"1", b"first+second"]
+
+
+def test_runs_wait_for_a_full_socket_in_order() -> None:
+    """Nothing is lost and nothing overtakes, though the socket becomes full in the middle of sending runs."""
+    other = NetworkPath("udp", "here", "elsewhere")
+    pumped = Pumped()
+    pumped.udp.joins_runs = True
+    pumped.put(UDP, b"1", b"2")
+    pumped.put(other, b"3", b"4")
+    pumped.udp.full.add(UDP)
+    pumped.driver.pump()
+    pumped.put(UDP, b"5")
+    pumped.driver.pump()
+    assert pumped.log == []
+    pumped.udp.full.clear()
+    pumped.driver.writable()
+    assert pumped.log == [b"1+2", b"3+4", b"5"]
+
+
+def test_runs_go_with_their_path() -> None:
+    pumped = Pumped()
+    pumped.udp.joins_runs = True
+    other = NetworkPath("udp", "here", "elsewhere")
+    pumped.put(UDP, b"1")
+    pumped.put(other, b"2")
+    pumped.udp.full.add(UDP)
+    pumped.driver.pump()
+    pumped.driver.path_closed(other)
+    pumped.udp.full.clear()
+    pumped.driver.writable()
+    assert pumped.log == [("closed", other, None), b"1"]
+
+
+def test_what_is_too_large_is_passed_on_and_answered_at_once() -> None:
+    pumped = Pumped()
+    pumped.now = 3.0
+    pumped.put(UDP, b"1")
+    pumped.driver.datagram_refused(UDP, 9000, 1472)
+    assert pumped.log == [("refused", UDP, 9000, 3.0, 1472), b"1"]
+
+
 def test_what_waited_for_a_path_goes_with_it() -> None:
     pumped = Pumped()
     pumped.put(WIRES[0], b"1")
@@ -208,8 +272,8 @@ def test_a_carrier_that_dies_ends_the_sending() -> None:
 def test_what_is_received_is_handed_on_and_pumped_once() -> None:
     pumped = Pumped()
     pumped.now = 2.0
-    pumped.driver.receive(memoryview(b"data"), UDP, 1200)
-    assert pumped.log == [(b"data", UDP, 2.0, 1200)]
+    pumped.driver.receive(memoryview(b"data"), UDP, 1200, 3)
+    assert pumped.log == [(b"data", UDP, 2.0, 1200, 3)]
 
 
 def test_after_close_nothing_is_sent() -> None:

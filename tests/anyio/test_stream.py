@@ -12,7 +12,7 @@ import pytest
 from anyio.abc import SocketAttribute
 from anyio.streams.buffered import BufferedByteStream
 
-from stt_anyio import Session, SessionClosedError, Stream, StreamClosedError, SttAttribute
+from stt_anyio import DataExpiredError, Priority, Session, SessionClosedError, Stream, StreamClosedError, SttAttribute
 from stt_anyio.errors import ArgumentError, StateError, StreamIdConflict, TooManyStreamsError
 
 Sessions = Callable[..., AbstractAsyncContextManager[tuple[Session, Session]]]
@@ -48,6 +48,83 @@ async def send_until_it_raises(stream: Stream) -> None:
     while True:
         await stream.send(bytes(KIB))
         await anyio.sleep(0.0001)
+
+
+async def test_priorities(sessions: Sessions) -> None:
+    """D5: chosen when a stream is opened, changed later, or asked for by the other end."""
+    async with sessions() as (ours, theirs):
+        stream, peer = await pair(ours, theirs, priority=Priority(0, incremental=False))
+        assert stream.priority == Priority(0, incremental=False)
+        stream.priority = Priority(7)
+        assert stream.priority == Priority(7)
+        assert peer.priority == Priority()
+        assert stream.ask_priority(Priority(1))
+        with anyio.fail_after(5):
+            while peer.priority != Priority(1):
+                await anyio.sleep(0.001)
+        for misuse in (lambda: ours.open_stream(priority=1), lambda: setattr(stream, "priority", None)):  # type: ignore[arg-type]
+            with pytest.raises(ArgumentError, match="priority"):
+                misuse()
+        one_way = ours.open_stream(bidirectional=False)
+        with pytest.raises(StateError):
+            one_way.ask_priority(Priority())
+
+
+async def stale(ours: Session, theirs: Session) -> tuple[Stream, bytes]:
+    """A stream of which the peer has the first part, and the second was given up; what of it will be read."""
+    first = b"!" * 64 * KIB
+    stream = ours.open_stream(max_lifetime=0.5)
+    await stream.send(first, timeout=5)
+    await stream.send(b"stale" * 1000)
+    while not stream.bytes_given_up:
+        await anyio.sleep(0.001)
+    assert stream.bytes_given_up == 5000
+    await stream.flush(timeout=5)
+    return stream, first
+
+
+async def test_what_is_too_old_is_given_up(sessions: Sessions) -> None:
+    """D6: the receiver learns of the gap, once, and goes on behind it; the sender's buffer is free at once."""
+    async with sessions(**SMALL) as (ours, theirs):
+        assert "expiry" in ours.capabilities
+        stream, first = await stale(ours, theirs)
+        peer = await theirs.accept_stream()
+        received = bytearray()
+        while len(received) < len(first):
+            received += await peer.receive()
+        assert received == first
+        with pytest.raises(DataExpiredError) as caught:
+            await peer.receive()
+        assert caught.value.skipped == 5000
+        assert not isinstance(caught.value, anyio.BrokenResourceError)
+        await stream.send(b"fresh")
+        assert await peer.receive() == b"fresh"
+        await stream.send_eof()
+        assert await read_all(peer) == b""
+        assert peer.bytes_given_up == 0
+
+
+async def test_gaps_are_left_out_of_what_nobody_claims(udp_nodes: Any) -> None:
+    """A8, D6: `node.receive()` gives what there is."""
+    async with udp_nodes(**SMALL) as (server, client):
+        ours = await client.connect_udp("127.0.0.1", server.port)
+        stream, first = await stale(ours, await server.accept())
+        await stream.send(b"fresh")
+        received = bytearray()
+        async for packet in server.receive():
+            received += packet.data
+            if received.endswith(b"fresh"):
+                break
+        assert received == first + b"fresh"
+
+
+async def test_a_stream_with_a_limited_life_says_what_is_wrong(sessions: Sessions) -> None:
+    async with sessions() as (ours, _):
+        for options in ({"max_lifetime": 0}, {"max_attempts": 0}):
+            with pytest.raises(ArgumentError) as caught:
+                ours.open_stream(**options)  # type: ignore[arg-type]
+            assert caught.value.argument in options
+        assert ours.open_stream(max_attempts=2).stream_id == 0
 
 
 # -- receiving -----------------------------------------------------------------------------------------------------

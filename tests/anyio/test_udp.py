@@ -4,97 +4,26 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
 
-from stt_anyio import ArgumentError, NodeConfig, UdpCarrier
-from stt_anyio import udp as udp_module
-from stt_anyio.udp import READS_PER_WAKE_UP, UdpSocket, check_address, resolve_numeric
+from stt_anyio import ArgumentError, NodeConfig, STTNode, UdpCarrier
+from stt_anyio.blocking import BlockingNode
+from stt_anyio.udp import UdpSocket, check_address, options, resolve_numeric, udpsocket
+from stt_anyio.udp.udpsocket import READS_PER_WAKE_UP
 from stt_proto import NetworkPath, Transmit
-
-LOOPBACK = ("127.0.0.1", 0)
-linux = pytest.mark.skipif(sys.platform != "linux", reason="the system has no such option")
-
-
-class Faulty(socket.socket):
-    """A socket whose calls fail as planned: each takes the next of its `faults`, and works where that is `None`."""
-
-    faults: ClassVar[dict[str, list[Any]]] = {}
-
-    def _fail(self, call: str) -> None:
-        planned = self.faults.get(call)
-        if planned and (number := planned.pop(0)) is not None:
-            raise OSError(number, "as planned")
-
-    def sendmsg(self, *arguments: Any) -> int:
-        self._fail("sendmsg")
-        return super().sendmsg(*arguments)
-
-    def recvmsg_into(self, *arguments: Any) -> Any:
-        self._fail("recvmsg_into")
-        return super().recvmsg_into(*arguments)
-
-    def setsockopt(self, *arguments: Any) -> None:
-        if arguments[:2] in self.faults.get("options", ()):
-            raise OSError(errno.ENOPROTOOPT, "as planned")
-        super().setsockopt(*arguments)
-
-
-@pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """Sockets made from now on fail as this says."""
-    monkeypatch.setattr(udp_module.socket, "socket", Faulty)
-    monkeypatch.setattr(Faulty, "faults", {})
-    return Faulty.faults
-
-
-@pytest.fixture
-def make() -> Iterator[Callable[..., UdpSocket]]:
-    made: list[UdpSocket] = []
-
-    def make(**options: Any) -> UdpSocket:
-        made.append(UdpSocket(socket.AF_INET, LOOPBACK, NodeConfig(**options)))
-        return made[-1]
-
-    yield make
-    for sock in made:
-        sock.close()
-
-
-def received(sock: UdpSocket) -> list[tuple[bytes, NetworkPath, int | None]]:
-    """What one wake-up brings; waits for it, so loopback gets the moment that it needs."""
-    waited = socket.socket(fileno=socket.dup(sock.fileno()))
-    waited.settimeout(5)
-    waited.recv(1, socket.MSG_PEEK)
-    waited.detach()
-    found: list[tuple[bytes, NetworkPath, int | None]] = []
-    sock.receive(lambda data, path, size: found.append((bytes(data), path, size)))
-    return found
-
-
-def run_of(path: NetworkPath, *sizes: int) -> Transmit:
-    """Datagrams of these sizes, all but the last equal; each holds its number."""
-    return Transmit(path, tuple(bytes([number]) * size for number, size in enumerate(sizes)), sizes[0])
-
-
-def datagrams(found: list[tuple[bytes, NetworkPath, int | None]]) -> list[bytes]:
-    """Split runs."""
-    split = []
-    for data, _, size in found:
-        split += [data[start : start + (size or len(data))] for start in range(0, len(data), size or len(data))]
-    return split
-
+from tests.anyio.sockets import Faulty, datagrams, linux, received, run_of
 
 # -- bytes ---------------------------------------------------------------------------------------------------------
 
 
 @linux
-def test_a_run_goes_out_and_comes_in_by_one_call_each(make: Callable[..., UdpSocket]) -> None:
-    one, other = make(), make()
+def test_a_run_goes_out_and_comes_in_by_one_call_each(make_socket: Callable[..., UdpSocket]) -> None:
+    one, other = make_socket(), make_socket()
     assert one.segmentation
     assert other.coalescing
     assert one.send(run_of(one.path(other.local), 1200, 1200, 1200, 7)) is None
@@ -108,10 +37,10 @@ def test_a_run_goes_out_and_comes_in_by_one_call_each(make: Callable[..., UdpSoc
 
 @pytest.mark.parametrize("missing", [(17, 103), (17, 104)])
 def test_systems_that_cannot_take_one_call_a_datagram(
-    make: Callable[..., UdpSocket], faults: dict[str, list[Any]], missing: tuple[int, int]
+    make_socket: Callable[..., UdpSocket], faults: dict[str, list[Any]], missing: tuple[int, int]
 ) -> None:
     faults["options"] = [missing]
-    one, other = make(), make()
+    one, other = make_socket(), make_socket()
     assert not (one.segmentation and other.coalescing)
     assert one.send(run_of(one.path(other.local), 1200, 1200, 7)) is None
     found: list[bytes] = []
@@ -123,9 +52,9 @@ def test_systems_that_cannot_take_one_call_a_datagram(
 @linux
 @pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL])
 def test_segmentation_is_given_up_when_it_fails(
-    make: Callable[..., UdpSocket], faults: dict[str, list[Any]], number: int
+    make_socket: Callable[..., UdpSocket], faults: dict[str, list[Any]], number: int
 ) -> None:
-    one, other = make(), make()
+    one, other = make_socket(), make_socket()
     faults["sendmsg"] = [number]
     assert one.send(run_of(one.path(other.local), 1200, 1200)) is None
     assert not one.segmentation
@@ -135,7 +64,7 @@ def test_segmentation_is_given_up_when_it_fails(
     assert one.datagrams_dropped == 0
 
 
-def test_systems_without_recvmsg(make: Callable[..., UdpSocket], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systems_without_recvmsg(make_socket: Callable[..., UdpSocket], monkeypatch: pytest.MonkeyPatch) -> None:
     """As Windows."""
 
     class Plain:
@@ -148,9 +77,9 @@ def test_systems_without_recvmsg(make: Callable[..., UdpSocket], monkeypatch: py
             return getattr(self._socket, name)
 
     plain = type("plain", (), {**vars(socket), "socket": Plain})
-    monkeypatch.setattr(udp_module, "socket", plain)
-    monkeypatch.setattr(udp_module, "_LINUX", False)
-    one, other = make(), make()
+    monkeypatch.setattr(udpsocket, "socket", plain)
+    monkeypatch.setattr(options, "LINUX", False)
+    one, other = make_socket(), make_socket()
     assert not one.segmentation
     assert not one.coalescing
     assert one.send(run_of(one.path(other.local), 1200, 7)) is None
@@ -160,8 +89,8 @@ def test_systems_without_recvmsg(make: Callable[..., UdpSocket], monkeypatch: py
     assert found == [b"\0" * 1200, b"\1" * 7]
 
 
-def test_one_wake_up_reads_so_much_and_no_more(make: Callable[..., UdpSocket]) -> None:
-    one, other = make(), make()
+def test_one_wake_up_reads_so_much_and_no_more(make_socket: Callable[..., UdpSocket]) -> None:
+    one, other = make_socket(), make_socket()
     path = one.path(other.local)
     for number in range(READS_PER_WAKE_UP + 3):
         one.send(Transmit(path, (bytes([number]),)))
@@ -173,9 +102,9 @@ def test_one_wake_up_reads_so_much_and_no_more(make: Callable[..., UdpSocket]) -
 # -- paths ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_address_is_one_path(make: Callable[..., UdpSocket], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udp_module, "MAX_PATHS", 2)
-    one, other = make(), make()
+def test_one_address_is_one_path(make_socket: Callable[..., UdpSocket], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udpsocket, "MAX_PATHS", 2)
+    one, other = make_socket(), make_socket()
     path = other.path(one.local)
     assert path == NetworkPath("udp", other.local, one.local)
     one.send(Transmit(one.path(other.local), (b"x",)))
@@ -199,8 +128,10 @@ def test_numeric_addresses_need_no_looking_up() -> None:
 
 
 @linux
-def test_a_full_socket_gives_back_what_is_left(make: Callable[..., UdpSocket], faults: dict[str, list[Any]]) -> None:
-    one, other = make(), make()
+def test_a_full_socket_gives_back_what_is_left(
+    make_socket: Callable[..., UdpSocket], faults: dict[str, list[Any]]
+) -> None:
+    one, other = make_socket(), make_socket()
     run = run_of(one.path(other.local), 1200, 1200, 1200, 7)
     faults["sendmsg"] = [errno.EAGAIN]
     assert one.send(run) is run
@@ -217,11 +148,11 @@ def test_a_full_socket_gives_back_what_is_left(make: Callable[..., UdpSocket], f
 
 
 @linux
-@pytest.mark.parametrize("number", [errno.EMSGSIZE, errno.ENOBUFS, errno.EPERM])
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.EPERM, errno.EINVAL])
 def test_what_the_system_refuses_is_lost(
-    make: Callable[..., UdpSocket], faults: dict[str, list[Any]], number: int
+    make_socket: Callable[..., UdpSocket], faults: dict[str, list[Any]], number: int
 ) -> None:
-    one, other = make(), make()
+    one, other = make_socket(), make_socket()
     faults["sendmsg"] = [number]
     assert one.send(Transmit(one.path(other.local), (b"x",))) is None
     assert one.datagrams_dropped == 1
@@ -229,8 +160,10 @@ def test_what_the_system_refuses_is_lost(
 
 @linux
 @pytest.mark.parametrize("number", [errno.EBADF, errno.ENETDOWN])
-def test_a_dead_socket_is_an_error(make: Callable[..., UdpSocket], faults: dict[str, list[Any]], number: int) -> None:
-    one, other = make(), make()
+def test_a_dead_socket_is_an_error(
+    make_socket: Callable[..., UdpSocket], faults: dict[str, list[Any]], number: int
+) -> None:
+    one, other = make_socket(), make_socket()
     faults["sendmsg"] = [number]
     with pytest.raises(OSError, match="as planned"):
         one.send(Transmit(one.path(other.local), (b"x",)))
@@ -240,8 +173,8 @@ def test_a_dead_socket_is_an_error(make: Callable[..., UdpSocket], faults: dict[
 
 
 @linux
-def test_no_route_is_a_hint_about_its_path(make: Callable[..., UdpSocket], faults: dict[str, list[Any]]) -> None:
-    one, other = make(), make()
+def test_no_route_is_a_hint_about_its_path(make_socket: Callable[..., UdpSocket], faults: dict[str, list[Any]]) -> None:
+    one, other = make_socket(), make_socket()
     hints: list[tuple[NetworkPath, str]] = []
     one.hint = lambda path, reason: hints.append((path, reason))
     path = one.path(other.local)
@@ -256,8 +189,8 @@ def test_no_route_is_a_hint_about_its_path(make: Callable[..., UdpSocket], fault
 
 
 @linux
-def test_port_unreachable_names_the_path_and_holds_up_no_other(make: Callable[..., UdpSocket]) -> None:
-    one, other, gone = make(), make(), make()
+def test_port_unreachable_names_the_path_and_holds_up_no_other(make_socket: Callable[..., UdpSocket]) -> None:
+    one, other, gone = make_socket(), make_socket(), make_socket()
     hints: list[tuple[NetworkPath, str]] = []
     one.hint = lambda path, reason: hints.append((path, reason))
     path = one.path(gone.local)
@@ -272,9 +205,11 @@ def test_port_unreachable_names_the_path_and_holds_up_no_other(make: Callable[..
 
 
 @linux
-def test_complaints_are_read_a_few_at_a_time(make: Callable[..., UdpSocket], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udp_module, "ERRORS_AT_ONCE", 2)
-    one, gone = make(), make()
+def test_complaints_are_read_a_few_at_a_time(
+    make_socket: Callable[..., UdpSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udpsocket, "ERRORS_AT_ONCE", 2)
+    one, gone = make_socket(), make_socket()
     hints: list[NetworkPath] = []
     path = one.path(gone.local)
     gone.close()
@@ -297,15 +232,15 @@ def test_addresses_to_dial_are_checked() -> None:
         assert caught.value.argument == "address"
 
 
-def test_the_port_is_taken(make: Callable[..., UdpSocket]) -> None:
-    one = make(reuse_port=False)
+def test_the_port_is_taken(make_socket: Callable[..., UdpSocket]) -> None:
+    one = make_socket(reuse_port=False)
     with pytest.raises(OSError, match="in use"):
         UdpSocket(socket.AF_INET, one.local, NodeConfig())
 
 
 @linux
-def test_ports_can_be_shared_and_buffers_asked_for(make: Callable[..., UdpSocket]) -> None:
-    one = make(reuse_port=True, recv_buffer_size=65_536, send_buffer_size=65_536)
+def test_ports_can_be_shared_and_buffers_asked_for(make_socket: Callable[..., UdpSocket]) -> None:
+    one = make_socket(reuse_port=True, recv_buffer_size=65_536, send_buffer_size=65_536)
     other = UdpSocket(socket.AF_INET, one.local, NodeConfig(reuse_port=True))
     assert other.local == one.local
     assert 65_536 <= one.granted < other.granted
@@ -323,7 +258,7 @@ class Node:
         self.pumped = anyio.Event()
         self.room = anyio.Event()
 
-    def receive(self, data: Any, path: NetworkPath, segment_size: int | None = None) -> None:
+    def receive(self, data: Any, path: NetworkPath, segment_size: int | None = None, ecn: int = 0) -> None:
         self.got.append(bytes(data))
 
     def pump(self) -> None:
@@ -336,12 +271,14 @@ class Node:
 
     def path_failed(self, path: NetworkPath, reason: str) -> None: ...
 
+    def datagram_refused(self, path: NetworkPath, size: int, limit: int | None = None) -> None: ...
+
 
 @linux
 async def test_the_carrier_waits_for_room_and_goes_on_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Faulty, "faults", {"sendmsg": [errno.EAGAIN]})
     with monkeypatch.context() as patch:
-        patch.setattr(udp_module.socket, "socket", Faulty)
+        patch.setattr(socket, "socket", Faulty)
         carrier = UdpCarrier(NodeConfig(bind_address="localhost"))
         await carrier.open()
     node = Node()
@@ -378,3 +315,107 @@ async def test_names_are_looked_up_and_the_other_family_gets_a_socket() -> None:
             assert (await carrier.path_to(("::1", 80))) is path
     finally:
         carrier.close()
+
+
+# -- with everything -----------------------------------------------------------------------------------------------
+
+TRANSFER = 16 << 20
+PIECE = bytes(1 << 17)
+
+
+@linux
+@pytest.mark.parametrize("datagram_size", [None, 1452])
+async def test_nodes_find_out_what_loopback_carries(udp_sessions: Any, datagram_size: int | None) -> None:
+    """P-17, P-20, R-11: large datagrams, marks that are honest; unless the size is told."""
+    with anyio.fail_after(60):
+        async with udp_sessions(datagram_size=datagram_size) as (ours, theirs):
+            stream = ours.open_stream()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_drain, theirs)
+                for _ in range(TRANSFER // len(PIECE)):
+                    await stream.send(PIECE)
+                await stream.aclose()
+            stats = ours.get_stats()
+            assert stats.mtu == 1452 if datagram_size else stats.mtu > 1472
+            assert (stats.mtu_black_holes, stats.ecn) == (0, "capable")
+            sock: UdpSocket = ours.node._carriers["udp"].sockets[0]
+            sock.too_large(ours.core.path, stats.mtu, 1300)
+            assert ours.get_stats().mtu == 1300
+
+
+async def _drain(session: Any) -> None:
+    stream = await session.accept_stream()
+    total = 0
+    async for piece in stream:
+        total += len(piece)
+    assert total == TRANSFER
+
+
+@linux
+def test_blocking_nodes_find_it_out_too() -> None:
+    """P-17, P-20, R-11."""
+    shared: dict[str, Any] = {"shared_seed": "between us", "host": "127.0.0.1", "background": True}
+    with BlockingNode(server_mode=True, **shared) as server, BlockingNode(**shared) as client:
+        session = client.connect((server.host, server.port))
+        taker = threading.Thread(target=_take_all, args=(server.accept(10),))
+        taker.start()
+        stream = session.open_stream()
+        for _ in range(TRANSFER // len(PIECE)):
+            stream.send(PIECE)
+        stream.close()
+        taker.join(60)
+        assert not taker.is_alive()
+        stats = session.get_stats()
+        assert stats.mtu > 1472
+        assert (stats.mtu_black_holes, stats.ecn) == (0, "capable")
+        assert client._sockets is not None
+        with client.lock:
+            client._sockets.all[0].too_large(session.core.path, stats.mtu, 1300)
+        assert session.get_stats().mtu == 1300
+
+
+def _take_all(session: Any) -> None:
+    stream = session.accept_stream()
+    left = TRANSFER
+    while left:
+        left -= len(stream.receive())
+
+
+@linux
+async def test_all_addresses_of_a_node_can_be_dialled() -> None:
+    """H-30: what is bound to all of them answers from the one that was asked."""
+    secret = {"shared_seed": "between us"}
+    with anyio.fail_after(20):
+        async with STTNode(host="0.0.0.0", server_mode=True, **secret) as server, STTNode(**secret) as client:
+            for host in ("127.0.0.1", "127.0.0.2"):
+                session = await client.connect((host, server.port))
+                peer = await server.accept()
+                assert peer.session_id == session.session_id
+                assert peer.core.path.local == (host, server.port)
+
+
+@linux
+def test_single_packets_leave_by_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is a packet of its own for the core goes out in runs, and is one again at the other end."""
+    calls: list[int] = []
+    original = socket.socket.sendmsg
+
+    class Counting(socket.socket):
+        def sendmsg(self, buffers: Any, *arguments: Any) -> int:
+            sent = original(self, buffers, *arguments)
+            calls.append(sent)
+            return sent
+
+    monkeypatch.setattr(socket, "socket", Counting)
+    secret: dict[str, Any] = {"shared_seed": "between us", "host": "127.0.0.1", "datagram_size": 1200}
+    with BlockingNode(server_mode=True, background=True, **secret) as server, BlockingNode(**secret) as client:
+        session = client.connect((server.host, server.port))
+        peer = server.accept(10)
+        with client.lock:
+            del calls[:]
+            sent = [bytes([number]) * 1000 for number in range(8)]  # all of which the first window takes
+            for data in sent:
+                session.core.send_datagram(data, client.driver.clock())
+            client.driver.pump()
+            assert len(calls) < len(sent) // 2
+        assert [peer.receive_datagram(10) for _ in sent] == sent

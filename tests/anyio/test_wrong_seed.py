@@ -19,7 +19,7 @@ SEED = "a seed for tests"
 ANOTHER = "another seed"
 SOMEBODY_ELSE = STTNode(bytes(32), SEED).node_id
 SOON = 5.0
-"""Seconds. Two round trips and the grace of 0.3 s, on a machine that is busy: half of what a timeout would take."""
+"""Seconds. Two round trips and the grace of 0.75 s, on a machine that is busy: half of what a timeout would take."""
 LIMIT = 60.0
 
 CASES = pytest.mark.parametrize(("seed", "wanted"), [(ANOTHER, None), (SEED, SOMEBODY_ELSE)], ids=["seed", "peer"])

@@ -1,130 +1,109 @@
-"""`python -m tests.bench`: run every row, show the table, keep all figures in build/bench.json.
-
-Machines swing by a factor of two within minutes, so a row runs its subjects in turn, several times over, and compares
-medians. A peer that cannot be installed or does not run leaves "not measured" behind, never a number from elsewhere.
-"""
+"""`make bench`: run every row, ours and the peers' in turn; show tables, and keep all figures in `build/`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import subprocess
+import shutil
+import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 from rich.console import Console
-from rich.table import Table
 
-from tests.bench.peers import ROOT, install
-from tests.bench.rows import ROWS, Row, Subject
+from tests.bench import chart, goals, report, simulated
+from tests.bench.environments import PEERS, ROOT, install
+from tests.bench.measure import Result, measure, run
+from tests.bench.rows import PLANS
 
-SECONDS_PER_RUN = 180
+BUILD = ROOT / "build"
+PAGE = ROOT / "docs" / "performance.md"
+ROUNDS = 5
+WIDTH = 140
+"""Columns of the tables where there is no terminal."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each subject of a row runs (5)")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows; all when none is given")
-    arguments = parser.parse_args()
-    unknown = set(arguments.rows) - {row.name for row in ROWS}
-    if unknown:
-        parser.error(f"no row {unknown.pop()!r}; there are {', '.join(row.name for row in ROWS)}")
-
+def main(words: Sequence[str] | None = None) -> int:
+    """What to exit with."""
+    chosen = _parse(words)
     console = Console(stderr=True)
-    problem = install()
-    if problem:
-        console.print(f"the peers could not be installed: {problem}", markup=False)
-    started = time.time()
-    chosen = [row for row in ROWS if not arguments.rows or row.name in arguments.rows]
-    results = [measure(row, arguments.rounds, console) for row in chosen]
-    Console().print(table(results))
-    report = {
-        "machine": {"system": platform.platform(), "python": platform.python_version(), "started": round(started)},
-        "rounds": arguments.rounds,
-        "rows": results,
+    about = {
+        "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": report.machine(),
+        "rounds": chosen.rounds,
+        "quick": chosen.quick,
     }
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "bench.json").write_text(json.dumps(report, indent=1) + "\n")
+    results = _measure(chosen, lambda text: console.print(text, style="dim", markup=False, highlight=False))
+    verdicts = goals.judge(goals.GOALS, [] if chosen.quick else results)
+
+    screen = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    screen.print(report.table(results, quick=chosen.quick))
+    screen.print(report.goal_table(verdicts))
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / "bench.json").write_text(json.dumps(report.as_json(results, verdicts, about), indent=1) + "\n")
+    text = report.markdown(results, verdicts, about)
+    (BUILD / "bench.md").write_text(text + "\n", encoding="utf-8")
+    try:
+        chart.draw(results, BUILD / "bench.png")
+    except (ImportError, ValueError) as error:
+        console.print(f"no chart{', and nothing published' if chosen.publish else ''}: {error}", markup=False)
+    else:
+        if chosen.publish:
+            report.publish(PAGE, text)
+            shutil.copyfile(BUILD / "bench.png", PAGE.with_name("bench.png"))
+    missed = any(verdict.state is goals.State.MISSED for verdict in verdicts)
+    return int(chosen.check_floors and missed)
 
 
-def measure(row: Row, rounds: int, console: Console) -> dict[str, Any]:
-    """Run the subjects of a row in turn."""
-    figures: dict[str, list[float]] = {subject.name: [] for subject in row.subjects}
-    failures: dict[str, str] = {}
-    for number in range(rounds):
-        for subject in row.subjects:
-            if subject.name in failures:
-                continue
-            console.print(f"{row.name}: {subject.name}, round {number + 1} of {rounds}", style="dim")
-            try:
-                figures[subject.name].append(run(subject, row.key))
-            except (OSError, ValueError, subprocess.SubprocessError) as error:
-                failures[subject.name] = str(error)
-    medians = {name: statistics.median(values) for name, values in figures.items() if name not in failures}
-    ours = medians.get("stt")
-    return {
-        "row": row.name,
-        "unit": row.unit,
-        "better": row.better,
-        "figures": figures,
-        "medians": medians,
-        "ratios": {
-            subject.name: ratio(row, ours, medians.get(subject.name))
-            for subject in row.subjects
-            if subject.name != "stt"
-        },
-        "failures": failures,
-    }
+def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, help=f"how often each subject of a row runs: {ROUNDS}, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="little work: shows that all runs, and measures nothing")
+    parser.add_argument("--check-floors", action="store_true", help="exit with 1 when a floor is missed")
+    parser.add_argument("--publish", action="store_true", help="put tables and chart into docs/; for a full, quiet run")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows; all when none is given")
+    chosen = parser.parse_args(words)
+    names = [*(plan.name for plan in PLANS), simulated.NAME]
+    for name in chosen.rows:
+        if name not in names:
+            parser.error(f"no row {name!r}; there are {', '.join(names)}")
+    if chosen.rounds is None:
+        chosen.rounds = 1 if chosen.quick else ROUNDS
+    if chosen.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if chosen.check_floors and chosen.quick:
+        parser.error("--check-floors needs a run without --quick")
+    if chosen.publish and (chosen.quick or chosen.rows or chosen.rounds < ROUNDS):
+        parser.error(f"--publish needs all rows, at least {ROUNDS} rounds, and no --quick")
+    return chosen
 
 
-def run(subject: Subject, key: str) -> float:
-    """One figure out of one process.
-
-    Raises:
-        ValueError: the process failed, or did not give the figure.
-        OSError: there is no such program.
-        subprocess.TimeoutExpired: it did not end in time.
-    """
-    done = subprocess.run(subject.command, capture_output=True, text=True, timeout=SECONDS_PER_RUN, cwd=ROOT)
-    if done.returncode:
-        raise ValueError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-    figure = json.loads(done.stdout.strip().splitlines()[-1])[key]
-    if not isinstance(figure, int | float):
-        raise ValueError(f"{key} is {figure!r}")
-    return float(figure)
+def _measure(chosen: argparse.Namespace, tell: Callable[[str], None]) -> list[Result]:
+    """Run what was chosen; when it is interrupted, what is there so far."""
+    rows = [plan.row(quick=chosen.quick) for plan in PLANS if not chosen.rows or plan.name in chosen.rows]
+    results: list[Result] = []
+    try:
+        missing = _install({peer for row in rows for peer in row.peers}, tell)
+        results.extend(measure(row, chosen.rounds, run, missing=missing, tell=tell) for row in rows)
+        if not chosen.rows or simulated.NAME in chosen.rows:
+            tell("simulated links")
+            results += simulated.results(lambda subject: run(subject, simulated.SECONDS), quick=chosen.quick)
+    except KeyboardInterrupt:
+        tell("interrupted")
+    return results
 
 
-def ratio(row: Row, ours: float | None, theirs: float | None) -> float | None:
-    """How many times better ours is; below 1 it is worse."""
-    if not ours or not theirs:
-        return None
-    return ours / theirs if row.better == "higher" else theirs / ours
-
-
-def table(results: list[Mapping[str, Any]]) -> Table:
-    """The medians, and how ours compares with each peer's."""
-    shown = Table("row", "unit", "better", "stt", "peer", "the peer's", "stt is better by")
-    for result in results:
-        medians = result["medians"]
-        for peer, times in result["ratios"].items():
-            shown.add_row(
-                result["row"],
-                result["unit"],
-                result["better"],
-                figure(medians.get("stt")),
-                peer,
-                figure(medians.get(peer)),
-                "not measured" if times is None else f"x {times:.2f}",
-            )
-    return shown
-
-
-def figure(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
+def _install(peers: Collection[str], tell: Callable[[str], None]) -> dict[str, str]:
+    """Install those that are needed; why some could not be."""
+    missing = {}
+    for peer in PEERS:
+        if peer in peers:
+            problem = install(peer)
+            if problem is not None:
+                missing[peer] = problem
+                tell(f"{peer}: {problem}")
+    return missing
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

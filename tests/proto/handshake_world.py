@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from hashlib import shake_256
+from math import inf
 from typing import Any
 
 from stt_proto.config import Limits
@@ -57,6 +58,13 @@ class Entropy:
     def __call__(self, size: int) -> bytes:
         self._drawn += 1
         return shake_256(self._seed + b"|%d" % self._drawn).digest(size)
+
+
+class SteadyEntropy(Entropy):
+    """The same for dials whose waits are to be as they are without jitter (H-18): it comes from sid, drawn first."""
+
+    def __call__(self, size: int) -> bytes:
+        return b"\x80" * 16 + super().__call__(size)[16:]
 
 
 class World:
@@ -140,7 +148,7 @@ class World:
             except ProtocolError:
                 continue
             if isinstance(received, Piece):
-                received = self.pieces.add(received, path_of(), self.reliable)
+                received = self.pieces.add(received, path_of(), self.reliable, now)
             if received is not None:
                 initiator.on_message(received, now)
 
@@ -167,6 +175,11 @@ class World:
         return accepted
 
 
+def in_grace(initiator: Initiator) -> bool:
+    """Whether a dial has heard something that speaks against it (H-13). This looks into it."""
+    return initiator._grace_at < inf
+
+
 def whole(message: Message | Piece) -> Message:
     assert isinstance(message, Message)
     return message
@@ -177,7 +190,7 @@ def message_of(datagrams: Sequence[bytes]) -> Message:
     pieces = PieceCollector()
     for datagram in datagrams:
         received = decode_datagram_untrusted(datagram)
-        message = received if isinstance(received, Message) else pieces.add(received, path_of(), True)
+        message = received if isinstance(received, Message) else pieces.add(received, path_of(), True, 0.0)
     assert message is not None
     return message
 

@@ -51,9 +51,13 @@ class Flow:
         reset_seen: the reader was told of the reset.
         stop_seen: the writer was told of the stop.
         finish_seen: the writer was told that all has arrived.
+        mortal: its writer may give up what is too old, or was lost too often.
+        told: the reader is known to have heard of everything that was given up.
     """
 
     name: str
+    mortal: bool = False
+    told: bool = False
     written: int = 0
     arrived: int = 0
     finished: bool = False
@@ -104,6 +108,13 @@ class Flow:
         assert data == expected, f"{self.name} gives other bytes than were written, from {self.read} on"
         self.read += len(data)
 
+    def skip(self, size: int) -> None:
+        """The reader was told of a gap."""
+        assert self.mortal, f"{self.name} leaves out {size} bytes, and was to be reliable"
+        assert self.readable, f"{self.name} leaves out {size} bytes after its end"
+        assert 0 < size <= self.written - self.read, f"{self.name} leaves out {size}; {self.written} bytes were written"
+        self.read += size
+
     def see_end(self) -> None:
         """The reader saw the end."""
         assert self.finished, f"{self.name} ends, and was not finished"
@@ -130,7 +141,7 @@ class Flow:
         assert self.finished, f"{self.name} is acknowledged to an end that it does not have"
         assert self.reset is None, f"{self.name} is acknowledged after it was reset"
         assert not self.stop_seen, f"{self.name} is acknowledged after it was stopped"
-        self.finish_seen = True
+        self.finish_seen = self.told = True
         self.arrived = self.written
 
     def see_acked(self, offset: int) -> None:
@@ -141,17 +152,22 @@ class Flow:
     def check_drained(self) -> None:
         """The reader has read all there is: everything acknowledged was among it."""
         lost = self.reset is not None or self.reset_seen or self.stop_seen or self.stopped is not None
+        lost |= self.mortal and not self.told
         assert lost or self.read >= self.arrived, f"{self.name} acknowledged {self.arrived} bytes and gave {self.read}"
         assert lost or self.ended or not self.finish_seen, f"{self.name} acknowledged its end and did not tell it"
 
 
 @define(eq=False)
 class Post:
-    """The unreliable datagrams of one direction of a session."""
+    """The unreliable datagrams of one direction of a session, or its frames of the application."""
 
     name: str
     count: int = 0
     sent: Counter[bytes] = field(factory=Counter)
+
+    def take_back(self, data: bytes) -> None:
+        """It was refused."""
+        self.sent[data] -= 1
 
     def upcoming(self, size: int) -> bytes:
         """The next datagram."""
@@ -206,6 +222,7 @@ class Conversation:
         announced: ids of those that the other end was told of.
         flows: by whether the initiator writes, and stream id.
         posts: by whether the initiator sends.
+        frames: the same for frames of the application.
     """
 
     name: str
@@ -214,6 +231,7 @@ class Conversation:
     announced: set[int] = field(factory=set)
     flows: dict[tuple[bool, int], Flow] = field(factory=dict)
     posts: dict[bool, Post] = field(factory=dict)
+    frames: dict[bool, Post] = field(factory=dict)
 
     def join(self, initiator: bool, node: str) -> None:
         """A node has the keys."""
@@ -255,6 +273,12 @@ class Conversation:
             self.posts[from_initiator] = Post(f"session {self.name}, {_side(from_initiator)}, datagrams")
         return self.posts[from_initiator]
 
+    def letters(self, from_initiator: bool) -> Post:
+        """The frames of the application of one direction."""
+        if from_initiator not in self.frames:
+            self.frames[from_initiator] = Post(f"session {self.name}, {_side(from_initiator)}, frames")
+        return self.frames[from_initiator]
+
     def see_closed(self, initiator: bool, event: SessionClosed, now: float) -> None:
         """An end was told that the session is over. One that closed in time has delivered everything (K-1)."""
         end, other = self.ends[initiator], self.ends.get(not initiator)
@@ -269,6 +293,7 @@ class Conversation:
             for (writer, _), flow in self.flows.items():
                 if writer == initiator and flow.reset is None and not flow.stop_seen:
                     flow.arrived = flow.written
+                    flow.told = True
 
     def _judge_peer(self, end: End, other: End | None, event: SessionClosed) -> None:
         """The peer is said to have ended it: then it did, or has forgotten it, or never knew it."""

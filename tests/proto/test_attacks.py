@@ -133,11 +133,11 @@ def test_guessing_at_a_responder() -> None:
     server, honest = world.node("server"), world.node("honest")
     guesser = Guesser(world, "guesser", server)
     guesser.dial(100)
-    world.run(1.0)
+    world.run(2.0)  # until they have given up
     first = len(guesser.challenged)
     assert first <= 100
-    for _ in range(20):
-        guesser.dial(5)
+    for _ in range(16):
+        guesser.dial(6)
         world.run(1.0)
     assert len(guesser.challenged) == first, "the debt is worked off at one a second, and nothing is answered meanwhile"
     session = honest.connect(server)
@@ -241,7 +241,7 @@ def test_a_wrong_seed_and_a_wrong_peer(how: str, delay: float, carrier: str) -> 
     session = client.connect(server, carrier, **options)
     world.run_until(lambda: session.is_closed)
     trip = 2 * delay
-    grace = max(0.3, 3 * trip)
+    grace = max(1.5 if carrier == "udp" else 0.3, 3 * trip)
     assert world.now <= 2 * trip + grace + 1e-6
     assert isinstance(session.close_error, AuthenticationError)
     assert session.close_error.code == 0x0103

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from stt_proto.clock import SLACK, Clock, DeadlineQueue
+from stt_proto.errors import ArgumentError
 from stt_proto.types import Deadline
 
 
@@ -23,6 +24,16 @@ def test_the_clock_never_runs_backwards(times: list[float]) -> None:
     for now in times:
         latest = max(latest, now)
         assert clock.advance(now) == clock.now == latest
+
+
+@pytest.mark.parametrize("now", ["1.0", None, b"1", [1.0], object()])
+def test_time_is_a_number(now: object) -> None:
+    """A mistake of the host names the argument, at once, and the clock stands where it stood."""
+    clock = Clock(5.0, 0.0)
+    with pytest.raises(ArgumentError, match="seconds") as caught:
+        clock.advance(now)  # type: ignore[arg-type]
+    assert caught.value.argument == "now"
+    assert clock.now == 5.0
 
 
 def test_the_wall_clock() -> None:

@@ -23,8 +23,11 @@ WHOLE = {
     "max_concurrent_streams": (0, 1 << 20),
     "default_max_frame_size": (1, 65_536),
     "stream_receive_window": (1024, 1 << 30),
+    "max_stream_receive_window": (0, 1 << 30),
     "stream_send_buffer": (1024, 1 << 30),
+    "max_stream_send_buffer": (0, 1 << 30),
     "session_receive_window": (1024, 1 << 30),
+    "max_session_receive_window": (0, 1 << 30),
     "max_datagram_size": (0, 65_535),
     "rotate_after_bytes": (1 << 16, 1 << 40),
     "rotate_after_packets": (1 << 8, 1 << 22),
@@ -40,6 +43,7 @@ SECONDS = {
 }
 LIMITS = {
     "half_open": (1, 1 << 20),
+    "half_open_per_source": (1, 1 << 20),
     "half_open_without_cookie": (0, 1 << 20),
     "unfinished_without_cookie": (0, 1 << 20),
     "challenge_repeats": (1, 1000),
@@ -57,6 +61,9 @@ LIMITS = {
     "train_bytes_in_all": (128 << 10, 4096 * MIB),
     "stream_pieces": (16, 65_536),
     "session_pieces": (16, 1 << 20),
+    "grown_windows": (0, 1 << 40),
+    "extension_frames": (1, 65_536),
+    "extension_bytes": (2048, 256 * MIB),
     "datagrams": (1, 65_536),
     "datagram_bytes": (64 << 10, 256 * MIB),
     "suspicious_burst": (10, 1 << 20),
@@ -65,7 +72,7 @@ LIMITS = {
 RATES = {"failed_guesses_per_second": (0.001, 1000), "suspicious_per_second": (0.1, 1_000_000)}
 OTHERS = {
     "identity", "shared_seed", "application", "versions", "suites", "no_delay", "congestion", "carriers",
-    "reset_key", "allow_self", "limits",
+    "reset_key", "allow_self", "limits", "extension_frames",
 }  # fmt: skip
 
 
@@ -95,9 +102,12 @@ def test_the_defaults_are_those_of_the_text() -> None:
     assert (default.max_concurrent_sessions, default.max_concurrent_streams) == (100, 256)
     assert default.default_max_frame_size == 16 << 10
     assert (default.stream_receive_window, default.stream_send_buffer) == (MIB, MIB)
+    assert (default.max_stream_receive_window, default.max_stream_send_buffer) == (10 * MIB, 10 * MIB)
+    assert (default.session_receive_window, default.max_session_receive_window) == (MIB * 3 // 2, 16 * MIB)
+    assert limits.grown_windows == 256 * MIB
     assert (default.detach_timeout, default.resumption_timeout) == (120, 86_400)
     assert (limits.half_open, limits.half_open_without_cookie, limits.unfinished_without_cookie) == (1024, 128, 1000)
-    assert (limits.challenge_repeats, limits.challenges_tried) == (32, 4)
+    assert (limits.half_open_per_source, limits.challenge_repeats, limits.challenges_tried) == (256, 32, 4)
     assert (limits.failed_guesses_without_cookie, limits.failed_guesses_burst, limits.sources) == (8, 64, 4096)
     assert (limits.piece_groups, limits.held_packets, limits.held_bytes) == (64, 10, 16 << 10)
     assert (limits.unsolicited_replies, limits.resets_per_second) == (100, 10)
@@ -172,6 +182,15 @@ def test_versions_and_suites(name: str, good: list[Any], bad: list[Any]) -> None
         assert getattr(config(**{name: value}), name) == tuple(value)
     for value in bad:
         assert "each once" in refused(name, value).message
+
+
+def test_extension_frames() -> None:
+    """X-2: types of the application, however they are listed."""
+    assert config().extension_frames == frozenset()
+    for good in ([0x80, 0xFF], range(0x80, 0x100), {0x90: "anything"}, (0x80, 0x80)):
+        assert config(extension_frames=good).extension_frames == frozenset(good)
+    for bad in ([0x7F], [0x100], [-1], ["128"], [True], 0x80, "abc", None, [[0x80]], [0x80, 0x24]):
+        assert "0x80 to 0xff" in refused("extension_frames", bad).message
 
 
 def test_application() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from math import inf
 
@@ -275,6 +276,33 @@ def test_too_many() -> None:
     assert ids.add(announcing(4, prior=1)) == [0]
     with pytest.raises(InvalidFrameError):
         ids.add(announcing(5, prior=1))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        announcing(4),
+        announcing(2, token=b"another token..."),
+        announcing(3, prior=3, token=b"another token..."),
+        announcing(6, prior=2)._replace(connection_id=cid(3)),
+        announcing(70, prior=70),
+        announcing(3, prior=3)._replace(connection_id=b"elsewher"),
+    ],
+)
+def test_what_is_refused_changes_nothing(frame: NewConnectionId) -> None:
+    """C-3, C-4: one ID more than is allowed, or 65 retirements, were in the book before it was closed."""
+    resets, ids = remote(4)
+    for number in range(100, 162):
+        ids._retiring[number] = None  # 62 on their way
+
+    def book() -> object:
+        held = (ids._live, ids._retiring, ids._retired, ids._floor, ids._number, ids.current, ids.spare)
+        return copy.deepcopy(held), [resets_whom(resets, number) for number in range(8)], len(resets)
+
+    before = book()
+    with pytest.raises((InvalidFrameError, ResourcesExhaustedError)):
+        ids.add(frame)
+    assert book() == before
 
 
 def test_retire_prior_to() -> None:

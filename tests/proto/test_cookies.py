@@ -1,4 +1,4 @@
-"""Cookies (docs/protocol.md, H-22)."""
+"""Cookies: those of a responder, and those that a dial was given (docs/protocol.md, H-14, H-22)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stt_proto.handshake import CookieJar
+from stt_proto.handshake.cookies import CookiePurse
 from stt_proto.types import NetworkPath
 
 KEY = bytes(range(32))
@@ -94,3 +95,50 @@ def test_key_stays_inside() -> None:
     assert KEY.hex() not in repr(jar)
     with pytest.raises(TypeError):
         jar.__reduce__()
+
+
+# -- those that a dial was given -----------------------------------------------------------------------------------
+
+
+def test_without_a_cookie() -> None:
+    purse = CookiePurse()
+    assert purse.urgent == 0
+    assert purse.show() == b""
+
+
+def test_the_first_few_are_urgent() -> None:
+    """H-14: 4 in a dial; what was heard before is no news."""
+    purse = CookiePurse()
+    assert [purse.add(b"%d" % (number // 2)) for number in range(12)] == [True, False] * 6
+    assert purse.urgent == 4
+    assert [purse.show() for _ in range(4)] == [b"0", b"1", b"2", b"3"]
+    assert purse.urgent == 0
+
+
+def test_the_newest_four_have_their_turns() -> None:
+    """H-14: first those that were not shown yet."""
+    purse = CookiePurse()
+    for number in range(6):
+        purse.add(b"%d" % number)
+        if purse.urgent:
+            purse.show()
+    turns = [[purse.show() for _ in range(4)] for _ in range(5)]
+    assert turns[0] == [b"5", b"4", b"3", b"2"]
+    assert all(sorted(turn) == [b"2", b"3", b"4", b"5"] for turn in turns)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=30, max_size=60))
+def test_a_cookie_that_is_heard_again_and_again_has_its_turn(crowd: list[tuple[int, bool]]) -> None:
+    """H-14: up to 3 that nobody heard before come with each HELLO; the responder's own waits for 5 turns at most."""
+    purse = CookiePurse()
+    made_up = 0
+    waited = 0
+    for others, last in crowd:
+        forged = [b"%d" % (made_up + number) for number in range(others)]
+        made_up += others
+        for cookie in (*forged, b"genuine") if last else (b"genuine", *forged):
+            purse.add(cookie)
+        while purse.urgent:
+            purse.show()
+        waited = 0 if purse.show() == b"genuine" else waited + 1
+        assert waited <= 5

@@ -39,6 +39,35 @@ def test_datagrams_are_sent_in_order_as_far_as_they_fit() -> None:
     assert not queues.has_pending
 
 
+def test_datagrams_that_are_too_old_are_not_sent() -> None:
+    """D6, S-11: whatever is in front of them or behind; they count as dropped."""
+    queues = make_queues()
+    queues.send(b"old", 1.0, 10.0)
+    queues.send(b"older", 0.5, 10.0)
+    queues.send(b"for ever")
+    queues.send(bytes(2000))
+    queues.send(b"too old behind one too large", 2.0, 10.0)
+    queues.send(b"new", 5.0, 10.0)
+    assert queues.pop_fitting(1000, 1200, 10.999) == b"old"
+    assert queues.pop_fitting(1000, 1200, 11.0) == b"for ever"
+    assert queues.dropped_sending == 1
+    assert queues.pop_fitting(1000, 1200, 12.0) == b"new"
+    assert (queues.dropped_sending, queues.dropped_too_large) == (2, 1)
+    queues.send(b"last", 0.001, 20.0)
+    out: list[bytes | memoryview] = []
+    assert queues.write_frames(out, 1000, 1200, 21.0) == 0
+    assert not queues.has_pending
+
+
+@pytest.mark.parametrize("lifetime", [0, -1.0, 86_401, "1", True])
+def test_what_is_no_lifetime(lifetime: Any) -> None:
+    queues = make_queues()
+    with pytest.raises(ArgumentError) as caught:
+        queues.send(b"x", lifetime)
+    assert caught.value.argument == "max_lifetime"
+    assert not queues.has_pending
+
+
 def test_bytes_are_kept_and_anything_else_is_copied() -> None:
     queues = make_queues()
     kept, copied = b"kept", bytearray(b"copied")

@@ -128,7 +128,7 @@ def test_not_accepting() -> None:
     world.run_until(lambda: session.is_closed)
     assert isinstance(session.close_error, ConnectionRefusedError)
     assert session.close_error.code == 0x0102
-    assert world.now < 1.0
+    assert world.now < 2.0
     assert_empty(client, server)
     server.endpoint.accepting = True
     again = client.connect(server)

@@ -41,6 +41,7 @@ CODES = {
     0x0302: errors.TooManyStreamsError,
     0x0303: errors.StreamIdConflict,
     0x0304: errors.FlowControlError,
+    0x0305: errors.DataExpiredError,
     0x0401: errors.InvalidFrameError,
     0x0402: errors.EncryptionError,
     0x0403: errors.ChecksumError,
@@ -129,6 +130,7 @@ def test_what_some_have_beyond_that() -> None:
     assert errors.SessionTimeoutError().reason == "timeout"
     assert errors.StreamClosedError("", stream_code=7).stream_code == 7
     assert errors.StreamClosedError().stream_code is None
+    assert errors.DataExpiredError("", skipped=7).skipped == 7
     assert errors.InvalidFrameError("", code=0x0302).code == 0x0302
 
 
@@ -139,7 +141,7 @@ def test_error_for_a_code(code: int) -> None:
     assert isinstance(error, RemoteError)
     assert error.code == code
     assert error.message == "why"
-    meant_by_a_peer = issubclass(CODES[code], RemoteError) and code not in (0x0301, 0x0403)
+    meant_by_a_peer = issubclass(CODES[code], RemoteError) and code not in (0x0301, 0x0305, 0x0403)
     assert type(error) is (CODES[code] if meant_by_a_peer else SessionClosedError)
 
 

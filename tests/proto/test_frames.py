@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 from stt_proto.errors import ArgumentError, InvalidFrameError, UnknownFrameError
 from stt_proto.types import CloseReason
 from stt_proto.wire import (
+    MAX_EXTENSION,
     MAX_VARINT,
     NON_ELICITING,
     VIEW_SIZE,
     Ack,
+    AckFrequency,
     Confirm,
     DataBlocked,
     Datagram,
+    Expired,
+    Extension,
     Frame,
     FrameType,
     KeepAlive,
@@ -31,6 +35,7 @@ from stt_proto.wire import (
     PathChallenge,
     PathResponse,
     Ping,
+    Priority,
     ResetStream,
     RetireConnectionId,
     SessionClose,
@@ -41,6 +46,7 @@ from stt_proto.wire import (
     StreamsBlocked,
     datagram_header,
     decode_frames_untrusted,
+    decoders_for,
     encode_ack,
     encode_varint,
     is_ack_eliciting,
@@ -87,6 +93,12 @@ ENCODINGS: list[tuple[str, Frame]] = [
     ("1d", Confirm()),
     ("1e 04 03 c3a462", StreamOpen(4, "äb")),
     ("31 02 6162", Datagram(b"ab")),
+    ("24 04 03", Priority(4, 3, False)),
+    ("24 04 0f", Priority(4, 7, True)),
+    ("25 04 4040", Expired(4, 64)),
+    ("26 01 08 6000", AckFrequency(1, 8, 0x2000)),
+    ("80 00 00", Extension(0x80, 0, b"")),
+    ("ff 4040 02 6162", Extension(0xFF, 64, b"ab")),
 ]
 
 # Section 8, to the end of the packet.
@@ -115,12 +127,19 @@ INVALID = [
     ("SESSION_CLOSE with a detail of 513", "1c 00 00 4201" + "61" * 513),
     ("DATAGRAM longer than the packet", "31 03 6162"),
     ("DATAGRAM of a huge length", f"31 {LARGEST} 61"),
+    ("PRIORITY with a reserved bit", "24 04 10"),
+    ("ACK_FREQUENCY with a threshold of 0", "26 01 00 05"),
+    ("F-7: 1,025 bytes", "80 00 4401" + "61" * 1025),
+    ("a frame of the application longer than the packet", "80 00 03 6162"),
     ("bad behind good", "01 10"),
 ]
 
 
+EVERY = decoders_for(frozenset(range(256)))
+
+
 def decode(encoded: str) -> list[Frame]:
-    return decode_frames_untrusted(bytes.fromhex(encoded))
+    return decode_frames_untrusted(bytes.fromhex(encoded), EVERY)
 
 
 def check(frame: Frame) -> None:
@@ -141,6 +160,13 @@ def check(frame: Frame) -> None:
         case NewConnectionId(number, retire_prior_to, connection_id, token):
             assert retire_prior_to <= number
             assert (len(connection_id), len(token)) == (8, 16)
+        case Priority(_, urgency, _):
+            assert 0 <= urgency <= 7
+        case AckFrequency(_, threshold, _):
+            assert threshold >= 1
+        case Extension(kind, _, data):
+            assert 0x80 <= kind <= 0xFF
+            assert len(data) <= MAX_EXTENSION
         case KeepAlive(data) | KeepAliveAck(data) | PathChallenge(data) | PathResponse(data):
             assert len(data) == 8
         case _:
@@ -166,16 +192,30 @@ def test_every_frame_type_is_covered() -> None:
     """The table above, the enumeration and the decoder know the same types."""
     written = {bytes.fromhex(encoded)[0] for encoded, _ in ENCODINGS + OPEN_ENDED}
     streams = set(range(FrameType.STREAM, FrameType.STREAM + 8))
-    assert written == {int(kind) for kind in FrameType} | streams
+    assert {kind for kind in written if kind < 0x80} == {int(kind) for kind in FrameType} | streams
     assert {type(frame) for _, frame in ENCODINGS} == set(frames_by_type)
 
 
-@pytest.mark.parametrize("kind", sorted({*range(0x1F, 0x30), *range(0x32, 0x100)}))
+@pytest.mark.parametrize("kind", sorted({*range(0x1F, 0x24), *range(0x27, 0x30), *range(0x32, 0x100)}))
 def test_unknown_types(kind: int) -> None:
     """F-1: reserved, custom and unassigned types alike, as long as nobody announced them."""
     with pytest.raises(UnknownFrameError) as error:
         decode_frames_untrusted(b"\x01" + bytes((kind,)) + bytes(20))
     assert error.value.code == 0x0404
+
+
+def test_types_of_the_application_are_known_one_by_one() -> None:
+    """X-2: those that were announced, and no others; none of section 8 becomes another by being announced."""
+    decoders = decoders_for(frozenset({0x02, 0x20, 0x80, 0x90}))
+    assert decode_frames_untrusted(bytes.fromhex("80 05 01 61 90 00 00 01"), decoders) == [
+        Extension(0x80, 5, b"a"),
+        Extension(0x90, 0, b""),
+        Ping(),
+    ]
+    for kind in (0x20, 0x81, 0xFF):
+        with pytest.raises(UnknownFrameError):
+            decode_frames_untrusted(bytes((kind, 0)), decoders)
+    assert decode_frames_untrusted(bytes.fromhex("02 4400 05 00 00 00"), decoders) == [Ack(1024, 5, 0, ((1024, 1024),))]
 
 
 @pytest.mark.parametrize(("rule", "encoded"), INVALID)
@@ -192,7 +232,7 @@ def test_frames_cut_short(encoded: str) -> None:
     data = bytes.fromhex(encoded)
     for end in range(1, len(data)):
         with pytest.raises(InvalidFrameError):
-            decode_frames_untrusted(data[:end])
+            decode_frames_untrusted(data[:end], EVERY)
 
 
 # -- any bytes -----------------------------------------------------------------------------------------------
@@ -200,7 +240,7 @@ def test_frames_cut_short(encoded: str) -> None:
 
 @given(frames)
 def test_round_trip(frame: Frame) -> None:
-    assert decode_frames_untrusted(frame.encode()) == [frame]
+    assert decode_frames_untrusted(frame.encode(), EVERY) == [frame]
 
 
 @given(st.lists(frames, min_size=1, max_size=8))
@@ -212,12 +252,12 @@ def test_round_trip_of_packets(sent: list[Frame]) -> None:
             expected[-1] = Padding(expected[-1].length + frame.length)
         else:
             expected.append(frame)
-    assert decode_frames_untrusted(b"".join(frame.encode() for frame in sent)) == expected
+    assert decode_frames_untrusted(b"".join(frame.encode() for frame in sent), EVERY) == expected
 
 
 @given(
     st.binary(max_size=200)
-    | st.tuples(st.sampled_from([*FrameType, *range(0x08, 0x10)]), st.binary(max_size=60)).map(
+    | st.tuples(st.sampled_from([*FrameType, *range(0x08, 0x10), 0x80]), st.binary(max_size=60)).map(
         lambda parts: bytes((parts[0],)) + parts[1]
     )
     | mutated(st.lists(frames, min_size=1, max_size=4).map(lambda sent: b"".join(f.encode() for f in sent)))
@@ -226,7 +266,7 @@ def test_round_trip_of_packets(sent: list[Frame]) -> None:
 def test_any_bytes(plain: bytes) -> None:
     """G-2, F-1: frames within their ranges, or one of two errors."""
     try:
-        decoded = decode_frames_untrusted(plain)
+        decoded = decode_frames_untrusted(plain, EVERY)
     except (InvalidFrameError, UnknownFrameError):
         return
     assert decoded
@@ -235,7 +275,7 @@ def test_any_bytes(plain: bytes) -> None:
     if any("\ufffd" in field for frame in decoded for field in frame if isinstance(field, str)):
         return  # F-4: the replacements may be longer than what they replaced, too long even
     # What was accepted means the same when it is encoded again, in the shortest form.
-    assert decode_frames_untrusted(b"".join(frame.encode() for frame in decoded)) == decoded
+    assert decode_frames_untrusted(b"".join(frame.encode() for frame in decoded), EVERY) == decoded
 
 
 # -- streams -------------------------------------------------------------------------------------------------
@@ -383,10 +423,11 @@ def test_frames_are_bounded_by_the_size_of_the_packet() -> None:
         SessionClose(0, CloseReason.ERROR, "x" * 512),
         NewConnectionId(7, 7, TOKEN, RESET_TOKEN),
         MaxStreams(False, 1 << 60),
+        Extension(0x80, MAX_VARINT, bytes(1024)),
     ],
 )
 def test_as_much_as_a_field_may_hold(frame: Frame) -> None:
-    assert decode_frames_untrusted(frame.encode()) == [frame]
+    assert decode_frames_untrusted(frame.encode(), EVERY) == [frame]
 
 
 def test_text_that_is_not_utf8() -> None:
@@ -432,6 +473,12 @@ def test_reset_tokens_are_not_shown() -> None:
         (MaxData(-1), "value"),
         (Padding(0), "length"),
         (ResetStream(4, 1 << 62, 0), "value"),
+        (Priority(4, 8, False), "urgency"),
+        (Priority(4, -1, False), "urgency"),
+        (AckFrequency(1, 0, 5), "threshold"),
+        (Extension(0x7F, 0, b""), "kind"),
+        (Extension(0x100, 0, b""), "kind"),
+        (Extension(0x80, 0, bytes(1025)), "data"),
     ],
 )
 def test_frames_that_cannot_be_sent(frame: Frame, argument: str) -> None:

@@ -188,7 +188,130 @@ def test_guess_of_a_source_forgotten_meanwhile() -> None:
     guesses.fail(MALLORY, False, 1.0)
     guesses.succeed(TRENT, False, 1.0)
     assert len(guesses) == 1
+    assert guesses.needs_cookie(MALLORY, 1.0)
+    assert not guesses.needs_cookie(MALLORY, 61.0)
+
+
+# -- tables that somebody fills ------------------------------------------------------------------------------------
+
+
+def fill(guesses: GuessMeter, count: int, now: float, *, proven: bool, failures: int = 1) -> None:
+    """Push everything out of a table: so many sources fail."""
+    for number in range(count):
+        fail(guesses, failures, now, proven=proven, source=number.to_bytes(7))
+
+
+def test_forged_addresses_do_not_push_out_who_has_shown_his() -> None:
+    """H-23: a guesser behind a cookie is remembered, whatever his friends say in the name of others."""
+    guesses = meter(sources=16)
+    fail(guesses, 8, 0.0, proven=False)
+    fail(guesses, 64, 0.0, proven=True)
+    fill(guesses, 1000, 0.5, proven=False, failures=8)
+    assert guesses.is_exhausted(MALLORY, 0.9)
+    assert guesses.needs_cookie(MALLORY, 0.9)
+    assert len(guesses) == 17
+
+
+def test_sources_that_have_shown_themselves_are_bounded_too() -> None:
+    """H-23: 4,096 in each table; the longest unseen goes first, and asking is seeing."""
+    guesses = meter()
+    fail(guesses, 64, 0.0, proven=True)
+    fail(guesses, 64, 0.0, proven=True, source=TRENT)
+    for number in range(4095):
+        assert guesses.is_exhausted(MALLORY, 0.5)
+        fail(guesses, 1, 0.5, proven=True, source=number.to_bytes(7))
+    assert len(guesses) == 4096
+    assert guesses.is_exhausted(MALLORY, 0.5)
+    assert not guesses.is_exhausted(TRENT, 0.5)
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_who_fails_is_seen(proven: bool) -> None:
+    """H-23: the longest unseen goes first; a failure is a sign of life like a question."""
+    guesses = meter(sources=16)
+    fail(guesses, 63, 0.0, proven=proven)
+    fill(guesses, 15, 0.0, proven=proven)
+    fail(guesses, 1, 0.0, proven=proven)
+    fail(guesses, 1, 0.0, proven=proven, source=TRENT)
+    assert guesses.needs_cookie(MALLORY, 0.0)
+    assert guesses.is_exhausted(MALLORY, 0.0) is proven
+
+
+def test_who_was_pushed_out_has_one_guess_left() -> None:
+    """H-23: behind a cookie. [k addresses, more than are remembered, each with 64 guesses whenever it comes round.]"""
+    guesses = meter(sources=16)
+    fail(guesses, 64, 0.0, proven=True)
+    fill(guesses, 16, 0.1, proven=True)
+    assert not guesses.is_exhausted(MALLORY, 0.1), "it is forgotten"
+    fail(guesses, 1, 0.1, proven=True)
+    assert guesses.is_exhausted(MALLORY, 1.0)
+    assert not guesses.is_exhausted(MALLORY, 1.1), "and from then on one a second, as anybody"
+
+
+def test_many_sources_in_turn_buy_no_more_than_one_guess_each() -> None:
+    """H-23: k addresses buy k guesses a round, beside one bucket for each place in the table."""
+    guesses = meter(sources=16)
+    tried = 0
+    for round_ in range(50):
+        for number in range(64):
+            for _ in range(64):
+                if not guesses.is_exhausted(number.to_bytes(7), float(round_)):
+                    fail(guesses, 1, float(round_), proven=True, source=number.to_bytes(7))
+                    tried += 1
+    assert tried <= 16 * 64 + 50 * 64
+
+
+def test_who_was_pushed_out_needs_a_cookie_after_one_guess() -> None:
+    """H-23: without a cookie; whether that guess is under way or has failed."""
+    guesses = meter(sources=16)
+    fill(guesses, 16, 0.0, proven=False)
     assert not guesses.needs_cookie(MALLORY, 1.0)
+    guesses.begin(MALLORY, False, 1.0)
+    assert guesses.needs_cookie(MALLORY, 1.0)
+    guesses.fail(MALLORY, False, 2.0)
+    assert guesses.needs_cookie(MALLORY, 60.0)
+    assert not guesses.needs_cookie(MALLORY, 62.0)
+
+
+def test_who_was_pushed_out_and_has_the_seed() -> None:
+    """H-23: an honest newcomer in the crowd needs no cookie for his next dial."""
+    guesses = meter(sources=16)
+    fill(guesses, 16, 0.0, proven=False)
+    guesses.begin(MALLORY, False, 1.0)
+    guesses.succeed(MALLORY, False, 1.1)
+    assert not guesses.needs_cookie(MALLORY, 1.1)
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_old_accounts_make_room_for_free(proven: bool) -> None:
+    """H-23: where what is pushed out says nothing any more, a newcomer is as new as ever."""
+    guesses = meter(sources=16)
+    fill(guesses, 16, 0.0, proven=proven)
+    fail(guesses, 7, 61.0, proven=proven)
+    assert len(guesses) == 16
+    assert not guesses.needs_cookie(MALLORY, 61.0)
+    assert not guesses.is_exhausted(MALLORY, 61.0)
+
+
+def test_guesses_under_way_count_when_they_are_pushed_out() -> None:
+    """H-23: an account with a guess under way says something, so who comes in its place may be its owner."""
+    guesses = meter(sources=16)
+    for number in range(16):
+        guesses.begin(number.to_bytes(7), False, 0.0)
+    guesses.begin(MALLORY, False, 100.0)
+    assert guesses.needs_cookie(MALLORY, 100.0)
+
+
+def test_account_moves_with_what_it_says() -> None:
+    """H-23: failures without a cookie count on when the source has shown one."""
+    guesses = meter()
+    fail(guesses, 7, 0.0, proven=False)
+    fail(guesses, 1, 0.0, proven=True)
+    assert guesses.needs_cookie(MALLORY, 0.0)
+    assert len(guesses) == 1
+    guesses.begin(MALLORY, False, 1.0)
+    guesses.fail(MALLORY, False, 2.0)
+    assert len(guesses) == 1
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "succeed", "fail"]), st.booleans(), st.floats(0, 30)), max_size=60))

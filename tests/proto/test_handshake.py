@@ -46,7 +46,9 @@ from tests.proto.handshake_world import (
     CLIENT,
     SMALL_ORDER,
     Entropy,
+    SteadyEntropy,
     World,
+    in_grace,
     message_of,
     path_of,
     spoofed_hello,
@@ -134,7 +136,7 @@ def test_an_established_shows_nothing() -> None:
 def test_with_a_loss_at_every_step() -> None:
     """H-18, H-20: only the initiator repeats, and the responder answers from its store."""
     world = World()
-    initiator = world.dial()
+    initiator = world.dial(entropy=SteadyEntropy("dial"))
     initiator.take(0.0)  # lost
     initiator.tick(0.25)
     (hello,) = initiator.take(0.25)
@@ -181,7 +183,7 @@ def test_one_flipped_bit_in_any_handshake_datagram() -> None:
     assert isinstance(begun, Challenged)
     for datagram in begun.half_open.datagrams:
         world.tell(initiator, damaged(datagram, 3), 0.01)
-    assert initiator.deadline == 0.25, "no grace has begun"
+    assert not in_grace(initiator), "no grace has begun"
     world.tell(initiator, begun.half_open.datagrams, 0.02)
     (proof,) = initiator.take(0.02)
     for copy in damaged(proof, 3):
@@ -326,7 +328,7 @@ def test_replayed_challenge() -> None:
     initiator.take(0.0)
     renamed = message_of(old.datagrams)._replace(dcid=initiator.local_cid)
     initiator.on_message(renamed, 0.01)
-    assert initiator.deadline == 0.25
+    assert not in_grace(initiator)
 
 
 @pytest.mark.parametrize("kind", [MessageType.CHALLENGE, MessageType.AUTH_PROOF])
@@ -343,7 +345,7 @@ def test_reflected_messages(kind: MessageType) -> None:
         other = world.dial()
         other.take(0.0)
         other.on_message(proof._replace(dcid=other.local_cid), 0.0)
-        assert other.deadline == 0.25
+        assert not in_grace(other)
 
 
 def test_a_node_cannot_be_made_to_talk_to_itself() -> None:
@@ -375,7 +377,7 @@ def test_what_was_offered_cannot_be_changed_on_the_way(change: dict[str, Any]) -
     assert isinstance(begun, Challenged)
     challenge = message_of(begun.half_open.datagrams)
     initiator.on_message(challenge, 0.01)
-    assert initiator.deadline == 0.25, "it answers another HELLO"
+    assert not in_grace(initiator), "it answers another HELLO"
     named = Hello.decode_untrusted(hello.body).hello_hash(hello.dcid, hello.scid)
     initiator.on_message(challenge._replace(body=named + challenge.body[16:]), 0.01)
     assert initiator.established is None, "and with our hello hash it does not open"
@@ -479,7 +481,7 @@ def test_a_responder_with_keys_that_must_be_refused(evil: dict[str, Any]) -> Non
     initiator = world.dial()
     world.tell(initiator, world.challenge(initiator).half_open.datagrams, 0.01)
     assert initiator.established is None
-    assert initiator.deadline == pytest.approx(0.11)
+    assert in_grace(initiator)
 
 
 def test_an_initiator_with_a_key_that_must_be_refused() -> None:
@@ -614,6 +616,6 @@ def test_wrong_seed_in_time() -> None:
             if isinstance(outcome, Reply):
                 world.tell(initiator, outcome.datagrams, now + rtt)
     assert isinstance(initiator.error, AuthenticationError)
-    assert now <= 2 * rtt + 0.3
+    assert now <= 2 * rtt + 1.5
     assert outcome == Ended(begun.half_open, "auth_failure")
     assert len(world.responder) == 0

@@ -60,7 +60,7 @@ HOSTILE: dict[str, Callable[[bytes, Pair], bytes]] = {
     "another epoch": lambda packet, _: bytes((packet[0] ^ 1,)) + packet[1:],
     "reserved bits": lambda packet, _: bytes((packet[0] ^ 0x10,)) + packet[1:],
     "without bit 6": lambda packet, _: bytes((packet[0] & 0xBF,)) + packet[1:],
-    "as a segment": lambda packet, _: bytes((packet[0] | 0x20,)) + packet[1:],
+    "as a segment": lambda packet, _: bytes((packet[0] | 0x20,)) + packet[1:13] + b"\x05\x01" + packet[15:],
     "as a handshake message": lambda packet, _: bytes((packet[0] | 0x80,)) + packet[1:],
     "misdirected": lambda packet, _: packet[:1] + bytes(8) + packet[9:],
     "reflected": other_direction,
@@ -160,7 +160,7 @@ BROKEN: dict[str, tuple[int, Callable[[Pair], list[Frame | bytes]]]] = {
     "reset beyond the stream's credit": (0x0304, lambda _: [ResetStream(0, 0, (1 << 20) + 1)]),
     "more than the session's credit": (
         0x0304,
-        lambda _: [Stream(0, (1 << 20) - 1, b"x", False), Stream(4, 0, b"x", False)],
+        lambda _: [Stream(0, (1 << 20) - 1, b"x", False), Stream(4, 1 << 19, b"x", False)],
     ),
     "too many gaps": (
         0x0603,

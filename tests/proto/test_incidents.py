@@ -1,7 +1,8 @@
 """What has happened to others: one test for each class of incident, whoever it happened to.
 
 Here stand those that take a peer with the keys; those that anybody can cause, and those of time, stand in
-`test_incidents_outside.py`. Where a test of another room shows it, it is not repeated, but named.
+`test_incidents_outside.py`, legal frames without end in `test_incidents_frames.py`. Where a test of another room shows
+it, it is not repeated, but named.
 
 | incident | requirement | test |
 |---|---|---|
@@ -28,6 +29,10 @@ Here stand those that take a peer with the keys; those that anybody can cause, a
 | frames that were sent only once: qh3 | S-9, R-9 | test_what_is_lost_of_the_last_words_of_a_stream |
 | bookkeeping of what has ended: h2, aioquic | S-3 | test_ended_streams_cost_nothing |
 | floods not yet invented: ngtcp2's glitches | F-5 | test_the_bucket, test_floods |
+| tiny updates, answers, acknowledgements without end: HTTP/2 | F-5 | test_tiny_frames_without_end |
+| ... in an order in which the network could bring them | F-5 | test_acknowledgements_in_the_wrong_order |
+| ... and honest use that is taken for them | F-5 | test_honest_use_is_not_suspicious |
+| a peer that never acknowledges: msquic | R-5 | test_a_peer_that_never_acknowledges |
 | zero-length datagrams: curl | G-3 | test_zero_length_datagrams |
 | reply loops, negotiations: aioquic | H-28 | test_nothing_that_answers_is_answered |
 | reply loops, resets | P-14 | test_two_that_have_forgotten_each_other |
@@ -46,6 +51,7 @@ Here stand those that take a peer with the keys; those that anybody can cause, a
 | amplification | H-20, H-28 | test_amplification, test_amplification_limit |
 | segments of packets without end: quicly | P-9 | test_segments_without_end |
 | forged segments inside a train | P-9, P-10, P-16 | test_a_forged_segment_in_every_train |
+| segments of nobody in place of all trains | P-9, P-10, P-16 | test_segments_that_push_out_every_train |
 | a failed decryption changes state: snow | P-8, H-25 | test_what_does_not_open_changes_nothing |
 | injected resets: quicly | P-14 | test_a_reset_with_another_key_means_nothing |
 | moved by whoever repeats a packet: boringtun | C-1 | test_packets_from_elsewhere |
@@ -55,6 +61,10 @@ Here stand those that take a peer with the keys; those that anybody can cause, a
 | lost probes of the MTU taken for congestion: qh3 | R-7 | test_the_loss_of_an_mtu_probe_is_no_congestion |
 | clocks that go back, or leap a day | R-10 | test_a_clock_that_jumps, test_a_clock_that_jumps_in_a_handshake |
 | timers that fire late: websockets | R-10 | test_timers_that_fire_late |
+| ... always | R-10 | test_a_host_that_ticks_now_and_then |
+| a bad network that is taken for a dead peer | K-4, K-5 | test_an_idle_session_through_heavy_damage |
+| an answer that was lost, and a question repeated in vain | K-7 | test_last_words_that_were_the_first_ones |
+| news of what nobody was told of | K-8 | test_established_before_anything_else |
 | timers handled without end: hypercorn | R-5 | test_ticks_by_the_thousand |
 | a back-off without end: hypercorn | R-5 | test_a_long_outage_is_over_soon_after_it_ends |
 | an index that outlives its session: quinn | K-6 | test_a_world_of_incidents_leaves_nothing |

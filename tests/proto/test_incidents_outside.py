@@ -323,6 +323,49 @@ def test_a_forged_segment_in_every_train() -> None:
     case.finish(session)
 
 
+def test_segments_that_push_out_every_train() -> None:
+    """P-9, P-10, P-16: a watcher who floods the places of incomplete trains makes a session slower, as long as he does.
+
+    Trains that were pushed out counted nowhere. None of them was ever complete, so the sender took all of that for
+    losses of the network and went on with trains, of which not one arrived.
+    """
+    case = scene(FAST)
+    session = case.dial()
+    flooding, junk = True, 0
+
+    def flood(datagram: bytes, path: NetworkPath) -> bytes:
+        """Before the last segment of a train, send one segment of each of 32 others."""
+        nonlocal junk
+        is_segment = path.local == case.client.address and datagram[0] & 0xE0 == 0x60
+        if flooding and is_segment and datagram[13] == datagram[14]:
+            for _ in range(32):
+                junk += 1
+                other = datagram[:9] + filler(4, junk) + bytes((1, 63)) + filler(60, junk)
+                for arrival in case.there.carry(other, case.world.now):
+                    case.world.at(arrival.at, partial(case.server.receive, other, back(path)))
+        return datagram
+
+    case.upload(session, 3_000_000)
+    quiet = len(case.wire)
+    assert longest_train(case.wire.entries) >= 8
+    case.world.taps.append(flood)
+    case.upload(session, 3_000_000)
+    (peer,) = case.server.sessions
+    assert peer._engines is not None
+    counters = peer._engines.receiver.counters
+    assert counters.trains_evicted >= 32
+    assert counters.trains_failed == 0
+    attacked = case.wire.entries[quiet:]
+    trains = [entry.at for entry in attacked if entry.kind.startswith("segment 0/")]
+    assert 0 < len(trains) <= 40, "after the first of them had been pushed out it went on without"
+    flooding = False
+    case.world.run(3.0)
+    rest = len(case.wire)
+    case.upload(session, 3_000_000)
+    assert longest_train(case.wire.entries[rest:]) >= 8, "and then trains go again"
+    case.finish(session)
+
+
 @pytest.mark.parametrize(
     ("sessions", "trains", "segments", "limits", "held"),
     [

@@ -7,15 +7,12 @@ the parts together fill a bottleneck and survive a bad one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heappop, heappush
 from math import inf
-from random import Random
 
 import pytest
 
 from stt_proto.recovery import (
     CONTROLLERS,
-    AckTracker,
     CongestionController,
     NewReno,
     PathState,
@@ -24,8 +21,8 @@ from stt_proto.recovery import (
     SentPacket,
     make_controller,
 )
+from tests.proto.bottleneck import DATAGRAM, Bottleneck
 
-DATAGRAM = 1200
 RTT = 0.1
 
 
@@ -150,7 +147,7 @@ def test_larger_datagrams() -> None:
 
 
 def test_controllers_have_names() -> None:
-    assert list(CONTROLLERS) == ["newreno"]
+    assert list(CONTROLLERS) == ["newreno", "cubic", "bbr"]
     assert isinstance(make_controller("newreno", DATAGRAM, RttEstimator()), NewReno)
 
 
@@ -213,93 +210,12 @@ def test_a_controller_of_a_user() -> None:
 # -- a link --------------------------------------------------------------------------------------------------------
 
 
-class Link:
-    """A sender, a bottleneck with a queue, a receiver, and the way back; all time is simulated."""
-
-    def __init__(self, rate: float, delay: float, queue: int, loss: float = 0.0, reorder: float = 0.0) -> None:
-        self.rate, self.delay, self.queue, self.loss, self.reorder = rate, delay, queue, loss, reorder
-        self.recovery = Recovery(DATAGRAM, max_ack_delay=0.025)
-        self.acks = AckTracker(0.025)
-        self.random = Random(7)
-        self.now = 0.0
-        self.number = 0
-        self.free_at = 0.0
-        self.delivered: set[object] = set()
-        self.overflows = 0
-        self.events: list[tuple[float, int, str, object]] = []
-        self.serial = 0
-        self.woken_at = inf
-
-    def at(self, time: float, kind: str, value: object = None) -> None:
-        self.serial += 1
-        heappush(self.events, (time, self.serial, kind, value))
-
-    def wake(self, time: float) -> None:
-        """Arm the one timer, if it is not armed for an earlier time."""
-        if time < self.woken_at:
-            self.woken_at = time
-            self.at(time, "tick")
-
-    def transmit(self, token: object) -> None:
-        packet = SentPacket(self.number, self.now, DATAGRAM, 1, True, True, token)
-        self.number += 1
-        self.recovery.on_sent(packet)
-        waiting = max(self.free_at - self.now, 0.0) * self.rate
-        if waiting + DATAGRAM > self.queue:
-            self.overflows += 1
-        elif self.random.random() >= self.loss:
-            self.free_at = max(self.free_at, self.now) + DATAGRAM / self.rate
-            late = self.delay if self.random.random() < self.reorder else 0.0
-            self.at(self.free_at + self.delay / 2 + late, "packet", packet)
-
-    def fill(self, waiting: list[object]) -> None:
-        """Send what may be sent; the timer wakes us for the rest."""
-        recovery = self.recovery
-        while waiting and (recovery.probes or recovery.can_send(DATAGRAM)):
-            wait_until = recovery.pacing_deadline(self.now, DATAGRAM)
-            if wait_until and not recovery.probes:
-                self.wake(wait_until)
-                break
-            self.transmit(waiting.pop())
-        while recovery.probes and (oldest := recovery.oldest_eliciting()):
-            self.transmit(oldest.tokens)
-        self.wake(recovery.deadline)
-
-    def run(self, tokens: Sequence[object], until: float) -> float:
-        """Send until everything was acknowledged or the time is over; the time it took."""
-        waiting = list(reversed(tokens))
-        wanted, confirmed = len(set(tokens)), set[object]()
-        self.fill(waiting)
-        while self.events and len(confirmed) < wanted and self.now < until:
-            self.now, _, kind, value = heappop(self.events)
-            lost: list[SentPacket] = []
-            if kind == "packet":
-                assert isinstance(value, SentPacket)
-                self.delivered.add(value.tokens)
-                self.acks.on_packet(value.number, 1, True, self.now)
-                self.at(self.acks.due_at, "due")
-            elif kind == "due":
-                if self.acks.due_at <= self.now and (ack := self.acks.take(self.now)):
-                    self.at(self.now + self.delay / 2, "ack", ack)
-            elif kind == "ack":
-                _, delay, ranges, _ = value  # type: ignore[misc]
-                acked, lost = self.recovery.on_ack(ranges, delay / 125_000, self.now)
-                confirmed.update(packet.tokens for packet in acked)
-            elif self.now == self.woken_at:
-                self.woken_at = inf
-                lost = self.recovery.on_timeout(self.now)
-            waiting.extend(packet.tokens for packet in lost if packet.tokens not in confirmed)
-            if kind in ("ack", "tick"):
-                self.fill(waiting)
-        return self.now
-
-
 @pytest.mark.parametrize(
     ("rate", "delay"), [(1.25e5, 0.05), (1.25e6, 0.02), (1.25e6, 0.1), (1.25e7, 0.001), (6.25e6, 0.04)]
 )
 def test_a_bottleneck_is_filled(rate: float, delay: float) -> None:
     """With a queue of one round trip, three quarters of the rate from the first packet to the last acknowledgement."""
-    link = Link(rate, delay, queue=int(max(rate * delay, 20 * DATAGRAM)))
+    link = Bottleneck(rate, delay, queue=int(max(rate * delay, 20 * DATAGRAM)))
     amount = int(rate * max(60 * delay, 1.0) / DATAGRAM)
     took = link.run(range(amount), until=1000.0)
     assert link.delivered == set(range(amount))
@@ -311,7 +227,7 @@ def test_a_bottleneck_is_filled(rate: float, delay: float) -> None:
 
 def test_pacing_spares_short_queues() -> None:
     """In congestion avoidance a window leaves over the whole round trip: a queue of a tenth of it suffices."""
-    link = Link(1.25e6, 0.1, queue=int(1.25e6 * 0.1 / 8))
+    link = Bottleneck(1.25e6, 0.1, queue=int(1.25e6 * 0.1 / 8))
     took = link.run(range(10_000), until=1000.0)
     assert 10_000 * DATAGRAM / took > 0.6 * 1.25e6
 
@@ -319,7 +235,7 @@ def test_pacing_spares_short_queues() -> None:
 @pytest.mark.parametrize(("loss", "reorder"), [(0.05, 0.0), (0.3, 0.0), (0.02, 0.05), (0.6, 0.1)])
 def test_a_bad_link_is_survived(loss: float, reorder: float) -> None:
     """Everything arrives, and the sender never has more timers than one or probes than two."""
-    link = Link(1.25e6, 0.02, queue=100_000, loss=loss, reorder=reorder)
+    link = Bottleneck(1.25e6, 0.02, queue=100_000, loss=loss, reorder=reorder)
     link.run(range(500), until=2000.0)
     assert link.delivered == set(range(500))
     assert link.recovery.bytes_in_flight >= 0

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from stt_proto import NetworkPath
+from stt_proto import NetworkPath, Priority
 from stt_proto.testing import Conditions, GilbertElliott, Link, Node
 from tests.worlds.actions import NOWHERE, PROCESS_BUFFER
 from tests.worlds.player import Line, Manners, Player, Seat
@@ -30,6 +30,15 @@ T = TypeVar("T")
 
 SIZES = (0, 1, 100, 1200, 5000, 40_000)
 SECONDS = (0.05, 0.5, 3.0, 40.0)
+
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"priority": Priority(0)},
+    {"priority": Priority(3, incremental=False)},
+    {"max_lifetime": 0.01},
+    {"max_lifetime": 2.0, "max_attempts": 2},
+)
+"""With which streams are opened."""
 
 picks = st.integers(0, 1 << 16)
 sizes = st.sampled_from(SIZES)
@@ -95,7 +104,7 @@ class Interaction(RuleBasedStateMachine):
         nodes = tuple(
             NodePlan(
                 name=name,
-                changes={"suites": suites, **changes},
+                changes={"suites": suites, "extension_frames": (0x80,), **changes},
                 manners=manners,
                 batch=0.002 if batches else None,
                 marks=0.0,
@@ -168,15 +177,20 @@ class Interaction(RuleBasedStateMachine):
         purpose=st.sampled_from(("", "talk")),
         size=sizes,
         ends=st.booleans(),
+        options=st.sampled_from(OPTIONS),
     )
-    def open(self, pick: int, bidirectional: bool, purpose: str, size: int, ends: bool) -> None:
+    def open(
+        self, pick: int, bidirectional: bool, purpose: str, size: int, ends: bool, options: dict[str, Any]
+    ) -> None:
         player, seat = chosen(self.seats(), pick)
-        line = player.open(seat, bidirectional=bidirectional, purpose=purpose)
+        line = player.open(seat, bidirectional=bidirectional, purpose=purpose, **options)
         if line is not None:
             player.write(seat, line, size, ends=ends)
 
     @precondition(lambda self: self.lines("out"))
-    @rule(pick=picks, command=st.sampled_from(("write", "finish", "reset", "watch")), size=sizes, code=codes)
+    @rule(
+        pick=picks, command=st.sampled_from(("write", "finish", "reset", "watch", "prioritise")), size=sizes, code=codes
+    )
     def speak(self, pick: int, command: str, size: int, code: int) -> None:
         player, seat, line = chosen(self.lines("out"), pick)
         match command:
@@ -186,6 +200,8 @@ class Interaction(RuleBasedStateMachine):
                 player.write(seat, line, size, ends=True)
             case "reset":
                 player.reset(seat, line, code)
+            case "prioritise":
+                player.prioritise(line, Priority(code % 8, size > 100), asks=size % 3 == 0)
             case _:
                 player.watch(seat, line)
 
@@ -201,9 +217,11 @@ class Interaction(RuleBasedStateMachine):
     @precondition(seats)
     @rule(pick=picks, size=sizes, count=st.sampled_from((1, 20)))
     def send_datagrams(self, pick: int, size: int, count: int) -> None:
+        """And frames of the application's own."""
         player, seat = chosen(self.seats(), pick)
         for _ in range(count):
             player.send_datagram(seat, size)
+            player.send_frame(seat, size, reliable=size > 100)
 
     @precondition(seats)
     @rule(pick=picks, reason=st.sampled_from(("graceful", "error", "abort")))

@@ -333,7 +333,7 @@ def test_a_refused_stream_is_reported_at_once() -> None:
 def test_the_end_of_a_stream_acknowledged_ahead_of_its_data() -> None:
     """R-9: an end without data leaves no empty interval among what was acknowledged ahead of a gap."""
     hub = Hub(deque(), 1000)
-    hub.raise_credit(1000)
+    hub.credit.raise_limit(1000)
     send = SendStream(0, hub, limit=1000, capacity=1000, max_frame_size=1000)
     send.write(b"data")
     send.write_frame([], [], 100, 100)
@@ -377,3 +377,17 @@ def test_a_stream_of_short_frames_that_gathers_small_writes() -> None:
         theirs = pair.peer.stream(stream.stream_id)
         assert theirs is not None
         assert len(theirs.read(1000, pair.now)) == 500
+
+
+def test_a_host_that_asks_for_the_deadline_between_two_packets() -> None:
+    """R-7: the pacer's word was not heard when the deadline had been asked for after the packet before."""
+    pair = session_pair(conditions=Conditions(delay=0.02))
+    stream = pair.session.open_stream()
+    for _ in range(2):  # once for the window to open
+        pair.settle(1.0)
+        stream.write(bytes(400_000), pair.now)
+    endpoint = pair.client.endpoint
+    while endpoint.next_transmit(pair.now) is not None:
+        endpoint.next_deadline()
+    assert pair.session.deadline().reason == "pacing"
+    assert endpoint.next_deadline() == pair.session.deadline()

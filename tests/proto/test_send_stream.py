@@ -33,7 +33,10 @@ class Sender:
         out: list[bytes | memoryview] = []
         tokens: list[Any] = []
         used = 0
-        while self.stream in self.hub.ready and (more := self.stream.write_frame(out, tokens, room - used, PLENTY)):
+        while self.stream.stands and self.hub.sendable:
+            more = self.stream.write_frame(out, tokens, room - used, PLENTY)
+            if not more:
+                break
             used += more
         plain = b"".join(out)
         assert len(plain) == used <= room
@@ -47,7 +50,7 @@ class Sender:
     def all(self, room: int = 1200) -> tuple[list[Any], list[Any]]:
         """Every packet until nothing is left."""
         frames, tokens = [], []
-        while self.hub.ready:
+        while self.hub.sendable:
             some, theirs = self.frames(room)
             if not some:
                 break
@@ -350,8 +353,8 @@ def test_the_sessions_credit_bounds_every_frame() -> None:
     tokens: list[Any] = []
     assert sender.stream.write_frame([], tokens, 1200, 1200) == 104
     (token,) = tokens
-    assert not sender.hub.ready
-    assert list(sender.hub.waiting) == [sender.stream]
+    assert not sender.hub.sendable
+    assert (sender.hub.ready.count, sender.hub.ready.unpaid) == (1, 0)
     assert list(sender.hub.control) == [("data_blocked", 0)]
     sender.hub.control.clear()
     sender.stream.write(b"x")
@@ -359,12 +362,13 @@ def test_the_sessions_credit_bounds_every_frame() -> None:
     sender.lost(token)
     assert sender.one()[0].data == bytes(100)
     assert sender.hub.credit.used == 100
-    assert not sender.hub.raise_credit(100)
-    assert sender.hub.raise_credit(120)
+    assert not sender.hub.credit.raise_limit(100)
+    assert sender.hub.credit.raise_limit(120)
+    assert sender.hub.sendable
     assert len(sender.one()[0].data) == 20
     sender.lost((sender.stream, 0, 10, False))
-    assert not sender.hub.waiting
-    sender.hub.raise_credit(1000)
+    assert (sender.hub.ready.count, sender.hub.ready.unpaid) == (1, 1)
+    sender.hub.credit.raise_limit(1000)
     assert [len(frame.data) for frame in sender.frames()[0]] == [10, 31]
 
 

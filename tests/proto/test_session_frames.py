@@ -18,6 +18,7 @@ from stt_proto.wire import (
     Confirm,
     DataBlocked,
     Datagram,
+    Decoders,
     Frame,
     KeepAlive,
     KeepAliveAck,
@@ -47,8 +48,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Frame]]:
     frames: list[Frame] = []
     decode = inbound.decode_frames_untrusted
 
-    def spy(plain: bytes) -> list[Frame]:
-        found = decode(plain)
+    def spy(plain: bytes, decoders: Decoders) -> list[Frame]:
+        found = decode(plain, decoders)
         frames.extend(found)
         return found
 

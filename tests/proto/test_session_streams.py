@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,64 @@ from stt_proto.events import (
 )
 from stt_proto.testing import Conditions
 from tests.proto.worlds import Pair, filler, session_pair
+
+WRONG = ["5", None, 1.5, b"5", [5], object()]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda value: type(value).__name__)
+def test_sizes_and_numbers_of_the_wrong_type(wrong: object) -> None:
+    """A mistake of the caller is an `ArgumentError` that names the argument, whatever its type."""
+    pair = session_pair()
+    stream, now = pair.session.open_stream(), pair.now
+    stream.write(b"x", now)
+    calls: dict[str, list[Callable[[Any], object]]] = {
+        "max_bytes": [lambda value: stream.read(value, now)],
+        "code": [lambda value: stream.reset(value, now), lambda value: stream.stop(value, now)],
+        "offset": [stream.watch_acked],
+        "stream_id": [pair.session.stream],
+        "length": [lambda value: pair.session.export_keying_material("label", value)],
+    }
+    for argument, attempts in calls.items():
+        for attempt in attempts:
+            with pytest.raises(ArgumentError) as caught:
+                attempt(wrong)
+            assert caught.value.argument == argument
+    if wrong is not None:  # as configured
+        with pytest.raises(ArgumentError, match="max_frame_size"):
+            pair.session.open_stream(max_frame_size=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["5", None, b"5", [5], object()], ids=lambda value: type(value).__name__)
+def test_times_of_the_wrong_type(wrong: Any) -> None:
+    """... and at once: nothing was taken, read, sent or closed."""
+    pair = session_pair()
+    stream, other = pair.session.open_stream(), pair.session.open_stream()
+    stream.write(b"question", pair.now)
+    pair.settle()
+    theirs = stream_of(pair, stream.stream_id)
+    for attempt in (
+        lambda: stream.write(b"more", wrong),
+        lambda: theirs.read(100, wrong),
+        lambda: other.finish(wrong),
+        lambda: other.reset(1, wrong),
+        lambda: other.stop(1, wrong),
+        lambda: pair.session.send_datagram(b"x", wrong),
+        lambda: pair.session.close(wrong),
+        lambda: pair.session.abort(wrong),
+        lambda: pair.client.endpoint.tick(wrong),
+        lambda: pair.client.endpoint.next_transmit(wrong),
+        lambda: pair.client.endpoint.receive(b"x" * 40, pair.session.path, wrong),
+        lambda: pair.client.endpoint.connect(pair.session.path, now=wrong),
+    ):
+        with pytest.raises(ArgumentError) as caught:
+            attempt()
+        assert caught.value.argument == "now"
+    pair.settle()
+    assert pair.session.is_active()
+    assert (stream.bytes_accepted, other.bytes_accepted) == (8, 0)
+    assert theirs.read(100, pair.now) == b"question"
+    assert other.write(b"still open", pair.now) == 10
+    assert pair.peer.receive_datagram() is None
 
 
 def stream_of(pair: Pair, stream_id: int) -> Stream:

@@ -43,12 +43,14 @@ from stt_proto.streams import (
 )
 from stt_proto.wire import (
     DataBlocked,
+    Expired,
     Frame,
     MaxData,
     MaxStreamData,
     MaxStreams,
     Padding,
     Parameters,
+    Priority,
     ResetStream,
     StopSending,
     StreamDataBlocked,
@@ -120,6 +122,10 @@ class Side:
                 table.on_stream_data_blocked(*frame)
             case StreamsBlocked():
                 table.on_streams_blocked(*frame)
+            case Priority():
+                table.on_priority(*frame)
+            case Expired():
+                table.on_expired(*frame)
             case _:
                 assert isinstance(frame, Padding)
 
@@ -717,7 +723,9 @@ def test_frames_for_a_stream_that_has_ended_are_ignored() -> None:
         ([MaxStreams(True, 1 << 20), MaxStreams(True, 1 << 20)], 1),
         ([MaxStreamData(0, 1 << 40), MaxStreamData(0, 1 << 39)], 1),
         ([DataBlocked(1 << 20), DataBlocked(1 << 20)], 1),
-        ([StreamDataBlocked(0, 5), StreamDataBlocked(0, 5)], 1),
+        ([StreamDataBlocked(0, 1 << 20), StreamDataBlocked(0, 1 << 20)], 1),
+        ([StreamDataBlocked(0, 5)], 1),  # was never announced
+        ([DataBlocked(5)], 1),
         ([StreamsBlocked(False, 256), StreamsBlocked(False, 256)], 1),
         ([ResetStream(0, 1, 0), ResetStream(0, 1, 0)], 1),
         ([StopSending(0, 1), StopSending(0, 1)], 1),
@@ -927,7 +935,7 @@ def test_control_frames_go_as_far_as_they_fit() -> None:
     assert tokens == [("stop", 0), ("stop", 4), ("stop", 8)]
     assert len(a.table.control_ready) == 7
     assert {kind for kind, _ in a.table.control_ready} <= CONTROL_KINDS
-    assert b.table.encode_control(("max_data", 0)) == MaxData(1 << 20).encode()
+    assert b.table.encode_control(("max_data", 0)) == MaxData(3 << 19).encode()
 
 
 # -- the fate of control frames ------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stt_proto import NetworkPath
+from stt_proto import NetworkPath, Priority
 from stt_proto.testing import Node, SeededEntropy
 from tests.worlds.player import Line, Player, Seat
 from tests.worlds.recipe import conditions
@@ -78,7 +78,13 @@ def open_stream(world: RandomWorld, rng: random.Random) -> None:
     if found is None:
         return
     player, seat = found
-    options = {"no_delay": False} if rng.random() < 0.1 else {}
+    options: dict[str, Any] = {"no_delay": False} if rng.random() < 0.1 else {}
+    if rng.random() < 0.2:
+        options["priority"] = some_priority(rng)
+    if rng.random() < 0.2:
+        options |= rng.choice(
+            ({"max_lifetime": rng.choice((0.001, 0.05, 1.0, 20.0))}, {"max_attempts": 1}, {"max_attempts": 3})
+        )
     purpose = rng.choice(("", "", "talk", "é" * 127))
     line = player.open(seat, bidirectional=rng.random() < 0.6, purpose=purpose, **options)
     if line is not None and rng.random() < 0.7:
@@ -136,6 +142,28 @@ def datagram(world: RandomWorld, rng: random.Random) -> None:
         player, seat = found
         for _ in range(rng.choice((1, 1, 2, 20))):
             player.send_datagram(seat, rng.choice((0, 1, 8, 200, 1100, 60_000)))
+
+
+def frame(world: RandomWorld, rng: random.Random) -> None:
+    """Send a few frames of the application's own."""
+    found = some_seat(world, rng)
+    if found is not None:
+        player, seat = found
+        for _ in range(rng.choice((1, 1, 3, 30))):
+            player.send_frame(seat, rng.choice((0, 1, 100, 1000)), reliable=rng.random() < 0.7)
+
+
+def some_priority(rng: random.Random) -> Priority:
+    return Priority(rng.choice((0, 3, 3, 5, 7)), rng.random() < 0.6)
+
+
+def prioritise(world: RandomWorld, rng: random.Random) -> None:
+    """Let some streams matter more or less, or ask for that."""
+    for _ in range(rng.choice((1, 1, 5))):
+        found = some_line(world, rng, rng.choice(("out", "into")))
+        if found is not None:
+            player, _, line = found
+            player.prioritise(line, some_priority(rng), asks=rng.random() < 0.5)
 
 
 def close(world: RandomWorld, rng: random.Random) -> None:
@@ -322,7 +350,8 @@ def refuse(world: RandomWorld, rng: random.Random) -> None:
 ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         "dial": dial, "storm": storm, "open": open_stream, "write": write, "finish": finish, "read": read,
-        "reset": reset, "stop": stop, "watch": watch, "datagram": datagram, "close": close, "abort": abort,
+        "reset": reset, "stop": stop, "watch": watch, "datagram": datagram, "frame": frame,
+        "prioritise": prioritise, "close": close, "abort": abort,
         "weather": weather, "outage": outage, "one_way": one_way, "rebind": rebind, "replay": replay,
         "misdeliver": misdeliver, "elsewhere": elsewhere, "forge": forge, "garbage": garbage, "jump": jump,
         "step_back": step_back, "sleep": sleep, "stop_process": stop_process, "full": full,

@@ -7,19 +7,23 @@ running total is the sum of its parts. This module reaches into the core, as `te
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 from math import inf
 
 from stt_proto import Endpoint, Session, SessionState
 from stt_proto.config import Config, Limits
 from stt_proto.endpoint import OUTBOX
+from stt_proto.handshake import Responder
+from stt_proto.handshake.guesses import Source
 from stt_proto.packet.connection_ids import MAX_LIVE, MAX_RETIRING
 from stt_proto.packet.trains import FINISHED_KEPT, PIECE_COST, TrainReassembler
 from stt_proto.recovery import Recovery
 from stt_proto.recovery.acks import MAX_RANGES, AckTracker
 from stt_proto.session.ending import MAX_ANSWERS
 from stt_proto.session.engines import CONNECTION_ID_LIMIT, Engines
-from stt_proto.streams import DatagramQueues, StreamTable
+from stt_proto.session.extensions import SPAN, ExtensionFrames
+from stt_proto.streams import DatagramQueues, ExpiringSendStream, StreamTable
+from stt_proto.streams.hub import PIECE_SHARE
 from stt_proto.streams.ids import ID_SPAN
 from stt_proto.streams.receive import ReceiveState, ReceiveStream
 from stt_proto.streams.send import SendState, SendStream
@@ -28,7 +32,7 @@ CONTROL_FRAMES = 5 + MAX_LIVE + 3 * MAX_RETIRING
 """Control frames of a session that may wait, beside those of its streams."""
 LONGEST_TIMEOUT = 10.0
 """Seconds after which what is in flight is asked for at the latest (R-5)."""
-STREAM_FRAMES = 4
+STREAM_FRAMES = 6
 """Kinds of control frames that one stream may have waiting."""
 
 
@@ -55,9 +59,7 @@ def check(endpoint: Endpoint) -> None:
     most(context.train_budget.cost, limits.train_bytes_in_all, "bytes of trains")
     most(len(context.dial_keys), len(context.live), "dials")
     same(len(endpoint._events), 0, "events that nobody took")
-    for half_open in endpoint._responder._by_cid.values():
-        most(len(half_open.held), limits.held_packets, "held packets")
-        most(sum(map(len, half_open.held)), limits.held_bytes, "held bytes")
+    check_half_open(endpoint._responder, limits)
 
     routed = len(endpoint._responder)
     trains = cost = 0
@@ -78,6 +80,18 @@ def check(endpoint: Endpoint) -> None:
     same(context.train_budget.cost, cost, "bytes of trains")
 
 
+def check_half_open(responder: Responder, limits: Limits) -> None:
+    """H-21, H-23, H-26."""
+    places = Counter[Source]()
+    for half_open in responder._by_cid.values():
+        most(len(half_open.held), limits.held_packets, "held packets")
+        most(sum(map(len, half_open.held)), limits.held_bytes, "held bytes")
+        places[half_open.source] += half_open.proven
+    most(max(places.values(), default=0), limits.half_open_per_source, "half-open handshakes of a source")
+    assert responder._places == +places, f"places of sources: {responder._places}, counted are {+places}"
+    most(len(responder._guesses), 2 * limits.sources, "sources")
+
+
 def check_session(session: Session, engines: Engines, config: Config) -> None:
     """Look at everything in one session."""
     limits = config.limits
@@ -89,7 +103,8 @@ def check_session(session: Session, engines: Engines, config: Config) -> None:
     most(len(engines.local_ids._retired), MAX_RETIRING, "retired connection IDs")
     most(len(engines.remote_ids._live), CONNECTION_ID_LIMIT, "connection IDs of the peer")
     most(len(engines.remote_ids._retiring), MAX_RETIRING, "retiring connection IDs of the peer")
-    most(len(engines.control.ready), CONTROL_FRAMES, "control frames")
+    check_frames(engines.control.frames, limits)
+    most(len(engines.control.ready), CONTROL_FRAMES + limits.extension_frames, "control frames")
     most(session._ending._answers, MAX_ANSWERS, "answers after the end")
     check_streams(engines.streams, config, session.state is not SessionState.CLOSED)
 
@@ -140,6 +155,21 @@ def check_datagrams(datagrams: DatagramQueues, limits: Limits) -> None:
             same(queue.bytes, sum(map(len, queue.items)), "bytes of datagrams")
 
 
+def check_frames(frames: ExtensionFrames, limits: Limits) -> None:
+    """F-7."""
+    arrived = frames._incoming or ()
+    most(len(arrived), limits.extension_frames, "frames that arrived")
+    most(frames._incoming_bytes, limits.extension_bytes, "bytes of frames that arrived")
+    same(frames._incoming_bytes, sum(len(frame.data) for frame in arrived), "bytes of frames that arrived")
+    most(len(frames._outgoing), limits.extension_frames, "frames on their way")
+    most(frames._outgoing_bytes, limits.extension_bytes, "bytes of frames on their way")
+    same(frames._outgoing_bytes, sum(map(len, frames._outgoing.values())), "bytes of frames on their way")
+    assert frames.reliable.keys() <= frames._outgoing.keys(), "a frame that was forgotten is waited for"
+    assert list(frames.reliable.values()) == sorted(frames.reliable.values()), "numbers of frames do not rise"
+    if frames._seen is not None:
+        most(len(frames._seen.bounds), SPAN + 2, "gaps among frames that arrived")
+
+
 # -- streams -------------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +184,7 @@ def check_streams(table: StreamTable, config: Config, alive: bool) -> None:
         if stream.recv is not None:
             unread += check_receiving(stream.recv, config)
         if stream.send is not None:
-            undelivered += check_sending(stream.send, hub.ready, hub.waiting, config, alive)
+            undelivered += check_sending(stream.send, config, alive)
     for count, ids in zip(peers, table._peer, strict=True):
         most(count, config.max_concurrent_streams, "streams of the peer")
         most(ids.limit, ids.ended.first_gap + max(ID_SPAN, config.max_concurrent_streams), "limit of streams")
@@ -162,10 +192,19 @@ def check_streams(table: StreamTable, config: Config, alive: bool) -> None:
     window = hub.window
     most(window.received, window.limit, "bytes received in a session")
     most(window.limit, window.consumed + window.size, "credit of a session")
+    most(window.size, max(config.session_receive_window, config.max_session_receive_window), "window of a session")
     most(hub.credit.used, hub.credit.limit, "credit used")
     most(len(table.control_ready), 4 + STREAM_FRAMES * len(table) + STREAM_FRAMES * 256, "control frames of streams")
     if alive:
         same(hub.undelivered, undelivered, "what is undelivered")
+        standing = [stream.send for stream in table if stream.send is not None and stream.send.stands]
+        same(hub.ready.count, len(standing), "streams in line")
+        same(hub.ready.unpaid, sum(send._resends for send in standing), "streams that need no credit")
+        assert (
+            hub.credit.used < hub.credit.limit
+            or hub.ready.count == hub.ready.unpaid
+            or (hub.credit.reported == hub.credit.limit)
+        ), "the session's credit is missing, and nobody said so"
         same(window.received - window.consumed, unread, "bytes unread in a session")
 
 
@@ -174,13 +213,23 @@ def check_receiving(recv: ReceiveStream, config: Config) -> int:
     window = recv.window
     most(window.received, window.limit, f"bytes received on stream {recv.id}")
     most(window.limit, window.consumed + window.size, f"credit of stream {recv.id}")
-    most(window.received - window.consumed, config.stream_receive_window, f"bytes unread on stream {recv.id}")
+    most(window.received - window.consumed, window.size, f"bytes unread on stream {recv.id}")
+    most(window.size, max(config.stream_receive_window, config.max_stream_receive_window), f"window of {recv.id}")
     pieces = recv._pieces
     kept = sum(map(len, recv._chunks))
     if recv.state is ReceiveState.RECEIVING:
         same(kept, recv.bytes_readable, f"bytes readable on stream {recv.id}")
+    if recv._holes:
+        assert recv._tail is recv._holes[-1][2], f"what arrives on stream {recv.id} does not go behind its last hole"
+        most(len(recv._holes), recv._max_pieces, f"holes of stream {recv.id}")
+        behind = window.consumed + kept
+        for start, size, chunks in recv._holes:
+            same(start, behind, f"offset of a hole of stream {recv.id}")
+            behind = start + size + sum(map(len, chunks))
+        same(behind, recv._next, f"bytes in order on stream {recv.id}")
+        kept = behind - window.consumed
     if pieces is not None:
-        most(len(pieces), config.limits.stream_pieces, f"pieces of stream {recv.id}")
+        most(len(pieces), max(config.limits.stream_pieces, window.size // PIECE_SHARE), f"pieces of stream {recv.id}")
         bounds = list(zip(pieces._starts, pieces._stops, strict=True))
         behind = recv._next
         for (start, stop), run in zip(bounds, pieces._runs, strict=True):
@@ -192,30 +241,50 @@ def check_receiving(recv: ReceiveStream, config: Config) -> int:
     return window.received - window.consumed
 
 
-def check_sending(
-    send: SendStream, ready: Iterable[SendStream], waiting: Iterable[SendStream], config: Config, alive: bool
-) -> int:
+def check_sending(send: SendStream, config: Config, alive: bool) -> int:
     """One sending half; give what of it is undelivered."""
     name = f"stream {send.id}"
-    most(send.bytes_unacked, config.stream_send_buffer, f"bytes unacknowledged on {name}")
+    expiring = isinstance(send, ExpiringSendStream)
+    most(send.bytes_unacked, send.capacity, f"bytes unacknowledged on {name}")
+    most(send.capacity, max(config.stream_send_buffer, config.max_stream_send_buffer), f"buffer of {name}")
     most(send.sent_offset, send.limit, f"bytes sent on {name}")
-    assert send.acked_offset <= send.sent_offset <= send.bytes_accepted, f"offsets of {name}"
+    assert expiring or send.acked_offset <= send.sent_offset, f"offsets of {name}"
+    assert send.sent_offset <= send.bytes_accepted, f"offsets of {name}"
     lost, acked = list(send._lost), list(send._acked)
     assert all(send.acked_offset <= start < stop <= send.sent_offset for start, stop in lost), f"{name} lost {lost}"
-    assert all(send.acked_offset < start < stop <= send.sent_offset for start, stop in acked), f"{name} acked {acked}"
+    assert all(send.acked_offset < start < stop for start, stop in acked), f"{name} acked {acked}"
+    assert expiring or not acked or acked[-1][1] <= send.sent_offset, f"{name} acked {acked}, sent {send.sent_offset}"
     assert not any(send._acked.overlaps(start, stop) for start, stop in lost), f"{name} lost {lost}, and acked {acked}"
     if not alive:
         return 0
     if send.state in (SendState.OPEN, SendState.FINISHING):
-        in_line = send in ready
+        unpaid = send.stands and send.line is not None and send in send.line.unpaid
+        if isinstance(send, ExpiringSendStream):
+            return check_expiring(send, unpaid)
         if send._resends:
-            assert in_line, f"{name} has lost data or an end to send, and does not stand in line"
+            assert unpaid, f"{name} has lost data or an end to send, and does not stand in line"
         elif send.sent_offset < min(send.bytes_accepted, send.limit) and not send._held:
-            assert in_line or send in waiting, f"{name} has data to send, and does not stand in line"
+            assert send.stands, f"{name} has data to send, and does not stand in line"
+            assert not unpaid, f"{name} needs credit, and stands with those who need none"
+        else:
+            assert not send.stands, f"{name} has nothing to send, and stands in line"
         return send.bytes_unacked + (send.state is SendState.FINISHING)
-    assert send not in ready, f"{name} stands in line, and is {send.state}"
-    assert send not in waiting, f"{name} waits, and is {send.state}"
+    assert not send.stands, f"{name} stands in line, and is {send.state}"
     return int(send.state is SendState.RESETTING)
+
+
+def check_expiring(send: ExpiringSendStream, unpaid: bool) -> int:
+    """S-16, S-17: one that is alive and gives up what is too old; give what of it is undelivered."""
+    name = f"stream {send.id}"
+    most(send.skip_offset, send.acked_offset, f"bytes given up on {name}")
+    most(send.told, min(send.skip_offset, send.sent_offset), f"what the peer was told of {name}")
+    skipping = send.sent_offset < send.skip_offset
+    able = not skipping and send.sent_offset < min(send.bytes_accepted, send.limit) and not send._held
+    assert unpaid is send._resends, f"{name} stands where it does not belong"
+    assert send.stands is (send._resends or able), f"{name} stands in line, or does not, without a reason"
+    if send._expiry.deadline < inf:
+        assert send in send._expiries.deadlines._armed, f"data of {name} will not expire"
+    return send.bytes_unacked + (send.state is SendState.FINISHING) + send.owes
 
 
 # -- two ends ------------------------------------------------------------------------------------------------------
@@ -235,7 +304,10 @@ def check_pair(one: Engines, other: Engines) -> None:
             recv = theirs.recv
             most(stream.send.limit, recv.window.limit, f"credit of stream {stream.id}")
             if recv.state is ReceiveState.RECEIVING and stream.send.state in (SendState.OPEN, SendState.FINISHING):
-                at_least(recv._next, stream.send.acked_offset, f"bytes arrived of stream {stream.id}")
+                settled = stream.send.acked_offset
+                if isinstance(stream.send, ExpiringSendStream) and stream.send.owes:
+                    continue
+                at_least(recv._next, settled, f"bytes arrived of stream {stream.id}")
 
 
 def check_announced(one: Session, other: Session) -> None:

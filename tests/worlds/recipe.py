@@ -24,7 +24,7 @@ WEATHER = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "jitt
 
 APPLICATIONS: Mapping[str, float] = {
     "dial": 3, "storm": 0.3, "open": 8, "write": 10, "finish": 4, "read": 6, "reset": 2, "stop": 2, "watch": 1,
-    "datagram": 4, "close": 1, "abort": 0.5,
+    "datagram": 4, "frame": 2, "prioritise": 2, "close": 1, "abort": 0.5,
 }  # fmt: skip
 """What applications do, and how often."""
 
@@ -157,13 +157,15 @@ def _timers(rng: random.Random) -> dict[str, Any]:
     return {
         "keep_alive_interval": interval,
         "keep_alive_timeout": interval * rng.choice((2.5, 3.0, 6.0)),
-        "handshake_timeout": _mostly(rng, 10.0, (1.0, 3.0), 0.3),
+        "handshake_timeout": _mostly(rng, 10.0, (2.0, 3.0), 0.3),
     }
 
 
 def _node(rng: random.Random, name: str, names: Sequence[str], shared: dict[str, Any]) -> NodePlan:
     odd = rng.choice((0.0, 0.15, 0.4))
     changes = dict(shared)
+    if rng.random() < 0.8:
+        changes["extension_frames"] = (0x80, 0x90)
     for parameter, values in _PARAMETERS.items():
         if rng.random() < odd:
             changes[parameter] = rng.choice(values)
@@ -196,6 +198,9 @@ _PARAMETERS: Mapping[str, tuple[Any, ...]] = {
     "stream_receive_window": (1024, 4096, 65_536),
     "session_receive_window": (1024, 5000, 65_536),
     "stream_send_buffer": (1024, 10_000, 65_536),
+    "max_stream_receive_window": (0, 50_000),
+    "max_stream_send_buffer": (0, 50_000),
+    "max_session_receive_window": (0, 100_000),
     "max_datagram_size": (0, 10, 1000, 1200),
     "ack_delay": (0.0, 0.1, 1.0),
     "no_delay": (False,),
@@ -217,6 +222,8 @@ _LIMITS: Mapping[str, tuple[Any, ...]] = {
     "train_bytes": (131_072,),
     "train_bytes_in_all": (131_072,),
     "datagrams": (1, 5),
+    "grown_windows": (0, 10_000),
+    "extension_frames": (1, 5),
     "datagram_bytes": (65_536,),
     "failure_reports": (1,),
 }

@@ -7,12 +7,25 @@ from types import MappingProxyType
 
 from stt_proto.errors import ArgumentError
 from stt_proto.recovery.congestion.base import CongestionController, ControllerFactory, PathState
+from stt_proto.recovery.congestion.bbr import Bbr
+from stt_proto.recovery.congestion.cubic import Cubic
+from stt_proto.recovery.congestion.guarded import GuardedController
 from stt_proto.recovery.congestion.newreno import NewReno
 from stt_proto.recovery.rtt import RttEstimator
 
-__all__ = ["CONTROLLERS", "CongestionController", "ControllerFactory", "NewReno", "PathState", "make_controller"]
+__all__ = [
+    "CONTROLLERS",
+    "Bbr",
+    "CongestionController",
+    "ControllerFactory",
+    "Cubic",
+    "GuardedController",
+    "NewReno",
+    "PathState",
+    "make_controller",
+]
 
-CONTROLLERS: Mapping[str, ControllerFactory] = MappingProxyType({"newreno": NewReno})
+CONTROLLERS: Mapping[str, ControllerFactory] = MappingProxyType({"newreno": NewReno, "cubic": Cubic, "bbr": Bbr})
 """The controllers that a configuration can name."""
 
 
@@ -22,7 +35,7 @@ def make_controller(
     """Make the controller of a path. Every controller comes from here, ours and those that users write.
 
     Args:
-        congestion: a name in `CONTROLLERS`, or a factory.
+        congestion: a name in `CONTROLLERS`, or a factory. What a user's factory makes is guarded.
         max_datagram_size: bytes.
         rtt: the path's estimator.
 
@@ -30,7 +43,9 @@ def make_controller(
         ArgumentError: there is no controller of that name.
     """
     if not isinstance(congestion, str):
-        return congestion(max_datagram_size, rtt)
+        if congestion in CONTROLLERS.values():
+            return congestion(max_datagram_size, rtt)
+        return GuardedController(congestion, max_datagram_size, rtt)
     factory = CONTROLLERS.get(congestion)
     if factory is None:
         names = ", ".join(CONTROLLERS)

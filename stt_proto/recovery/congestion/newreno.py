@@ -6,24 +6,12 @@ from collections.abc import Sequence
 from math import inf
 
 from stt_proto.recovery.congestion.base import PathState
+from stt_proto.recovery.congestion.window import MINIMUM_DATAGRAMS, initial_window, window_rate
 from stt_proto.recovery.rtt import RttEstimator
 from stt_proto.recovery.sent import SentPacket
 
-INITIAL_DATAGRAMS = 10
-INITIAL_BYTES = 14_720
-MINIMUM_DATAGRAMS = 2
-
 LOSS_REDUCTION = 0.5
 """What is left of the window after congestion (kLossReductionFactor)."""
-
-SLOW_START_GAIN = 2.0
-"""Windows in a round trip, the rate in slow start: the window doubles in that time."""
-
-AVOIDANCE_GAIN = 1.25
-"""Windows in a round trip, the rate after that: somewhat more, so that the window and not the rate is what limits."""
-
-SHORTEST_RTT = 1e-6
-"""Seconds; keeps the rate finite where there is no distance at all, as in a simulated network."""
 
 
 class NewReno:
@@ -45,14 +33,13 @@ class NewReno:
         self._max_datagram_size = max_datagram_size
         self._rtt = rtt
         self._recovery_start = -inf
-        self.window: float = max(INITIAL_DATAGRAMS * max_datagram_size, INITIAL_BYTES)
+        self.window: float = initial_window(max_datagram_size)
         self.ssthresh = inf
 
     @property
     def pacing_rate(self) -> float:
-        """The window in a round trip, and some more (RFC 9002, 7.7); bytes in a second."""
-        gain = SLOW_START_GAIN if self.window < self.ssthresh else AVOIDANCE_GAIN
-        return gain * self.window / max(self._rtt.smoothed, SHORTEST_RTT)
+        """The window in a round trip, and some more; bytes in a second."""
+        return window_rate(self.window, self.window < self.ssthresh, self._rtt.smoothed)
 
     def on_sent(self, packet: SentPacket, path: PathState) -> None:
         """Sending changes nothing."""

@@ -1,0 +1,256 @@
+"""What an application sees of a session, and what it asks of its streams and datagrams.
+
+This is the half of a session that has no say in its life: whether it lives, why it ended, what it has done, which
+streams it has. How it comes to be, moves packets and ends is the other half, `session`, which only the endpoint drives.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from stt_proto.errors import ArgumentError, SessionClosedError, StateError, SttError, TooManyStreamsError
+from stt_proto.session.context import SessionContext
+from stt_proto.session.control import FRAME, FRAME_ONCE
+from stt_proto.session.ending import reason_of
+from stt_proto.session.engines import Engines
+from stt_proto.session.exporter import export_key
+from stt_proto.session.statistics import SessionStats, snapshot
+from stt_proto.session.stream import Stream
+from stt_proto.streams import Priority
+from stt_proto.streams import Stream as Halves
+from stt_proto.types import Buffer, CloseReason, NetworkPath, SessionState
+from stt_proto.wire import APPLICATION_FRAMES, FrameType
+
+
+class SessionFacade(ABC):
+    """The face of a session; `Session` is the only class behind it, and lists the attributes."""
+
+    __slots__ = (
+        "_context",
+        "_created",
+        "_engines",
+        "_exporter",
+        "close_error",
+        "created_at",
+        "host",
+        "initiator",
+        "key_version",
+        "metadata",
+        "path",
+        "peer_node_id",
+        "session_id",
+        "state",
+    )
+
+    def __init__(self, context: SessionContext, path: NetworkPath, initiator: bool, now: float) -> None:
+        self._context = context
+        self._created = now
+        self._engines: Engines | None = None
+        self._exporter = b""
+        self.state = SessionState.INIT
+        self.initiator = initiator
+        self.session_id = b""
+        self.peer_node_id = b""
+        self.key_version = 0
+        self.path = path
+        self.created_at = context.clock.unix(now)
+        self.metadata: dict[str, Any] = {}
+        self.host: Any = None
+        self.close_error: SttError | None = None
+
+    @abstractmethod
+    def touch(self, now: float) -> float:
+        """Something changed: there may be something to send, and the deadline may have moved. Gives the time."""
+
+    # -- how it is -------------------------------------------------------------------------------------------------
+
+    def is_active(self) -> bool:
+        """Whether streams can be opened and written."""
+        return self.state is SessionState.ESTABLISHED
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
+        return self.state is SessionState.CLOSED
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why it ended, in one word; `None` while it lives."""
+        return None if self.close_error is None else reason_of(self.close_error)
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the peer can do beyond streams: `datagrams`, `trains`, `priorities`, `expiry`, `frames`."""
+        if self._engines is None:
+            return frozenset()
+        peer = self._engines.peer
+        able = {
+            "datagrams": peer.max_datagram > 0,
+            "trains": peer.max_segments > 1,
+            "priorities": FrameType.PRIORITY in peer.extension_frames,
+            "expiry": FrameType.EXPIRED in peer.extension_frames,
+            "frames": not peer.extension_frames.isdisjoint(APPLICATION_FRAMES),
+        }
+        return frozenset(name for name, can in able.items() if can)
+
+    @property
+    def last_active(self) -> float:
+        """Wall clock of the last authentic packet, seconds since 1970."""
+        if self._engines is None:
+            return self.created_at
+        return self._context.clock.unix(self._engines.liveness.last_received)
+
+    @property
+    def last_key_rotation(self) -> float:
+        """Wall clock of the last rotation of keys; the creation when there was none."""
+        return self.created_at
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Bytes of the largest unreliable datagram that can be sent now; 0 when the peer takes none."""
+        return 0 if self._engines is None else self._engines.datagrams.peer_max
+
+    def stats(self) -> SessionStats:
+        """What it has done so far."""
+        return snapshot(self, self._engines, self._created, self._context.clock.now)
+
+    def export_keying_material(self, label: str, length: int) -> bytes:
+        """Derive a key that both sides and nobody else can derive (H-8).
+
+        Args:
+            label: what it is for, at most 255 bytes.
+            length: bytes wanted, 1 to 8,160.
+
+        Raises:
+            ArgumentError: an argument is out of range.
+            StateError: there are no keys yet.
+        """
+        return export_key(self._exporter, label, length)
+
+    # -- streams and datagrams -------------------------------------------------------------------------------------
+
+    def open_stream(
+        self,
+        *,
+        bidirectional: bool = True,
+        stream_id: int | None = None,
+        purpose: str = "",
+        max_frame_size: int | None = None,
+        no_delay: bool | None = None,
+        priority: Priority | None = None,
+        max_lifetime: float | None = None,
+        max_attempts: int | None = None,
+    ) -> Stream:
+        """Open a stream. The peer hears of it with the first data, the end, or a reset.
+
+        Args:
+            bidirectional: whether the peer may write to it too.
+            stream_id: one of this side's and of this kind that was never used; `None` picks the smallest.
+            purpose: a word for the peer, at most 255 bytes.
+            max_frame_size: bytes put into a packet while another stream waits, 1 to 65,536.
+            no_delay: whether small writes go at once; `None` as configured.
+            priority: how much it matters beside the others; with `None` the usual, until the peer asks for another.
+            max_lifetime: seconds after which what is written is given up, 0.001 to 86,400; told apart to a sixteenth.
+            max_attempts: times that it is sent before it is given up, 1 to 16. The reader learns of the gap, by
+                `DataExpiredError`. A peer that does not know this (`capabilities`) gets all of it all the same.
+
+        Raises:
+            ArgumentError: an argument is out of range.
+            StateError: the handshake has not got as far as the keys.
+            StreamIdConflict: the id is taken, or not this side's, or of the other kind.
+            TooManyStreamsError: the peer allows no more now; `StreamsAvailable` tells when it does.
+            RemoteError: the session has ended.
+        """
+        self.check_open()
+        if self._engines is None:
+            raise StateError("the handshake has not got as far as the keys")
+        try:
+            halves = self._engines.streams.open(
+                bidirectional, stream_id, purpose, max_frame_size, no_delay, priority, max_lifetime, max_attempts
+            )
+        except TooManyStreamsError:
+            self.touch(self._context.clock.now)  # the peer is told that its limit is in the way (S-12)
+            raise
+        return self._handle(halves)
+
+    def stream(self, stream_id: int) -> Stream | None:
+        """Give a stream by its id; `None` when there is none, or it is over.
+
+        Raises:
+            ArgumentError: the id is no whole number.
+        """
+        if type(stream_id) is not int:
+            raise ArgumentError(f"stream_id is {stream_id!r}; it must be a whole number", argument="stream_id")
+        halves = None if self._engines is None else self._engines.streams.get(stream_id)
+        return None if halves is None else self._handle(halves)
+
+    def _handle(self, halves: Halves) -> Stream:
+        if halves.handle is None:
+            halves.handle = Stream(self, halves)
+        return halves.handle  # type: ignore[return-value]
+
+    def send_datagram(self, data: Buffer, now: float, max_lifetime: float | None = None) -> None:
+        """Send an unreliable datagram, at most `max_datagram_size` bytes; when too many wait, the oldest is dropped.
+
+        Args:
+            data: the datagram.
+            now: seconds.
+            max_lifetime: seconds after which it is not worth sending any more, 0.001 to 86,400.
+
+        Raises:
+            ArgumentError: it is too large, or no bytes; or `max_lifetime` is out of range.
+            StateError: the handshake has not got as far as the keys.
+            RemoteError: the session has ended.
+        """
+        self.check_open()
+        if self._engines is None:
+            raise StateError("the handshake has not got as far as the keys")
+        self._engines.datagrams.send(data, max_lifetime, self.touch(now))
+
+    def receive_datagram(self) -> bytes | None:
+        """Take the oldest datagram that arrived; `None` when there is none: `DatagramReceived` tells of the next."""
+        return None if self._engines is None else self._engines.datagrams.receive()
+
+    def send_frame(self, kind: int, data: Buffer, now: float, *, reliable: bool = True) -> None:
+        """Send a frame of the application's own: a small message beside all streams, before any of their data (F-6).
+
+        Where it is reliable it is repeated until it arrives, and arrives once; else at most once. In either case there
+        is no order among them.
+
+        Args:
+            kind: its type, 0x80 to 0xff, one that the peer's `Config.extension_frames` has.
+            data: at most 1,024 bytes.
+            now: seconds.
+            reliable: whether it is repeated when it is lost.
+
+        Raises:
+            ArgumentError: the peer has not announced this type, or `data` is too long or no bytes.
+            BufferOverflowError: as many are on their way as may be (`Limits`).
+            StateError: the handshake has not got as far as the keys.
+            RemoteError: the session has ended.
+        """
+        self.check_open()
+        if self._engines is None:
+            raise StateError("the handshake has not got as far as the keys")
+        control = self._engines.control
+        self.touch(now)
+        control.put((FRAME if reliable else FRAME_ONCE, control.frames.add(kind, data, reliable)))
+
+    def receive_frame(self) -> tuple[int, bytes] | None:
+        """Take the oldest frame of the application that arrived: its type and its content.
+
+        `None` when there is none; `ExtensionFrameReceived` tells of the next. Of those that wait the oldest are dropped
+        when there are too many (`Limits`).
+        """
+        return None if self._engines is None else self._engines.control.frames.take()
+
+    def check_open(self) -> None:
+        """Raise what ended the session, if it has ended or is closing."""
+        if self.state is SessionState.CLOSING:
+            raise SessionClosedError("the session is closing")
+        if self.close_error is not None:
+            raise self.close_error.with_traceback(None)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.session_id.hex() or '?'} {self.state.value} with {self.peer_node_id.hex()[:16] or '?'}>"

@@ -1,0 +1,98 @@
+"""Frames that are only sent to a peer that has announced them (docs/protocol.md, X-2 and section 8).
+
+The first three are this protocol's own. `Extension` is whatever two applications have agreed upon.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stt_proto.errors import ArgumentError
+from stt_proto.wire.varint import encode_varint
+
+__all__ = [
+    "APPLICATION_FRAMES",
+    "MAX_EXTENSION",
+    "AckFrequency",
+    "Expired",
+    "Extension",
+    "Priority",
+]
+
+APPLICATION_FRAMES = range(0x80, 0x100)
+"""Types of frames that are the application's."""
+MAX_EXTENSION = 1024
+"""Bytes of the longest frame of an application: it fits into any datagram, beside an acknowledgement (F-7)."""
+INCREMENTAL = 0x08
+"""The bit of a PRIORITY beside the three of its urgency."""
+
+
+class Priority(NamedTuple):
+    """The receiver of a stream asks for a priority (S-15).
+
+    Attributes:
+        stream_id: which stream.
+        urgency: 0 (the most urgent) to 7.
+        incremental: whether it is to share with others of the same urgency.
+    """
+
+    stream_id: int
+    urgency: int
+    incremental: bool
+
+    def encode(self) -> bytes:
+        if not 0 <= self.urgency < INCREMENTAL:
+            raise ArgumentError(f"urgency is {self.urgency}; it must be from 0 to 7", argument="urgency")
+        return b"\x24" + encode_varint(self.stream_id) + bytes((self.urgency | INCREMENTAL * self.incremental,))
+
+
+class Expired(NamedTuple):
+    """The sender of a stream sends nothing of it below `offset` any more (S-17)."""
+
+    stream_id: int
+    offset: int
+
+    def encode(self) -> bytes:
+        return b"\x25" + encode_varint(self.stream_id) + encode_varint(self.offset)
+
+
+class AckFrequency(NamedTuple):
+    """Asks for acknowledgements as often as this says, and not more often (R-16).
+
+    Attributes:
+        number: rises with each of these frames; one that was overtaken says nothing.
+        threshold: datagrams' worth of data after which an acknowledgement is due, at least 1.
+        max_delay: the longest that one may be held back, in microseconds.
+    """
+
+    number: int
+    threshold: int
+    max_delay: int
+
+    def encode(self) -> bytes:
+        if self.threshold < 1:
+            raise ArgumentError(f"threshold is {self.threshold}; it must be at least 1", argument="threshold")
+        return b"\x26" + b"".join(map(encode_varint, self))
+
+
+class Extension(NamedTuple):
+    """A frame of the application's own.
+
+    Attributes:
+        kind: its type, 0x80 to 0xff.
+        number: rises by one with each that is repeated until it arrives, from 1 on; 0 for those that are not (F-6).
+        data: at most 1,024 bytes.
+    """
+
+    kind: int
+    number: int
+    data: bytes
+
+    def encode(self) -> bytes:
+        if self.kind not in APPLICATION_FRAMES:
+            raise ArgumentError(f"kind is {self.kind}; it must be from 0x80 to 0xff", argument="kind")
+        if len(self.data) > MAX_EXTENSION:
+            raise ArgumentError(
+                f"data has {len(self.data)} bytes; it must have at most {MAX_EXTENSION}", argument="data"
+            )
+        return bytes((self.kind,)) + encode_varint(self.number) + encode_varint(len(self.data)) + self.data
