@@ -25,13 +25,13 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "mutation"
 
 ROOMS = {
-    "wire": ("frames", "messages", "parameters", "varint"),
+    "wire": ("extension_frames", "frames", "messages", "parameters", "varint"),
     "recovery": (
         "acks",
         "bbr",
         "bbr_model",
-        "controllers",
         "cubic",
+        "guarded",
         "hystart",
         "loss",
         "newreno",
@@ -42,7 +42,17 @@ ROOMS = {
         "session",
         "train_size",
     ),
-    "streams": ("datagrams", "flow", "receive_stream", "send_stream", "session_streams", "stream_table", "states"),
+    "streams": (
+        "datagrams",
+        "flow",
+        "partial_reliability",
+        "priorities",
+        "receive_stream",
+        "receive_windows",
+        "send_stream",
+        "session_streams",
+        "stream_table",
+    ),
     "packet": (
         "connection_ids",
         "packet_numbers",

@@ -1062,7 +1062,7 @@ def test_idle_tables_and_streams_are_small() -> None:
     """An idle session has to fit into 20 KiB; its streams' part of it is a tenth."""
     config = make_config()
     events: deque[Any] = deque()
-    assert traced(lambda: StreamTable(True, config, events)) < 1536
+    assert traced(lambda: StreamTable(True, config, events)) < 20 * 1024 / 10
     a, _ = make_pair(config, make_config(max_concurrent_streams=2000))
     assert traced(a.table.open) < 1536
 
