@@ -1,4 +1,4 @@
-"""A model-based controller after BBRv3 (draft-ietf-ccwg-bbr; docs/protocol.md, R-13).
+"""A model-based controller after BBRv3 (draft-ietf-ccwg-bbr; docs/protocol.md, R-14).
 
 It sends at the rate that the path has shown to carry, with about twice in flight of what fits the path without a queue.
 To learn both it goes through phases, each with a gain for the rate and one for the volume. What it believes stands in

@@ -1,4 +1,4 @@
-"""What BBR believes of a path: its bandwidth, its delay, and how much of late was too much (docs/protocol.md, R-13).
+"""What BBR believes of a path: its bandwidth, its delay, and how much of late was too much (docs/protocol.md, R-14).
 
 The path model of draft-ietf-ccwg-bbr, whose sections and names stand in brackets. Rates are bytes a second, volumes
 bytes, times seconds.

@@ -1,4 +1,4 @@
-"""CUBIC (RFC 9438; docs/protocol.md, R-8 and R-11), with HyStart++ in its first slow start."""
+"""CUBIC (RFC 9438; docs/protocol.md, R-8 and R-12), with HyStart++ in its first slow start."""
 
 from __future__ import annotations
 

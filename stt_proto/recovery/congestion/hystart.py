@@ -1,4 +1,4 @@
-"""HyStart++: leaving slow start before the queue overflows (RFC 9406; docs/protocol.md, R-12)."""
+"""HyStart++: leaving slow start before the queue overflows (RFC 9406; docs/protocol.md, R-13)."""
 
 from __future__ import annotations
 
