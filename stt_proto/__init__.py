@@ -13,6 +13,7 @@ from stt_proto.config import CARRIERS, Config, Limits
 from stt_proto.endpoint import Endpoint
 from stt_proto.events import Event
 from stt_proto.identity import Identity
+from stt_proto.recovery import CongestionController, ControllerFactory, PathState, RttEstimator, SentPacket
 from stt_proto.session import KeyLog, Session, SessionStats, Stream, Trace, TracedFrame, TracedSession
 from stt_proto.streams import Priority
 from stt_proto.types import (
@@ -31,6 +32,8 @@ __all__ = [
     "CarrierTraits",
     "CloseReason",
     "Config",
+    "CongestionController",
+    "ControllerFactory",
     "Deadline",
     "Endpoint",
     "EndpointCounters",
@@ -40,7 +43,10 @@ __all__ = [
     "KeyLog",
     "Limits",
     "NetworkPath",
+    "PathState",
     "Priority",
+    "RttEstimator",
+    "SentPacket",
     "Session",
     "SessionState",
     "SessionStats",

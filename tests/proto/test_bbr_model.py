@@ -108,8 +108,19 @@ def test_the_longer_of_both_intervals_counts() -> None:
     flow.ack(sent[-1:], at=1.6)
     assert flow.model.rate == pytest.approx(11 * DATAGRAM / 0.6)
 
+    flow = Flow()
+    first, second = flow.send(2)
+    flow.ack([first], at=1.1)
+    flow.now = 1.5
+    (third,) = flow.send()  # it belongs to a flight that began at 1.0
+    flow.ack([second, third], at=1.55)
+    assert flow.model.rate == pytest.approx(2 * DATAGRAM / 0.5)
+
 
 def test_less_than_a_round_trip_is_no_sample() -> None:
+    flow = Flow()
+    flow.ack(flow.send(), at=1.05)
+    assert flow.model.rate == pytest.approx(DATAGRAM / 0.05), "nobody knows yet what a round trip is"
     flow = Flow()
     flow.rtt.update(RTT, 0.0, 1.0)
     flow.ack(flow.send(), at=1.05)
@@ -147,7 +158,10 @@ def test_samples_that_are_not_to_count() -> None:
     second = flow.send(3)
     flow.ack(first)
     assert flow.model.limited
+    between = flow.send(1)
     flow.ack(second)
+    assert flow.model.limited
+    flow.ack(between)
     assert flow.model.limited
     third = flow.send()
     flow.ack(third)
@@ -325,6 +339,23 @@ def test_the_latest_is_the_best_of_a_round() -> None:
     assert flow.model.inflight_latest == 2 * DATAGRAM, "that which came since it was sent"
 
 
+def test_the_latest_is_not_the_last() -> None:
+    flow = Flow()
+    flow.ack(flow.send(10))
+    flow.end_round()
+    sent = flow.send(6)
+    flow.ack(sent[:2])
+    late = flow.send(1)
+    flow.ack(sent[2:3])
+    flow.lose(sent[5])  # a round of losses begins, before which the late one was sent
+    flow.ack(sent[3:4])
+    assert flow.model.inflight_latest == 4 * DATAGRAM
+    fastest = flow.model.bandwidth_latest
+    flow.ack(late, at=flow.now + 1.0)
+    assert flow.model.rate < fastest
+    assert (flow.model.inflight_latest, flow.model.bandwidth_latest) == (4 * DATAGRAM, fastest)
+
+
 def test_datagrams_of_lost_trains_count_as_delivered_for_the_short_term() -> None:
     """Of 20 trains of 5 one is lost: 96 of 100 datagrams came acknowledged or with it, as far as can be told, and 99
     came; the bandwidth in the long run goes by the 95."""
@@ -351,6 +382,9 @@ def test_no_guesses_where_most_trains_are_lost() -> None:
 
 def test_the_shortest_round_trip() -> None:
     """("UpdateMinRTT"): believed for 10 s, to be confirmed after 5."""
+    model = PathModel(DATAGRAM)
+    model.update_min_rtt(None, 100.0)
+    assert (model.min_rtt, model.rtt_is_old) == (inf, False), "there is none that could be old"
     model = PathModel(DATAGRAM)
     assert model.bdp == inf
     model.update_min_rtt(None, 1.0)

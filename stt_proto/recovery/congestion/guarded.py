@@ -12,11 +12,11 @@ from stt_proto.recovery.congestion.window import MINIMUM_DATAGRAMS
 from stt_proto.recovery.rtt import RttEstimator
 from stt_proto.recovery.sent import SentPacket
 
-LARGEST_WINDOW = float(1 << 34)
+LARGEST_WINDOW = 1 << 34
 """Bytes; more than any path holds."""
-LEAST_RATE = 100.0
+LEAST_RATE = 100
 """Bytes a second; less is standing still, and what stands still is never found to be wrong."""
-LARGEST_RATE = 1e15
+LARGEST_RATE = 10**15
 """Bytes a second."""
 FAULT_LENGTH = 200
 """Characters of a fault that are kept."""
