@@ -27,6 +27,7 @@ BUILD = ROOT / "build" / "mutation"
 ROOMS = {
     "wire": ("extension_frames", "frames", "messages", "parameters", "varint"),
     "recovery": (
+        "ack_frequency",
         "acks",
         "bbr",
         "bbr_model",
@@ -36,6 +37,7 @@ ROOMS = {
         "loss",
         "newreno",
         "pacer",
+        "probes",
         "recovery_cost",
         "rfc9002",
         "rtt",
@@ -61,7 +63,9 @@ ROOMS = {
         "receiver",
         "replay",
         "reset",
+        "session_keys",
         "trains",
+        "types",
     ),
     "handshake": (
         "attacks",
