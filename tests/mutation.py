@@ -57,6 +57,8 @@ ROOMS = {
     ),
     "packet": (
         "connection_ids",
+        "ecn",
+        "endpoint_input",
         "packet_numbers",
         "packet_vectors",
         "protection",

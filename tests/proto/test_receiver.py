@@ -246,7 +246,7 @@ def test_a_train_in_one_run(keys: PacketKeys, size: int, length: int, kind: type
     run = b"".join(datagrams)
     receiver = new(keys)
     (packet,) = take(receiver, kind(run), size, ecn=1)
-    assert (packet.number, packet.plain) == (9, plain)
+    assert (packet.number, packet.plain, packet.epoch) == (9, plain, 0)
     assert (packet.segments, packet.size, packet.ecn) == (len(datagrams), len(run), 1)
     assert len(receiver.trains) == 0
     assert take(receiver, run, size) == []
@@ -307,6 +307,17 @@ def test_congestion_marks_of_a_train() -> None:
         packet for i, datagram in enumerate(datagrams) for packet in take(receiver, datagram, ecn=3 if i == 2 else 2)
     ]
     assert [packet.ecn for packet in opened] == [3]
+
+
+@pytest.mark.parametrize("marks", [(3, 2, 2), (2, 3, 2), (2, 2, 3)])
+def test_congestion_marks_of_a_train_in_several_runs(marks: tuple[int, ...]) -> None:
+    """R-1: each run tells its own mark; what began the train counts like what came after, but nothing is made up."""
+    _, datagrams = train(0, 6)
+    runs = [b"".join(datagrams[at : at + 2]) for at in (0, 2, 4)]
+    marked, plain = new(), new()
+    opened = [packet for run, ecn in zip(runs, marks, strict=True) for packet in take(marked, run, 60, ecn=ecn)]
+    assert [packet.ecn for packet in opened] == [3]
+    assert [packet.ecn for run in runs for packet in take(plain, run, 60, ecn=2)] == [2]
 
 
 def test_trains_only_on_validated_paths() -> None:
