@@ -184,6 +184,15 @@ def test_nothing_contradicts_the_end(offset: int, data: bytes, fin: bool) -> Non
     assert caught.value.code == 0x0401
 
 
+@pytest.mark.parametrize(("offset", "data"), [(0, b"x"), (1, b""), (7, b"x")])
+def test_nothing_lies_behind_the_end_of_an_empty_stream(offset: int, data: bytes) -> None:
+    """S-5: a final size of 0 is one."""
+    receiver = Receiver()
+    receiver.stream.on_data(0, b"", True)
+    with pytest.raises(InvalidFrameError):
+        receiver.stream.on_data(offset, data, False)
+
+
 def test_an_end_before_what_arrived_is_a_lie() -> None:
     """S-5."""
     for end in (lambda half: half.on_reset(1, 10), lambda half: half.on_data(0, b"abc", True)):
