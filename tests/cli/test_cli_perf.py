@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
 import socket
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from stt_anyio import NodeConfig
 from stt_anyio.cli.app import stt
 from stt_anyio.cli.perf import ends, inside, scaling, with_loop, yardstick
 from stt_anyio.cli.perf.modes import FIGURES, MODES
+from stt_anyio.cli.perf.pair import Pair
 from stt_anyio.cli.perf.work import Work
 from stt_anyio.cli.verb import ExitCode
 from stt_anyio.udp import UdpSocket
@@ -88,6 +91,22 @@ def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside, "resident", lambda: next(resident))
     words = ("--mode", "memory", "--mb", "1", "--sessions", "30")
     assert check(perf("--json", *words), "memory")["kib_per_session"] == 7
+
+
+def test_an_idle_session_is_small() -> None:
+    """`docs/performance.md`: one end of a session that does nothing is less than 11 KiB, all that Python knows of."""
+    pair = Pair(1452, max_concurrent_sessions=200)
+    kept = inside.idle_sessions(pair, inside.BATCH)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept += inside.idle_sessions(pair, 100)
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert all(session.is_active() for both in kept for session in both)
+    assert held / 200 < 11 * 1024
 
 
 def test_resident_memory_is_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
