@@ -543,7 +543,11 @@ class Endpoint:
         self._arm()
         while (owner := self._deadlines.pop_due(now)) is not None:
             if owner.__class__ is Session:
-                owner.tick(now)
+                due = owner.deadline()
+                if due.at > now:  # it moved, as most do: what was waited for has come
+                    self._deadlines.arm(owner, due.at, due.reason)
+                else:
+                    owner.tick(now)
             else:
                 self._context.pieces.expire(now)
                 for ended in self._responder.expire(now):
