@@ -80,6 +80,15 @@ def test_bulk_in_each_direction_on_several_streams(direction: str, backend: str)
     assert (told["direction"], told["streams"], told["offload"], told["count"]) == (direction, 3, False, None)
 
 
+def test_the_mtu_can_be_searched() -> None:
+    """Then no size is told to the nodes, which find out what loopback carries."""
+    assert Work(mode="bulk", datagram_size=1452).node["datagram_size"] == 1452
+    assert Work(mode="bulk", datagram_size=1452, search_mtu=True).node["datagram_size"] is None
+    result = perf("--json", "--mb", "2", "--search-mtu")
+    assert check(result, "bulk")["mb_per_s"] > 0
+    assert json.loads(result.stdout)["search_mtu"] is True
+
+
 @pytest.mark.parametrize("mode", ["handshake", "scaling"])
 def test_in_one_process(mode: str) -> None:
     assert all(check(perf("--json", "--mode", mode, *TINY[mode]), mode).values())
@@ -145,7 +154,9 @@ def test_the_page_has_every_mode_with_its_figures_and_defaults(name: str) -> Non
     if mode.measure is ends.measure:
         assert "and those for UDP" in line
     for option, default in mode.options.items():
-        if option in ("backend", "offload") or (option == "datagram_size" and mode.measure is ends.measure):
+        if option in ("backend", "offload", "search_mtu") or (
+            option == "datagram_size" and mode.measure is ends.measure
+        ):
             continue
         value = f"{default:g}" if isinstance(default, float) else default
         assert f"`--{option.replace('_', '-')} {value}`" in line
