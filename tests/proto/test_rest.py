@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import pytest
@@ -45,7 +45,7 @@ def test_who_rested_seals_and_opens_as_before(suite: Any, steps: list[str]) -> N
 class Watched:
     """One of the library's objects, of which it is known whether somebody holds it."""
 
-    held: WeakSet[Watched] = WeakSet()
+    held: ClassVar[WeakSet[Watched]] = WeakSet()
     made = 0
 
     def __init__(self, what: Any) -> None:
