@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from stt_proto import CarrierTraits, Config, NetworkPath
+from stt_proto import CarrierTraits, Config, NetworkPath, Session
 from stt_proto.errors import (
     ArgumentError,
     AuthenticationError,
@@ -382,3 +382,20 @@ def test_carriers_of_our_own() -> None:
     pair.settle(0.5)
     assert max(sizes) == 1300
     assert len(pair.server.events(StreamReadable)) == 1
+
+
+def test_a_deadline_that_has_moved_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each packet leaves a probe timeout behind that means nothing once it is acknowledged: the session that it was
+    for is only entered again, at its new time. With many sessions in turn that is much of the work."""
+    pair = session_pair()
+    ticked: list[Session] = []
+    tick = Session.tick
+    monkeypatch.setattr(Session, "tick", lambda session, now: (ticked.append(session), tick(session, now)))
+    stream = pair.session.open_stream()
+    for _ in range(20):
+        stream.write(bytes(100), pair.now)
+        pair.settle()
+    assert ticked.count(pair.session) == 0
+    assert ticked.count(pair.peer) == 20, "for the acknowledgements that it had put off"
+    pair.world.run(20.0)
+    assert ticked.count(pair.session) >= 1, "to ask for a sign of life"
