@@ -32,6 +32,7 @@ from tests.proto.worlds import (
     session_pair,
     tables,
 )
+from tests.worlds import bounds
 
 # -- routing -------------------------------------------------------------------------------------------------------
 
@@ -382,6 +383,24 @@ def test_carriers_of_our_own() -> None:
     pair.settle(0.5)
     assert max(sizes) == 1300
     assert len(pair.server.events(StreamReadable)) == 1
+
+
+def test_what_became_due_behind_a_full_carrier_is_sent_when_it_has_room() -> None:
+    """R-1: an acknowledgement whose time came meanwhile is not forgotten, though nothing touches its session."""
+    pair = session_pair(carrier="ws")
+    recovery = bounds.engines_of(pair.session).path.recovery  # type: ignore[union-attr]
+    before = recovery.packets_acked
+    pair.session.open_stream().write(bytes(100), pair.now)
+    pair.settle(0.015)  # it has arrived, and its acknowledgement is put off
+    pair.world.link_between(pair.client.address, pair.server.address).up = False
+    endpoint, path = pair.server.endpoint, pair.peer.path
+    endpoint.path_writable(path, False, pair.now)
+    pair.world.run(0.5)
+    assert recovery.packets_acked == before
+    endpoint.path_writable(path, True, pair.now)
+    pair.server.pump()
+    pair.world.run(0.015)
+    assert recovery.packets_acked == before + 1
 
 
 def test_a_deadline_that_has_moved_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
