@@ -11,6 +11,9 @@ from stt_proto.types import Deadline
 
 Owner = TypeVar("Owner")
 
+NEVER = -inf
+"""The time of what has not happened. One object: each `-inf` that is written out is another."""
+
 SLACK = 64
 """Entries that count no more and may lie in a queue of deadlines beyond as many as there are owners."""
 

@@ -540,10 +540,16 @@ class Endpoint:
     def tick(self, now: float) -> None:
         """Let time pass; idempotent for the same `now`."""
         now = self._clock.advance(now)
+        full = self._context.full
         self._arm()
         while (owner := self._deadlines.pop_due(now)) is not None:
             if owner.__class__ is Session:
-                owner.tick(now)
+                due = owner.deadline()
+                # Most have moved, since what was waited for has come. Behind a full carrier it may just not count now.
+                if due.at > now and not full:
+                    self._deadlines.arm(owner, due.at, due.reason)
+                else:
+                    owner.tick(now)
             else:
                 self._context.pieces.expire(now)
                 for ended in self._responder.expire(now):

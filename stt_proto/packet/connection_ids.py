@@ -215,7 +215,7 @@ class RemoteConnectionIds(Generic[Owner]):
         self.current = first
         # All numbers below the floor are retired; above it those in the set.
         self._floor = 0
-        self._retired: set[int] = set()
+        self._retired: frozenset[int] = frozenset()
         self._retiring: dict[int, None] = {}
 
     @property
@@ -236,7 +236,7 @@ class RemoteConnectionIds(Generic[Owner]):
         number, retire_prior_to, connection_id, token = frame
         floor = max(self._floor, retire_prior_to)
         retiring = [live for live in self._live if live < floor]
-        gaps = {retired for retired in self._retired if retired >= floor}
+        gaps = frozenset(retired for retired in self._retired if retired >= floor)
         learned = False
         if number >= floor and number not in self._retired:
             learned = self._is_news(number, connection_id, token)
@@ -307,7 +307,8 @@ class RemoteConnectionIds(Generic[Owner]):
             self._resets.discard(token, self._owner)
         self._retiring[number] = None
         if number >= self._floor:
-            self._retired.add(number)
-            while self._floor in self._retired:
-                self._retired.remove(self._floor)
+            gaps = {*self._retired, number}
+            while self._floor in gaps:
+                gaps.remove(self._floor)
                 self._floor += 1
+            self._retired = frozenset(gaps)

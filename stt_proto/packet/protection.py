@@ -7,10 +7,10 @@ highest bits of the first byte, the train bit and the connection ID stay in clea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 
-from stt_proto.crypto import SAMPLE_SIZE, TAG_SIZE, InvalidTag, Secret
+from stt_proto.crypto import SAMPLE_SIZE, TAG_SIZE, HeaderMask, InvalidTag, Secret
 from stt_proto.errors import ArgumentError, StateError
 from stt_proto.packet.keys import PacketKeys
 from stt_proto.packet.segments import cut_train
@@ -40,6 +40,9 @@ LOW_BITS = 0xFFFF_FFFF
 
 _PACKET_OVERHEAD = PACKET_HEADER + TAG_SIZE
 
+Cipher = Callable[[Buffer, Buffer, Buffer | None], bytes]
+"""Seals or opens under one key: nonce, data, associated data."""
+
 Sealed = tuple[tuple[bytes, ...], int, int]
 """The buffers of the datagrams in order, none crossing a border; how many datagrams; how many bytes in all."""
 
@@ -64,13 +67,16 @@ class Sealer(Secret):
         sealed: packets sealed so far.
     """
 
-    __slots__ = ("_encrypt", "_flags", "_iv", "_last", "_limit", "_mask", "keys", "sealed")
+    __slots__ = ("_alone", "_encrypt", "_flags", "_iv", "_last", "_limit", "_mask", "keys", "sealed")
+
+    _encrypt: Cipher
+    _mask: HeaderMask
 
     def __init__(self, keys: PacketKeys) -> None:
         self.keys = keys
         self.sealed = 0
-        self._encrypt = keys.aead.encrypt
-        self._mask = keys.header_mask
+        self._alone = False
+        self._wake()
         self._iv = keys.iv
         self._flags = FIXED_BIT | keys.epoch
         self._limit = keys.suite.confidentiality_limit
@@ -80,6 +86,29 @@ class Sealer(Secret):
     def exhausted(self) -> bool:
         """Whether the key has sealed as many packets as it may (P-11)."""
         return self.sealed >= self._limit
+
+    def rest(self) -> None:
+        """Let go of the library's objects, some 4 KiB: there was nothing to seal for long.
+
+        One packet that follows does without them, since it may be a sign of life and the only one; a second one brings
+        them back. Neither costs more than a few microseconds.
+        """
+        self._alone = True
+        self._encrypt, self._mask = self._encrypt_resting, self._mask_resting
+
+    def _wake(self) -> None:
+        self._encrypt = self.keys.aead.encrypt
+        self._mask = self.keys.header_mask
+
+    def _encrypt_resting(self, nonce: Buffer, plain: Buffer, associated: Buffer | None) -> bytes:
+        if self._alone:
+            self._alone = False
+            return self.keys.aead.encrypt(nonce, plain, associated)
+        self._wake()
+        return self._encrypt(nonce, plain, associated)
+
+    def _mask_resting(self, sample: Buffer) -> bytes:
+        return self.keys.header_mask(sample)
 
     def seal(self, number: int, dcid: bytes, plain_parts: Sequence[Buffer], segment_size: int) -> Sealed:
         """Seal one packet, in one datagram if it fits into one, else as a train.
@@ -136,10 +165,23 @@ class Opener(Secret):
 
     __slots__ = ("_decrypt", "_iv", "keys")
 
+    _decrypt: Cipher
+
     def __init__(self, keys: PacketKeys) -> None:
         self.keys = keys
-        self._decrypt = keys.aead.decrypt
+        self.wake()
         self._iv = keys.iv
+
+    def wake(self) -> None:
+        """Keep what opening takes."""
+        self._decrypt = self.keys.aead.decrypt
+
+    def rest(self) -> None:
+        """Make it for each packet, until `wake`."""
+        self._decrypt = self._decrypt_resting
+
+    def _decrypt_resting(self, nonce: Buffer, sealed: Buffer, associated: Buffer | None) -> bytes:
+        return self.keys.aead.decrypt(nonce, sealed, associated)
 
     def open_untrusted(self, number: int, sealed: Buffer, associated: bytes) -> bytes | None:
         """Give the plaintext of a packet, or `None` when it does not open. Raises nothing.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from struct import Struct
 
-from stt_proto.crypto import SAMPLE_SIZE
+from stt_proto.crypto import SAMPLE_SIZE, HeaderMask
 from stt_proto.packet.counters import PacketCounters
 from stt_proto.packet.keys import PacketKeys
 from stt_proto.packet.numbers import MAX_PACKET_NUMBER, decode_number
@@ -80,7 +80,7 @@ class PacketReceiver:
         counters: what was dropped.
     """
 
-    __slots__ = ("_forgery_limit", "_mask", "_openers", "counters", "trains", "window")
+    __slots__ = ("_alone", "_forgery_limit", "_keys", "_mask", "_openers", "counters", "trains", "window")
 
     def __init__(
         self, keys: PacketKeys, budget: TrainBudget, *, max_trains: int = 32, max_train_bytes: int = 2 << 20
@@ -96,7 +96,9 @@ class PacketReceiver:
         self.counters = PacketCounters()
         self.window = ReplayWindow()
         self.trains = TrainReassembler(budget, self.counters, max_trains=max_trains, max_bytes=max_train_bytes)
-        self._mask = keys.header_mask
+        self._keys = keys
+        self._alone = False
+        self._mask: HeaderMask = keys.header_mask
         self._openers: dict[int, Opener] = {}
         self._forgery_limit = keys.suite.integrity_limit
         self.install(keys)
@@ -110,6 +112,22 @@ class PacketReceiver:
         opener = self._openers.get(version & EPOCH_BITS)
         if opener is not None and opener.keys.version == version:
             del self._openers[version & EPOCH_BITS]
+
+    def rest(self) -> None:
+        """Let go of the library's objects, as `Sealer.rest` does."""
+        self._alone = True
+        self._mask = self._mask_resting
+        for opener in self._openers.values():
+            opener.rest()
+
+    def _mask_resting(self, sample: Buffer) -> bytes:
+        mask = self._keys.header_mask
+        if not self._alone:
+            self._mask = mask
+            for opener in self._openers.values():
+                opener.wake()
+        self._alone = False
+        return mask(sample)
 
     @property
     def exhausted(self) -> bool:

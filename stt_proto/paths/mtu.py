@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from enum import Enum
 from math import inf
 
+from stt_proto.clock import NEVER
 from stt_proto.recovery import SentPacket
 
 BASE_SIZE = 1200
@@ -107,11 +108,11 @@ class MtuSearch:
         self._failed = self._ceiling + 1  # the smallest that is known to be too large
         self._tries = 0
         self._under_way = False
-        self._since = -inf  # packets sent earlier had datagrams of another size
-        self._doubted_at = -inf  # when the last of the losses was noticed
+        self._since = NEVER  # packets sent earlier had datagrams of another size
+        self._doubted_at = NEVER  # when the last of the losses was noticed
         self._losses = 0
         self._least_lost = inf
-        self._aim(-inf)
+        self._aim(NEVER)
 
     # -- probes ----------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,7 @@ datagram where somebody on the path forges segments.
 
 from __future__ import annotations
 
-from math import inf
-
+from stt_proto.clock import NEVER
 from stt_proto.recovery import Recovery
 from stt_proto.wire.header import MAX_SEGMENTS, MAX_TRAIN
 
@@ -41,7 +40,7 @@ class TrainSizer:
         self._max_segments = min(max_segments, MAX_SEGMENTS)
         self._max_bytes = min(max_packet, MAX_TRAIN)
         self._failed = 0
-        self._paused_until = -inf
+        self._paused_until = NEVER
         self.resize(datagram_size)
 
     def resize(self, datagram_size: int) -> None:

@@ -18,6 +18,7 @@ from bisect import bisect_left
 from math import inf
 from operator import attrgetter
 
+from stt_proto.clock import NEVER
 from stt_proto.errors import ArgumentError
 from stt_proto.recovery.acks import Ranges
 from stt_proto.recovery.congestion import ControllerFactory, GuardedController, make_controller
@@ -151,7 +152,7 @@ class Recovery:
         self._unanswered = 0  # probes sent since anything was acknowledged
         self._extra = False  # the next packet is a probe of which no timeout knows
         self._loss_time = inf
-        self._fired_at = -inf
+        self._fired_at = NEVER
         self._first_sent_time = 0.0
         self._app_limited_until = 0
 

@@ -7,7 +7,7 @@ timer can be trusted to be.
 
 from __future__ import annotations
 
-from math import inf
+from stt_proto.clock import NEVER
 
 BURST_DATAGRAMS = 10
 """Datagrams that may always leave at once."""
@@ -36,7 +36,7 @@ class Pacer:
 
     def __init__(self) -> None:
         self.tokens = 0.0
-        self._filled_at = -inf
+        self._filled_at = NEVER
 
     def on_sent(self, size: int) -> None:
         """Take `size` bytes out."""

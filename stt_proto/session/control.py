@@ -77,7 +77,7 @@ class ControlQueue:
         self.frames = frames
         self._answers: dict[str, bytes] = {}
         self._asked = 0  # signs of life asked for and not given
-        self._awaited: set[ControlKey] = set()  # kept until they are acknowledged
+        self._awaited: dict[ControlKey, None] = {}  # kept until they are acknowledged
         self._close: SessionClose | None = None
         self.ready: dict[ControlKey, None] = {}
 
@@ -85,7 +85,7 @@ class ControlQueue:
         """Ask for a frame to be sent."""
         self.ready[key] = None
         if key[0] not in UNRELIABLE:
-            self._awaited.add(key)
+            self._awaited[key] = None
 
     def answer(self, key: ControlKey, token: bytes) -> None:
         """Ask for the answer to a frame that carried `token`; of a kind the newest one waits."""
@@ -128,7 +128,7 @@ class ControlQueue:
             case "new_id":
                 announcement = self._local_ids.frame(number)
                 if announcement is None:
-                    self._awaited.discard(key)
+                    self._awaited.pop(key, None)
                     return None
                 return announcement.encode()
             case "retire":
@@ -151,8 +151,10 @@ class ControlQueue:
     def on_acked(self, key: ControlKey) -> None:
         """A packet with this frame arrived."""
         if key in self._awaited:
-            self._awaited.remove(key)
+            del self._awaited[key]
             self.ready.pop(key, None)
+            if not self._awaited:
+                self._awaited.clear()  # an emptied dictionary keeps its memory, a cleared one does not
             if key[0] == "retire":
                 self._remote_ids.on_retire_acked(key[1])
             elif key[0] == FRAME:

@@ -121,6 +121,11 @@ class Engines:
         """Seconds for which a close is awaited, and for which a session that is over still answers (K-1, K-3)."""
         return min(LINGER_PTOS * self.path.recovery.pto, MAX_LINGER)
 
+    def rest(self) -> None:
+        """Hold less: it is so quiet that somebody asks for a sign of life."""
+        self.sealer.rest()
+        self.receiver.rest()
+
     def declare_lost(self, packets: list[SentPacket], now: float) -> None:
         """These packets did not arrive."""
         self.fates.lost(packets)

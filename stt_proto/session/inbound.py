@@ -240,6 +240,7 @@ class Inbound:
         return True
 
     def _on_keep_alive(self, frame: KeepAlive, now: float) -> bool:
+        self._engines.rest()  # the peer has heard nothing for long
         self._engines.control.answer(KEEP_ALIVE_ACK, frame.token)
         self._suspect(1, now)
         return True

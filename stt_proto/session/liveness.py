@@ -15,7 +15,8 @@ so a busy session pays one assignment a packet for all of this.
 from __future__ import annotations
 
 from enum import Enum, auto
-from math import inf
+
+from stt_proto.clock import NEVER
 
 LATE = 1.0
 """Seconds after which a tick counts as late: the process slept, not the peer."""
@@ -69,11 +70,11 @@ class Liveness:
         self.timeout = timeout
         self.last_received = now
         # A silence goes by the time at which it began: an answer may come in the same moment as the question.
-        self._asked_in = -inf
-        self._asked_at = -inf
-        self._told_at = -inf  # when the host was last told of a question
-        self._graced_in = -inf
-        self._grace_until = -inf
+        self._asked_in = NEVER
+        self._asked_at = NEVER
+        self._told_at = NEVER  # when the host was last told of a question
+        self._graced_in = NEVER
+        self._grace_until = NEVER
 
     def _ask_at(self) -> float:
         if self._asked_in == self.last_received:

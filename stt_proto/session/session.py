@@ -404,6 +404,7 @@ class Session(SessionFacade):
         elif silence is not Silence.NONE:
             if silence is Silence.MISSED:
                 self._emit(KeepAliveMissed(now - engines.liveness.last_received))
+            engines.rest()
             engines.control.ask(self._context.entropy(8))
             engines.path.recovery.probe()  # a full window is no reason to be silent
             if silence is not Silence.AGAIN:

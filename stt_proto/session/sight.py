@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
-from math import inf
 from re import sub
 from typing import Any
 
 from attrs import evolve
 
+from stt_proto.clock import NEVER
 from stt_proto.errors import ArgumentError, ProtocolError
 from stt_proto.events import Event, TicketReceived, TraceFailed
 from stt_proto.handshake import SessionSecrets
@@ -144,7 +144,7 @@ class SessionTrace:
         self._ecn: EcnState | None = None
         self._metrics: RecoveryStats | None = None
         self._congestion = "slow_start"
-        self._recovering_until = -inf
+        self._recovering_until = NEVER
         self._dropped = dict.fromkeys(DROP_REASONS, 0)
 
     def tell(self, point: str, *told: object) -> None:

@@ -11,7 +11,7 @@ with every byte that waits in a socket buffer, and would call for ever larger wi
 
 from __future__ import annotations
 
-from math import inf
+from stt_proto.clock import NEVER
 
 __all__ = ["CreditWindow", "GrowthBudget", "SendCredit", "is_due"]
 
@@ -75,7 +75,7 @@ class CreditWindow:
         self.consumed = 0
         self.blocked_at = -1
         self._mark = 0  # what was consumed when the measurement began
-        self._marked_at = -inf
+        self._marked_at = NEVER
 
     def consume(self, count: int) -> bool:
         """Give bytes back; tell whether half of the window has come together, so that an update is due (S-7)."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import cast
 
 __all__ = ["IntervalSet"]
+
+_NOTHING = cast(list[int], ())
+"""The bounds of all empty sets: there are many, and most stay so. Nothing can change it."""
 
 
 class IntervalSet:
@@ -22,12 +26,17 @@ class IntervalSet:
 
     __slots__ = ("bounds",)
 
+    bounds: list[int]
+
     def __init__(self) -> None:
-        self.bounds: list[int] = []
+        self.clear()
 
     def add(self, start: int, stop: int) -> None:
         """Put in `start` to `stop - 1`; `start` must be below `stop`."""
         bounds = self.bounds
+        if not bounds:
+            self.bounds = [start, stop]
+            return
         low = bisect_left(bounds, start)
         high = bisect_right(bounds, stop)
         bounds[low:high] = ([] if low & 1 else [start]) + ([] if high & 1 else [stop])
@@ -35,6 +44,8 @@ class IntervalSet:
     def remove(self, start: int, stop: int) -> None:
         """Take out `start` to `stop - 1`, wherever they are in; `start` must be below `stop`."""
         bounds = self.bounds
+        if not bounds:
+            return
         low = bisect_left(bounds, start)
         high = bisect_right(bounds, stop)
         bounds[low:high] = ([start] if low & 1 else []) + ([stop] if high & 1 else [])
@@ -46,6 +57,8 @@ class IntervalSet:
             The end of that interval, or `offset` when there is none.
         """
         bounds = self.bounds
+        if not bounds:
+            return offset
         place = bisect_right(bounds, offset)
         if place & 1:
             offset = bounds[place]
@@ -53,12 +66,16 @@ class IntervalSet:
         del bounds[:place]
         return offset
 
+    def clear(self) -> None:
+        """Take out everything."""
+        self.bounds = _NOTHING
+
     def overlaps(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Give the parts of `[start, stop)` that are in, in order."""
         bounds = self.bounds
         low = bisect_right(bounds, start)
         high = bisect_left(bounds, stop)
-        inside = [start] * (low & 1) + bounds[low:high] + [stop] * (high & 1)
+        inside = [start] * (low & 1) + list(bounds[low:high]) + [stop] * (high & 1)
         return list(zip(inside[::2], inside[1::2], strict=True))
 
     @property

@@ -297,8 +297,8 @@ class SendStream:
     def _drop(self) -> None:
         """Forget the buffer and leave every queue."""
         self._buffer.clear()
-        self._lost.bounds.clear()
-        self._acked.bounds.clear()
+        self._lost.clear()
+        self._acked.clear()
         self._fin_pending = self._held = False
         self._wanted = 0
         self._watches = None

@@ -765,6 +765,7 @@ async def test_what_nobody_receives_is_bounded(udp_nodes: Nodes) -> None:
 
 
 async def test_no_more_is_taken_than_half_of_what_the_socket_holds(udp_nodes: Nodes) -> None:
+    """S-13: however large the window is that was asked for, the one announced fits into the buffer that was granted."""
     async with udp_nodes(recv_buffer_size=65_536) as (server, client):
         session = await client.connect_udp(LOOPBACK, server.port)
         stream = session.open_stream()

@@ -13,7 +13,7 @@ from tests.bench.environments import command
 
 OURS = "stt"
 _COMMAND = (sys.executable, "-m", "stt_anyio.cli", "perf", "--json")
-_ONLY_OURS = ("backend", "offload", "seconds")
+_ONLY_OURS = ("backend", "offload", "search_mtu", "seconds")
 """Options that peers do not have."""
 _QUICK = {"mb": 4, "streams": 100, "count": 200, "sessions": 50, "seconds": 1.0}
 """What options are cut down to with `--quick`, which shows that everything runs."""
@@ -116,7 +116,8 @@ class Plan:
 def _words(options: Mapping[str, Any]) -> tuple[str, ...]:
     words: list[str] = []
     for name, value in options.items():
-        words += ["--no-offload"] if value is False else ["--" + name.replace("_", "-"), str(value)]
+        option = "--" + name.replace("_", "-")
+        words += ["--no-offload"] if value is False else [option] if value is True else [option, str(value)]
     return tuple(words)
 
 
@@ -138,7 +139,7 @@ PLANS: tuple[Plan, ...] = (
     _bulk("bulk-no-offload", "1452 B, segmentation off", "qh3", offload=False),
     _bulk("bulk-1200", "1200 B", "qh3", "aioquic", datagram_size=1200),
     _bulk("bulk-8900", "8900 B", "qh3", "aioquic", datagram_size=8900),
-    _bulk("bulk-largest", "65507 B", "qh3", datagram_size=65_507),
+    _bulk("bulk-largest", "as large as the way carries", "qh3", datagram_size=65_507, search_mtu=True),
     _bulk("bulk-down", "down", "qh3", "aioquic", "tls", direction="down"),
     _bulk("bulk-both", "both ways", "qh3", "aioquic", "tls", mb=128, direction="both"),
     _bulk("bulk-10-streams", "10 streams", "qh3", "aioquic", streams=10),

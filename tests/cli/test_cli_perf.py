@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
 import socket
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from stt_anyio import NodeConfig
 from stt_anyio.cli.app import stt
 from stt_anyio.cli.perf import ends, inside, scaling, with_loop, yardstick
 from stt_anyio.cli.perf.modes import FIGURES, MODES
+from stt_anyio.cli.perf.pair import Pair
 from stt_anyio.cli.perf.work import Work
 from stt_anyio.cli.verb import ExitCode
 from stt_anyio.udp import UdpSocket
@@ -77,6 +80,15 @@ def test_bulk_in_each_direction_on_several_streams(direction: str, backend: str)
     assert (told["direction"], told["streams"], told["offload"], told["count"]) == (direction, 3, False, None)
 
 
+def test_the_mtu_can_be_searched() -> None:
+    """Then no size is told to the nodes, which find out what loopback carries."""
+    assert Work(mode="bulk", datagram_size=1452).node["datagram_size"] == 1452
+    assert Work(mode="bulk", datagram_size=1452, search_mtu=True).node["datagram_size"] is None
+    result = perf("--json", "--mb", "2", "--search-mtu")
+    assert check(result, "bulk")["mb_per_s"] > 0
+    assert json.loads(result.stdout)["search_mtu"] is True
+
+
 @pytest.mark.parametrize("mode", ["handshake", "scaling"])
 def test_in_one_process(mode: str) -> None:
     assert all(check(perf("--json", "--mode", mode, *TINY[mode]), mode).values())
@@ -88,6 +100,22 @@ def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside, "resident", lambda: next(resident))
     words = ("--mode", "memory", "--mb", "1", "--sessions", "30")
     assert check(perf("--json", *words), "memory")["kib_per_session"] == 7
+
+
+def test_an_idle_session_is_small() -> None:
+    """`docs/performance.md`: one end of a session that does nothing is less than 11 KiB, all that Python knows of."""
+    pair = Pair(1452, max_concurrent_sessions=200)
+    kept = inside.idle_sessions(pair, inside.BATCH)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept += inside.idle_sessions(pair, 100)
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert all(session.is_active() for both in kept for session in both)
+    assert held / 200 < 11 * 1024
 
 
 def test_resident_memory_is_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +154,9 @@ def test_the_page_has_every_mode_with_its_figures_and_defaults(name: str) -> Non
     if mode.measure is ends.measure:
         assert "and those for UDP" in line
     for option, default in mode.options.items():
-        if option in ("backend", "offload") or (option == "datagram_size" and mode.measure is ends.measure):
+        if option in ("backend", "offload", "search_mtu") or (
+            option == "datagram_size" and mode.measure is ends.measure
+        ):
             continue
         value = f"{default:g}" if isinstance(default, float) else default
         assert f"`--{option.replace('_', '-')} {value}`" in line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from stt_proto import CarrierTraits, Config, NetworkPath
+from stt_proto import CarrierTraits, Config, NetworkPath, Session
 from stt_proto.errors import (
     ArgumentError,
     AuthenticationError,
@@ -32,6 +32,7 @@ from tests.proto.worlds import (
     session_pair,
     tables,
 )
+from tests.worlds import bounds
 
 # -- routing -------------------------------------------------------------------------------------------------------
 
@@ -382,3 +383,38 @@ def test_carriers_of_our_own() -> None:
     pair.settle(0.5)
     assert max(sizes) == 1300
     assert len(pair.server.events(StreamReadable)) == 1
+
+
+def test_what_became_due_behind_a_full_carrier_is_sent_when_it_has_room() -> None:
+    """R-1: an acknowledgement whose time came meanwhile is not forgotten, though nothing touches its session."""
+    pair = session_pair(carrier="ws")
+    recovery = bounds.engines_of(pair.session).path.recovery  # type: ignore[union-attr]
+    before = recovery.packets_acked
+    pair.session.open_stream().write(bytes(100), pair.now)
+    pair.settle(0.015)  # it has arrived, and its acknowledgement is put off
+    pair.world.link_between(pair.client.address, pair.server.address).up = False
+    endpoint, path = pair.server.endpoint, pair.peer.path
+    endpoint.path_writable(path, False, pair.now)
+    pair.world.run(0.5)
+    assert recovery.packets_acked == before
+    endpoint.path_writable(path, True, pair.now)
+    pair.server.pump()
+    pair.world.run(0.015)
+    assert recovery.packets_acked == before + 1
+
+
+def test_a_deadline_that_has_moved_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each packet leaves a probe timeout behind that means nothing once it is acknowledged: the session that it was
+    for is only entered again, at its new time. With many sessions in turn that is much of the work."""
+    pair = session_pair()
+    ticked: list[Session] = []
+    tick = Session.tick
+    monkeypatch.setattr(Session, "tick", lambda session, now: (ticked.append(session), tick(session, now)))
+    stream = pair.session.open_stream()
+    for _ in range(20):
+        stream.write(bytes(100), pair.now)
+        pair.settle()
+    assert ticked.count(pair.session) == 0
+    assert ticked.count(pair.peer) == 20, "for the acknowledgements that it had put off"
+    pair.world.run(20.0)
+    assert ticked.count(pair.session) >= 1, "to ask for a sign of life"

@@ -757,7 +757,7 @@ def test_an_interval_set_is_a_set(steps: list[tuple[str, int, int]]) -> None:
             inside = {number for low, high in intervals.overlaps(start, stop) for number in range(low, high)}
             assert inside == numbers & set(range(start, stop))
         assert {number for low, high in intervals for number in range(low, high)} == numbers
-        assert intervals.bounds == sorted(set(intervals.bounds))
+        assert list(intervals.bounds) == sorted(set(intervals.bounds))
         assert bool(intervals) is bool(numbers)
         assert all((number in intervals) is (number in numbers) for number in range(60))
         assert intervals.first_gap == min(set(range(60)) - numbers)

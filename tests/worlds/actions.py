@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from stt_proto import NetworkPath, Priority
 from stt_proto.testing import Node, SeededEntropy
 from tests.worlds.player import Line, Player, Seat
@@ -215,6 +217,13 @@ def one_way(world: RandomWorld, rng: random.Random) -> None:
     world.lasts(seconds)
 
 
+def narrow(world: RandomWorld, rng: random.Random) -> None:
+    """From now on a link carries no more than this, and says nothing about what it swallows."""
+    one, other = two_nodes(world, rng)
+    link = world.world.link_between(one.address, other.address)
+    link.conditions = evolve(link.conditions, mtu=rng.choice((1200, 1200, 1300, 1472)))
+
+
 def rebind(world: RandomWorld, rng: random.Random) -> None:
     """A translator of addresses forgets everything: who is behind it comes from another address now."""
     if world.nats:
@@ -355,7 +364,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
         "weather": weather, "outage": outage, "one_way": one_way, "rebind": rebind, "replay": replay,
         "misdeliver": misdeliver, "elsewhere": elsewhere, "forge": forge, "garbage": garbage, "jump": jump,
         "step_back": step_back, "sleep": sleep, "stop_process": stop_process, "full": full,
-        "path_closed": path_closed, "restart": restart, "refuse": refuse,
+        "path_closed": path_closed, "restart": restart, "refuse": refuse, "narrow": narrow,
     }
 )  # fmt: skip
 """Every action by its name."""

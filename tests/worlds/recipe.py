@@ -11,13 +11,16 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from stt_proto.config import Limits
+from stt_proto.config import CARRIERS, Limits
 from stt_proto.testing import Conditions, GilbertElliott
 from tests.worlds.player import Manners
 
 T = TypeVar("T")
+
+LARGEST_DATAGRAM = 65_507
+"""Bytes that fit into a UDP datagram at most."""
 
 WEATHER = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "jitter", "rate", "mtu")
 """Faults that a link may have for a while."""
@@ -31,7 +34,7 @@ APPLICATIONS: Mapping[str, float] = {
 MISFORTUNES: Mapping[str, float] = {
     "weather": 4, "outage": 2, "one_way": 2, "rebind": 1, "replay": 2, "misdeliver": 2, "elsewhere": 2, "forge": 2,
     "garbage": 1, "jump": 1, "step_back": 1, "sleep": 1.5, "stop_process": 1, "full": 1.5, "path_closed": 0.5,
-    "restart": 0.5, "refuse": 0.7,
+    "restart": 0.5, "refuse": 0.7, "narrow": 1.5,
 }  # fmt: skip
 """What befalls networks and hosts, and how often."""
 
@@ -89,6 +92,7 @@ class Recipe:
         nodes: two to six.
         weather: the faults that its links may have.
         delay: seconds that its links take in good weather.
+        mtu: bytes of the largest datagram that they carry then.
         sizes: bytes from which applications draw what they write at once.
         steps: what happens, in order.
         afterwards: seconds for which the faults go on when nothing new happens any more.
@@ -99,6 +103,7 @@ class Recipe:
     nodes: tuple[NodePlan, ...]
     weather: frozenset[str]
     delay: float
+    mtu: int
     sizes: tuple[int, ...]
     steps: tuple[Step, ...]
     afterwards: float
@@ -119,6 +124,7 @@ def draw(seed: int) -> Recipe:
     timers = _timers(rng)
     names = tuple("abcdef"[: rng.choice((2, 2, 2, 3, 4, 6))])
     nodes = tuple(_node(rng, name, names, {"suites": suites, **timers}) for name in names)
+    nodes = tuple(evolve(node, changes=node.changes | _speed(f"{seed}/{node.name}/speed")) for node in nodes)
     small = any(node.changes.get("default_max_frame_size", 1200) < 1000 for node in nodes)
     most = 3000 if small else rng.choice((3000, 10_000, 50_000, 100_000))
     return Recipe(
@@ -127,6 +133,7 @@ def draw(seed: int) -> Recipe:
         nodes=nodes,
         weather=weather,
         delay=rng.choice((0.0, 0.0002, 0.001, 0.005, 0.02)),
+        mtu=_mtu(random.Random(f"{seed}/mtu")) if carrier == "udp" else 65_535,
         sizes=tuple(size for size in (0, 1, 7, 100, 1000, 1199, 2500, 10_000, 50_000, 100_000) if size <= most),
         steps=steps,
         afterwards=rng.choice((0.0, 1.0, 5.0, 20.0)),
@@ -191,6 +198,21 @@ def _node(rng: random.Random, name: str, names: Sequence[str], shared: dict[str,
     )
 
 
+def _mtu(rng: random.Random) -> int:
+    """What links carry in good weather: as little as may be, a tunnel, Ethernet, jumbo frames, or everything."""
+    return rng.choice((1200, 1207, 1472, 9000, 65_535, 65_535))
+
+
+def _speed(seed: str) -> dict[str, Any]:
+    """What a node does about speed: its congestion controller, and how large the datagrams are that it tries."""
+    rng = random.Random(seed)
+    changes: dict[str, Any] = {"congestion": rng.choice(("cubic", "newreno", "bbr"))}
+    if rng.random() < 0.5:
+        udp = evolve(CARRIERS["udp"], max_probe=rng.choice((1452, 9000, LARGEST_DATAGRAM)))
+        changes["carriers"] = {"udp": udp}
+    return changes
+
+
 _PARAMETERS: Mapping[str, tuple[Any, ...]] = {
     "max_concurrent_sessions": (1, 2, 5),
     "max_concurrent_streams": (0, 1, 3, 16),
@@ -250,7 +272,9 @@ def conditions(rng: random.Random, recipe: Recipe) -> Conditions:
         reorder_delay=rng.choice((0.001, 0.01, 0.2)),
         corrupt=share("corrupt"),
         truncate=share("truncate"),
-        mtu=rng.choice((100, 1100, 1199)) if "mtu" in kinds and rng.random() < 0.2 else 65_535,
+        mtu=min(rng.choice((100, 1100, 1199, 1200, 1300)), recipe.mtu)
+        if "mtu" in kinds and rng.random() < 0.3
+        else recipe.mtu,
     )
 
 

@@ -86,7 +86,7 @@ class RandomWorld:
 
     def __init__(self, recipe: Recipe, without: Container[int] = ()) -> None:
         self.recipe = recipe
-        self.world = World(recipe.seed, Conditions(delay=recipe.delay))
+        self.world = World(recipe.seed, Conditions(delay=recipe.delay, mtu=recipe.mtu))
         self.model = Model()
         self.recorded: deque[tuple[bytes, NetworkPath]] = deque(maxlen=REMEMBERED)
         self.report = Report(recipe.seed)

@@ -27,7 +27,7 @@ def _modes() -> str:
     lines = ["\b", "Modes, and the options that concern each, with their defaults:"]
     for name, mode in MODES.items():
         options = [f"{_spoken(option)} {default:g}" if isinstance(default, float) else
-                   _spoken(option) if default is True else f"{_spoken(option)} {default}"
+                   _spoken(option) if isinstance(default, bool) else f"{_spoken(option)} {default}"
                    for option, default in mode.options.items()]  # fmt: skip
         lines += [f"  {name}: {mode.help}", f"    {' '.join(options)}"]
     return "\n".join(lines)
@@ -37,6 +37,7 @@ def _modes() -> str:
 @click.option("--mode", type=click.Choice(list(MODES)), default="bulk", show_default=True, help="What to measure.")
 @click.option("--backend", type=click.Choice(["asyncio", "trio", "blocking"]), help="What both ends run on.")
 @click.option("--datagram-size", type=click.IntRange(1200, 65_507), help="Bytes in a datagram; 1452 fits Ethernet.")
+@click.option("--search-mtu", is_flag=True, default=None, help="Begin with 1200 bytes and try larger ones.")
 @click.option("--no-offload", "offload", flag_value=False, default=None, help="One system call a datagram, each way.")
 @click.option("--mb", type=click.IntRange(1, 1 << 20), help="MiB to move in each direction.")
 @click.option("--streams", type=click.IntRange(1, 100_000), help="Streams that share the work, or are open.")

@@ -9,6 +9,10 @@ import time
 from stt_anyio.cli.perf.pair import Pair, Reader
 from stt_anyio.cli.perf.work import Work
 from stt_anyio.cli.perf.yardstick import CHUNK, resident
+from stt_proto import Session
+
+BATCH = 20
+"""Sessions that are made at once, before they are left alone."""
 
 
 def handshake(work: Work) -> dict[str, float]:
@@ -34,15 +38,24 @@ def memory(work: Work) -> dict[str, float]:
 
 
 def _kib_per_session(datagram_size: int, sessions: int) -> float:
-    pair = Pair(datagram_size, max_concurrent_sessions=sessions + 1)
-    kept = [pair.connect()]
-    pair.settle()
+    pair = Pair(datagram_size, max_concurrent_sessions=sessions + BATCH)
+    kept = idle_sessions(pair, BATCH)
     gc.collect()
     before = resident()
-    kept += [pair.connect() for _ in range(sessions)]
-    pair.settle()
+    kept += idle_sessions(pair, sessions)
     gc.collect()
     return (resident() - before) / (2 * sessions) / 1024
+
+
+def idle_sessions(pair: Pair, count: int) -> list[tuple[Session, Session]]:
+    """Sessions that have nothing to do, made a few at a time: the system is never given back what many let go of."""
+    kept = []
+    for number in range(count):
+        kept.append(pair.connect())
+        if number % BATCH == BATCH - 1:
+            pair.idle()
+    pair.idle()
+    return kept
 
 
 def _mb_per_s(datagram_size: int, total: int) -> float:

@@ -26,6 +26,7 @@ class Pair:
     """
 
     def __init__(self, datagram_size: int, **parameters: Any) -> None:
+        self._ahead = 0.0
         seed, udp = os.urandom(32), CARRIERS["udp"]
         carriers = {"udp": CarrierTraits(udp.reliable, udp.framed, datagram_size, udp.overhead)}
         near, far = ("127.0.0.1", 1), ("127.0.0.1", 2)
@@ -45,9 +46,13 @@ class Pair:
             for _ in range(2)
         )
 
+    def now(self) -> float:
+        """Seconds, by the clock of both ends."""
+        return time.monotonic() + self._ahead
+
     def move(self) -> bool:
         """Carry all that either end wants to send, once; whether there was anything."""
-        now, moved = time.monotonic(), False
+        now, moved = self.now(), False
         for end, other, path in (
             (self.client, self.server, self._path_back),
             (self.server, self.client, self._path),
@@ -59,7 +64,7 @@ class Pair:
 
     def tick(self) -> None:
         """Call the timer of each end that is due, as a host does."""
-        now = time.monotonic()
+        now = self.now()
         for end in (self.client, self.server):
             deadline = end.next_deadline()
             if deadline is not None and deadline.at <= now:
@@ -69,9 +74,20 @@ class Pair:
         """Carry until both ends have nothing to say, what they put off (acknowledgements) included."""
         while self.move():
             pass
-        later = time.monotonic() + 0.1
+        self._pass(0.1)
+
+    def idle(self) -> None:
+        """Let so much time pass in silence that signs of life are asked for, and given."""
+        self.settle()
+        self._pass(1.1 * self.client.config.keep_alive_interval)
+        self.settle()
+
+    def _pass(self, seconds: float) -> None:
+        """Let both ends believe that so much time has passed."""
+        self._ahead += seconds
+        now = self.now()
         for end in (self.client, self.server):
-            end.tick(later)
+            end.tick(now)
         while self.move():
             pass
 
@@ -81,7 +97,7 @@ class Pair:
         Raises:
             RuntimeError: the two did not come together, which is a bug.
         """
-        session = self.client.connect(self._path, now=time.monotonic())
+        session = self.client.connect(self._path, now=self.now())
         while self.move():
             pass
         established = [found for found, event in self.server.events() if isinstance(event, SessionEstablished)]

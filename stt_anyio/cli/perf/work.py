@@ -20,6 +20,7 @@ class Work:
         mode: one of `modes.MODES`.
         backend: `"asyncio"`, `"trio"` or `"blocking"`: what both ends run on.
         datagram_size: bytes in a UDP datagram.
+        search_mtu: whether both ends find that out instead, from 1,200 bytes on.
         offload: whether the system may cut and gather runs of datagrams.
         mb: MiB to move in each direction that is used, all streams together.
         streams: that share the work, or are open.
@@ -34,6 +35,7 @@ class Work:
     mode: str
     backend: str = "asyncio"
     datagram_size: int = 1200
+    search_mtu: bool = False
     offload: bool = True
     mb: int = 1
     streams: int = 1
@@ -77,7 +79,7 @@ class Work:
             "shared_seed": self.shared_seed,
             "host": HOST,
             "port": 0,
-            "datagram_size": self.datagram_size,
+            "datagram_size": None if self.search_mtu else self.datagram_size,
             "offload": self.offload,
             "max_concurrent_sessions": max(100, self.sessions),
             "max_concurrent_streams": max(256, self.streams),

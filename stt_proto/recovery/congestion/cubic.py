@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import cbrt, inf
 
+from stt_proto.clock import NEVER
 from stt_proto.recovery.congestion.base import PathState
 from stt_proto.recovery.congestion.hystart import HyStart
 from stt_proto.recovery.congestion.window import MINIMUM_DATAGRAMS, initial_window, window_rate
@@ -55,7 +56,7 @@ class Cubic:
         self._max_datagram_size = max_datagram_size
         self._rtt = rtt
         self._hystart: HyStart | None = HyStart()
-        self._recovery_start = -inf
+        self._recovery_start = NEVER
         self._plateau = 0.0  # W_max
         self._prior = 0.0  # cwnd_prior: the window before the last reduction
         self._until_plateau = 0.0  # K, seconds
@@ -137,7 +138,7 @@ class Cubic:
         self._reduce(packets[-1].time, now)
         if persistent:
             self.window = MINIMUM_DATAGRAMS * self._max_datagram_size
-            self._recovery_start = -inf
+            self._recovery_start = NEVER
             self._plateau = 0.0  # what was is no measure any more (RFC 9438, 4.8)
 
     def on_congestion_mark(self, sent_time: float, now: float, path: PathState) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+from stt_proto.clock import NEVER
 from stt_proto.recovery.congestion.base import PathState
 from stt_proto.recovery.congestion.window import MINIMUM_DATAGRAMS, initial_window, window_rate
 from stt_proto.recovery.rtt import RttEstimator
@@ -32,7 +33,7 @@ class NewReno:
     def __init__(self, max_datagram_size: int, rtt: RttEstimator) -> None:
         self._max_datagram_size = max_datagram_size
         self._rtt = rtt
-        self._recovery_start = -inf
+        self._recovery_start = NEVER
         self.window: float = initial_window(max_datagram_size)
         self.ssthresh = inf
 
@@ -62,7 +63,7 @@ class NewReno:
         self._reduce(packets[-1].time, now)
         if persistent:
             self.window = MINIMUM_DATAGRAMS * self._max_datagram_size
-            self._recovery_start = -inf
+            self._recovery_start = NEVER
 
     def on_congestion_mark(self, sent_time: float, now: float, path: PathState) -> None:
         """A mark counts as a loss."""
