@@ -64,7 +64,6 @@ async def _call_when_readable(loop: asyncio.AbstractEventLoop, descriptor: int, 
         try:
             call()
         except Exception as error:
-            loop.remove_reader(descriptor)  # or it would be called again before anybody hears of this
             if not failed.done():
                 failed.set_exception(error)
 

@@ -207,14 +207,14 @@ class STTNode(NodeBase[Session]):
 
     async def _run_gathering(self) -> None:
         """Let small writes leave that were gathered, in the first turn of the loop that brings no more of them."""
-        driver = self.driver
+        driver, signal = self.driver, self._gathering.arm()
         while True:
-            if not driver.gathering:
-                await self._gathering.wait()
+            await signal.wait()
             seen = -1
             while driver.written != seen:
                 seen = driver.written
                 await checkpoint()
+            signal = self._gathering.arm()  # who is told of an event writes in the middle of that
             driver.pump_gathered()
 
     def _arm(self, at: float) -> None:
