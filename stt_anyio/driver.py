@@ -22,6 +22,10 @@ from stt_proto.types import Buffer, NetworkPath, Transmit
 
 SENDS_PER_PUMP = 64
 """Transmits after which others on the event loop get their turn, though the core has more; it goes on at once."""
+SMALL = 1500
+"""Bytes of a write that may wait for others to leave with."""
+GATHERED = 32
+"""Small writes after which they leave, though more come; fewer than an application's queues hold."""
 _BLOCKED_PAUSE = 0.001
 """Seconds between two ticks while the socket is full: what is due then cannot be sent anyway."""
 
@@ -38,9 +42,14 @@ class Driver:
         fail: called when a carrier died under a send; nothing is taken from the core from then on.
         path_failed: called with a path and a reason when the system says that nobody is there.
         sends_per_pump: transmits after which one pump stops and asks to be called again at once.
+        gather: called when small writes begin to come one upon the other; the host then looks at `written`, and calls
+            `pump_gathered` as soon as no more of them come. Without it each leaves by itself.
 
     Attributes:
         armed: when `tick` is due; `inf` when never.
+        gathering: whether small writes wait for those that follow them.
+        written: small writes since the application took something that had arrived, or since as many as may be
+            gathered have left.
     """
 
     __slots__ = (
@@ -49,6 +58,7 @@ class Driver:
         "_budget",
         "_deliver",
         "_fail",
+        "_gather",
         "_held",
         "_held_paths",
         "_outlets",
@@ -57,7 +67,9 @@ class Driver:
         "armed",
         "clock",
         "endpoint",
+        "gathering",
         "path_failed",
+        "written",
     )
 
     def __init__(
@@ -71,6 +83,7 @@ class Driver:
         fail: Callable[[OSError], None],
         path_failed: Callable[[NetworkPath, str], None],
         sends_per_pump: float = inf,
+        gather: Callable[[], None] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.clock = clock
@@ -81,6 +94,9 @@ class Driver:
         self._fail = fail
         self.path_failed = path_failed
         self._budget = sends_per_pump
+        self._gather = gather
+        self.gathering = False
+        self.written = 0
         self._held: Transmit | None = None
         self._held_paths: dict[NetworkPath, Transmit] = {}
         self._runs = Runs()
@@ -134,6 +150,8 @@ class Driver:
         if self._pumping:
             self._again = True
             return
+        if self.endpoint.is_idle and self._held is None and self.armed != inf:
+            return
         self._pumping = True
         try:
             endpoint, deliver, budget = self.endpoint, self._deliver, self._budget
@@ -150,8 +168,7 @@ class Driver:
                     deliver(session, event)
                 if not self._again:
                     break
-            deadline = endpoint.next_deadline()
-            at = now if not budget else inf if deadline is None else deadline.at
+            at = endpoint.next_tick() if budget else now
             if self._held is not None:
                 at = max(at, now + _BLOCKED_PAUSE)
             if at < self.armed:
@@ -160,10 +177,37 @@ class Driver:
         finally:
             self._pumping = False
 
+    def pump_after(self, size: int) -> None:
+        """Pump after a write of so many bytes, unless it had better leave together with those that follow it.
+
+        What follows something that the application took, as an answer does, leaves at once. The small writes behind
+        it, as long as they come in every turn of the event loop, share packets and system calls: a packet costs more
+        than the turn.
+        """
+        gather = self._gather
+        if gather is None or size > SMALL:
+            self.pump()
+            return
+        self.written += 1
+        if self.written == 1:
+            self.pump()
+        elif self.written > GATHERED:
+            self.written = 1
+            self.pump()
+        elif not self.gathering:
+            self.gathering = True
+            gather()
+
+    def pump_gathered(self) -> None:
+        """There was a turn of the event loop without a small write: what was gathered leaves."""
+        self.gathering = False
+        self.written = 0
+        self.pump()
+
     def _put(self, transmit: Transmit) -> None:
         """Send at once, or together with what comes next for the same path."""
         outlet, runs = self._outlets[transmit.path.carrier], self._runs
-        if not outlet.joins_runs or (transmit.segment_size is not None and not runs):
+        if not outlet.joins_runs or (not runs and (transmit.segment_size is not None or not self.endpoint.has_more)):
             self._send(transmit)
             return
         runs.put(transmit)

@@ -11,7 +11,7 @@ import inspect
 import time
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -24,6 +24,7 @@ from stt_anyio.carrier import Carrier
 from stt_anyio.connectable import StreamConnectable
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
+from stt_anyio.loops import clock_of, spawn
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, logger, no_answer, no_way
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
@@ -81,6 +82,9 @@ class STTNode(NodeBase[Session]):
             the one that `connect` uses when it is not told.
         parameters: fields of `NodeConfig`, which come before those of `config`.
 
+    Attributes:
+        asyncio_loop: the loop that it runs in, where that is asyncio's.
+
     Raises:
         ArgumentError: names the parameter, the value and what is allowed.
     """
@@ -104,6 +108,7 @@ class STTNode(NodeBase[Session]):
         self._scope: anyio.CancelScope | None = None
         self._timer: anyio.CancelScope | None = None
         self._loop: EventLoopToken | None = None
+        self.asyncio_loop: asyncio.AbstractEventLoop | None = None
         self._task: object = None
         self._calls: set[_Call] = set()
         self._finished: anyio.Event | None = None
@@ -112,6 +117,7 @@ class STTNode(NodeBase[Session]):
         self._arrived = Bell()
         self._packet = Bell()
         self._quiet = Bell()
+        self._gathering = Bell()
         self._watchers: WeakSet[_Watcher] = WeakSet()
 
     # -- starting and stopping -------------------------------------------------------------------------------------
@@ -144,11 +150,13 @@ class STTNode(NodeBase[Session]):
         carriers = [UdpCarrier(self.config)] if self._given_carriers is None else self._given_carriers
         self._carriers = {carrier.name: carrier for carrier in carriers}
         self._loop = loop = current_token()
+        native = loop.native_token
+        self.asyncio_loop = native if isinstance(native, asyncio.AbstractEventLoop) else None
         try:
             for carrier in carriers:
                 await carrier.open()
             self._driver = self._make_driver(
-                clock=_clock_of(loop),
+                clock=clock_of(loop),
                 unix_time=time.time(),
                 outlets=self._carriers,
                 traits={carrier.name: carrier.traits for carrier in carriers},
@@ -156,6 +164,7 @@ class STTNode(NodeBase[Session]):
                 arm=self._arm,
                 fail=self._fail,
                 sends_per_pump=SENDS_PER_PUMP,
+                gather=self._gathering.ring,
             )
         except BaseException:
             self._close_carriers()
@@ -165,7 +174,7 @@ class STTNode(NodeBase[Session]):
         self._scope, self._timer = anyio.CancelScope(), None
         self._stopping, self._left_running, self._failure = False, True, None
         up = anyio.Event()
-        self._task = _spawn(loop, self._run, up)
+        self._task = spawn(loop, self._run, up)
         try:
             await up.wait()
         except BaseException:
@@ -179,6 +188,7 @@ class STTNode(NodeBase[Session]):
             with scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._run_timer)
+                    tasks.start_soon(self._run_gathering)
                     for carrier in self._carriers.values():
                         tasks.start_soon(carrier.run, self.driver)
                     tasks.start_soon(_set, up)
@@ -194,6 +204,18 @@ class STTNode(NodeBase[Session]):
             with anyio.CancelScope(deadline=driver.armed) as self._timer:
                 await anyio.sleep_forever()
             driver.tick()
+
+    async def _run_gathering(self) -> None:
+        """Let small writes leave that were gathered, in the first turn of the loop that brings no more of them."""
+        driver, signal = self.driver, self._gathering.arm()
+        while True:
+            await signal.wait()
+            seen = -1
+            while driver.written != seen:
+                seen = driver.written
+                await checkpoint()
+            signal = self._gathering.arm()  # who is told of an event writes in the middle of that
+            driver.pump_gathered()
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:
@@ -454,7 +476,7 @@ class STTNode(NodeBase[Session]):
             assert self._loop is not None
             call = _Call()
             self._calls.add(call)
-            _spawn(self._loop, self._finish_call, call, result, session)
+            spawn(self._loop, self._finish_call, call, result, session)
 
     async def _finish_call(self, call: _Call, result: Awaitable[Any], session: SessionBase[Any] | None) -> None:
         """Wait for a callback, in a task that belongs to nobody, so that the callback may stop the node."""
@@ -546,24 +568,6 @@ def _checked(carriers: Iterable[Carrier]) -> tuple[Carrier, ...]:
             f"carriers is {carriers!r}; it must be one Carrier or more, each of its own name", argument="carriers"
         )
     return given
-
-
-def _clock_of(loop: EventLoopToken) -> Callable[[], float]:
-    """The clock that the loop's own deadlines are in, without the way through anyio: it is read for every batch."""
-    if isinstance(loop.native_token, asyncio.AbstractEventLoop):
-        return loop.native_token.time
-    import trio
-
-    return trio.lowlevel.current_clock().current_time
-
-
-def _spawn(loop: EventLoopToken, run: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> object:
-    """Start a task that belongs to the loop and to no task group of a caller."""
-    if isinstance(loop.native_token, asyncio.AbstractEventLoop):
-        return loop.native_token.create_task(run(*arguments), name="STTNode")
-    import trio
-
-    return trio.lowlevel.spawn_system_task(run, *arguments, name="STTNode")
 
 
 async def _set(event: anyio.Event) -> None:

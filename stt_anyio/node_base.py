@@ -459,6 +459,7 @@ class NodeBase(Generic[SessionT]):
         arm: Callable[[float], None],
         fail: Callable[[OSError], None],
         sends_per_pump: float = inf,
+        gather: Callable[[], None] | None = None,
     ) -> Driver:
         """A fresh endpoint and its pump."""
         window = min([self.config.session_recv_buffer, *(size // 2 for size in granted)])
@@ -493,6 +494,7 @@ class NodeBase(Generic[SessionT]):
             fail=fail,
             path_failed=self._path_failed,
             sends_per_pump=sends_per_pump,
+            gather=gather,
         )
 
     def _close_driver(self, driver: Driver) -> None:

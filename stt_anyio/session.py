@@ -34,11 +34,12 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
 
     def __init__(self, node: STTNode, core: CoreSession) -> None:
         super().__init__(node, core)
-        self._accepted = Bell()
-        self._datagram = Bell()
-        self._frame = Bell()
-        self._openers = Bell()
-        self._changed = Bell()
+        loop = node.asyncio_loop
+        self._accepted = Bell(loop)
+        self._datagram = Bell(loop)
+        self._frame = Bell(loop)
+        self._openers = Bell(loop)
+        self._changed = Bell(loop)
 
     # -- streams ---------------------------------------------------------------------------------------------------
 
@@ -98,6 +99,7 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
             if self.is_closed:
                 raise self.ended()
             await self._datagram.wait()
+        self.driver.written = 0
         return data
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from attrs import asdict
 
+from stt_anyio.driver import GATHERED
 from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, TooManyStreamsError, broken, closed_here
 from stt_anyio.stream_base import StreamBase
 from stt_proto import Priority, SessionState
@@ -248,7 +249,10 @@ class SessionBase(Generic[StreamT]):
             self.core.send_datagram(data, self.driver.clock(), max_lifetime)
         except SttError as error:
             raise self.raised(error) from None
-        self.driver.pump()
+        if self.node.config.limits.datagrams > GATHERED:
+            self.driver.pump_after(memoryview(data).nbytes)
+        else:  # the queue is too short to gather anything in it
+            self.driver.pump()
 
     @property
     def max_datagram_size(self) -> int:

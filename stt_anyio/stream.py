@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import ByteStream
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from stt_anyio.attributes import attributes_of
-from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase, single_bytes
 from stt_anyio.waiting import Bell, within
 from stt_proto import Stream as CoreStream
+
+if TYPE_CHECKING:
+    from stt_anyio.session import Session
 
 
 class Stream(StreamBase, ByteStream):
@@ -30,13 +32,15 @@ class Stream(StreamBase, ByteStream):
     `ClosedResourceError` when this side closed and `BrokenResourceError` when the peer or the network did.
     """
 
-    def __init__(self, session: SessionBase[Any], core: CoreStream) -> None:
+    def __init__(self, session: Session, core: CoreStream) -> None:
         super().__init__(session, core)
+        loop = session.node.asyncio_loop
         self._receiving = False
         self._sending = False
-        self._readable = Bell()
-        self._writable = Bell()
-        self._acknowledged = Bell()
+        self._rested = False  # `receive` has just waited: others had their turn
+        self._readable = Bell(loop)
+        self._writable = Bell(loop)
+        self._acknowledged = Bell(loop)
 
     def __await__(self) -> Generator[Any, None, Stream]:
         """`await session.open_stream()` is as good as without: a checkpoint, and the stream itself."""
@@ -64,9 +68,11 @@ class Stream(StreamBase, ByteStream):
             raise anyio.BusyResourceError("receiving from")
         self._receiving = True
         try:
-            await checkpoint()
+            if self._has_something():  # else it will wait, and that is a checkpoint
+                await checkpoint()
             while (data := self._take(max_bytes)) is None:
                 await self._readable.wait()
+                self._rested = True
         finally:
             self._receiving = False
         if not data:
@@ -101,9 +107,10 @@ class Stream(StreamBase, ByteStream):
             while True:
                 taken = self._put(rest)
                 room = self._writable.arm() if taken < len(rest) else None
-                self._driver.pump()
                 if room is None:
+                    self._driver.pump_after(taken)
                     return
+                self._driver.pump()
                 rest = memoryview(rest)[taken:]
                 await room.wait()
         finally:
@@ -115,7 +122,11 @@ class Stream(StreamBase, ByteStream):
             raise anyio.BusyResourceError("sending to")
         self._sending = True
         try:
-            await checkpoint()
+            if self._rested:  # an answer goes at once, and not one turn of the loop later
+                self._rested = False
+                await checkpoint_if_cancelled()
+            else:
+                await checkpoint()
             self._check_send()
         except BaseException:
             self._sending = False

@@ -151,6 +151,10 @@ class StreamBase:
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
+    def _has_something(self) -> bool:
+        """Whether `_take` will give or raise something."""
+        return self._receive_ended or self._core.readable
+
     def _take(self, max_bytes: int) -> bytes | None:
         """Read what is there: at least a byte, `b""` at the end, `None` when there is nothing yet."""
         if self._receive_ended:
@@ -164,6 +168,7 @@ class StreamBase:
         except SttError as error:
             raise self.session.raised(error) from None
         if data:
+            driver.written = 0
             driver.pump()  # which returns the credit
             return data
         if not core.at_eof:

@@ -1,10 +1,11 @@
-"""Waiting under asyncio and trio, made of `anyio.Event`: a bell, things that come in, handlers for each of them."""
+"""Waiting under asyncio and trio: for a bell, for things that come in, with handlers for each of them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import Listener, TaskGroup
@@ -13,29 +14,66 @@ from anyio.lowlevel import checkpoint
 T = TypeVar("T")
 
 
+class Signal(Protocol):
+    """Something that is set once, and waited for: an `anyio.Event`, or less."""
+
+    def set(self) -> None: ...
+
+    async def wait(self) -> None: ...
+
+
+class AsyncioSignal:
+    """What `anyio.Event` is, at half the price: that one asks three times which loop is running, and the system too."""
+
+    __slots__ = ("_is_set", "_loop", "_waiters")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_set = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def set(self) -> None:
+        self._is_set = True
+        for waiter in self._waiters:
+            if not waiter.done():  # its task was cancelled
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        if self._is_set:
+            await checkpoint()
+            return
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+
 class Bell:
-    """Wakes whoever waits; there is an event only while somebody does.
+    """Wakes whoever waits; there is a signal only while somebody does.
 
     Look, and if there is nothing: `await bell.wait()`, and look again. Where a call between the look and the wait may
     ring, `arm` before that call and wait for what it gave.
+
+    Args:
+        loop: the loop of all who wait, where it is asyncio's and that is known.
     """
 
-    __slots__ = ("_event",)
+    __slots__ = ("_loop", "_signal")
 
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop
+        self._signal: Signal | None = None
 
     def ring(self) -> None:
         """Wake all who wait."""
-        if self._event is not None:
-            self._event.set()
-            self._event = None
+        if self._signal is not None:
+            self._signal.set()
+            self._signal = None
 
-    def arm(self) -> anyio.Event:
-        """The event that the next `ring` sets."""
-        if self._event is None:
-            self._event = anyio.Event()
-        return self._event
+    def arm(self) -> Signal:
+        """The signal that the next `ring` sets."""
+        if self._signal is None:
+            self._signal = anyio.Event() if self._loop is None else AsyncioSignal(self._loop)
+        return self._signal
 
     async def wait(self) -> None:
         """Wait for the next `ring`."""

@@ -88,10 +88,15 @@ class DeadlineQueue(Generic[Owner]):
 
     def next(self) -> Deadline | None:
         """The earliest entry that still counts."""
+        return None if self.at == inf else Deadline(self._heap[0][0], self._heap[0][3])
+
+    @property
+    def at(self) -> float:
+        """When that is; `inf` without one."""
         heap = self._heap
         while heap and self._armed.get(heap[0][2]) != heap[0][0]:
             heappop(heap)
-        return Deadline(heap[0][0], heap[0][3]) if heap else None
+        return heap[0][0] if heap else inf
 
     def pop_due(self, now: float) -> Owner | None:
         """Take out one owner whose entry is due; it must be armed again by the caller."""

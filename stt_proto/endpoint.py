@@ -481,9 +481,21 @@ class Endpoint:
             transmit = session.next_transmit(now)
             self._context.unarmed[session] = None  # even if it was nothing: the pacer may have said when
             if transmit is not None:
-                ready[session] = None
+                if session.has_more(now):
+                    ready[session] = None
                 return transmit
         return None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `next_transmit`, which has just given something, is worth another call."""
+        return bool(self._context.ready or self._outbox)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing has happened since the last transmit, event and deadline were asked for: there is no news."""
+        context = self._context
+        return not (context.ready or context.unarmed or self._events or self._outbox)
 
     def transmits(self, now: float) -> Iterator[Transmit]:
         """Take everything there is to send now, one by one."""
@@ -503,17 +515,22 @@ class Endpoint:
         self._arm()
         return self._deadlines.next()
 
+    def next_tick(self) -> float:
+        """The time of `next_deadline` alone; `inf` when never. A host asks this after every batch."""
+        self._arm()
+        return self._deadlines.at
+
     def _arm(self) -> None:
         """Enter the deadlines of the sessions that were touched, and forget those that are over."""
         unarmed, now = self._context.unarmed, self._clock.now
         while unarmed:
             session, _ = unarmed.popitem()
-            if session.is_over(now):
+            closed = session.is_closed
+            if closed and session.is_over(now):
                 self._forget(session)
                 continue
-            deadline = session.deadline()
-            self._deadlines.arm(session, deadline.at, deadline.reason)
-            if session.is_closed:
+            self._deadlines.arm(session, *session.due())
+            if closed:
                 self._linger(session)
 
     def _arm_half_open(self) -> None:

@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from stt_anyio.carrier import Carrier, Port
 from stt_anyio.config import NodeConfig
+from stt_anyio.loops import when_readable
 from stt_anyio.udp.addresses import Address, Resolved, any_of, check_address, look_up, resolve_numeric
 from stt_anyio.udp.udpsocket import UdpSocket, owner_of
 from stt_proto.types import NetworkPath, Transmit
@@ -74,10 +75,12 @@ class UdpCarrier(Carrier):
 
     async def _read(self, sock: UdpSocket, port: Port) -> None:
         receive, sink, pump = sock.receive, port.receive, port.pump
-        while True:
-            await anyio.wait_readable(sock)
+
+        def read() -> None:
             receive(sink)
             pump()
+
+        await when_readable(sock, read)
 
     async def _wait_for_room(self, sock: UdpSocket, port: Port) -> None:
         while True:

@@ -20,6 +20,8 @@ from stt_proto.types import NetworkPath, Transmit
 
 READS_PER_WAKE_UP = 16
 """Reads after which others get their turn, though the socket has more."""
+LONE = 16
+"""Wake-ups in a row that found a single datagram, after which it is not looked for a second one every time."""
 ERRORS_AT_ONCE = 64
 """Complaints of the system that are read in a row."""
 MAX_PATHS = 4096
@@ -84,6 +86,9 @@ class UdpSocket:
         self._options: dict[tuple[int | None, int, str], list[Option]] = {}
         self._view = memoryview(bytearray(_MAX_DATAGRAM))
         self._buffers = [self._view]
+        self._heard: list[Option] = []  # beside the last datagram; one after the other it is mostly the same
+        self._told = _told(self._heard)
+        self._lone = 0  # wake-ups in a row that found no more than one datagram
         self.datagrams_dropped = 0
         self.datagrams_too_large = 0
         self.hint: Hint = lambda path, reason: None
@@ -161,6 +166,8 @@ class UdpSocket:
     def receive(self, sink: Sink) -> int:
         """Hand what has arrived to `sink`, at most `READS_PER_WAKE_UP` reads of it; the memory is used again at once.
 
+        It may leave something behind, so it is to be called whenever the socket is readable, not when it becomes so.
+
         Returns:
             how many reads brought something.
 
@@ -168,19 +175,25 @@ class UdpSocket:
             OSError: the socket is dead.
         """
         view = self._view
-        heard: list[Option] = []  # one after the other it is mostly the same
-        told = _told(heard)
-        for reads in range(READS_PER_WAKE_UP):
+        heard, told = self._heard, self._told
+        # To find nothing costs as much as a small datagram. Where they come one by one the system is believed, which
+        # wakes us again if there are more.
+        if self._lone > LONE and self._lone % LONE:
+            most = 1
+        else:
+            most = READS_PER_WAKE_UP
+        for reads in range(most):
             try:
                 if self._recvmsg_into is not None:
                     size, ancillary, _, remote = self._recvmsg_into(self._buffers, _ANCILLARY)
                     if ancillary != heard:
-                        heard, told = ancillary, _told(ancillary)
+                        heard, told = self._heard, self._told = ancillary, _told(ancillary)
                 else:
                     size, remote = self._socket.recvfrom_into(view)
             except BlockingIOError:
                 if not reads:
                     self._read_errors()  # which is what woke us
+                self._lone = self._lone + 1 if reads < 2 and told[0] is None else 0
                 return reads
             except OSError as error:
                 self._on_error(error)
@@ -191,7 +204,8 @@ class UdpSocket:
             else:
                 path = self._paths.get(remote) or self.path(remote)
             sink(view[:size], path, segment_size, ecn)
-        return READS_PER_WAKE_UP
+        self._lone = self._lone + 1 if most == 1 and told[0] is None else 0
+        return most
 
     # -- out -------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Nothing here acts. It is the place where what both `inbound` and `outbound` need
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -141,8 +142,11 @@ class Engines:
     @property
     def trains_deadline(self) -> float:
         """When an incomplete train is given up: after 3 PTO as they are now, 1 s before the first RTT sample (P-9)."""
-        trains, recovery = self.receiver.trains, self.path.recovery
-        if recovery.rtt.samples and len(trains):
+        trains = self.receiver.trains
+        if not trains:
+            return inf
+        recovery = self.path.recovery
+        if recovery.rtt.samples:
             trains.lifetime = TRAIN_PTOS * recovery.pto
         return trains.deadline
 

@@ -63,6 +63,19 @@ class SessionFacade(ABC):
     def touch(self, now: float) -> float:
         """Something changed: there may be something to send, and the deadline may have moved. Gives the time."""
 
+    def advance(self, now: float) -> float:
+        """It is later, and nothing changed. Gives the time."""
+        return self._context.clock.advance(now)
+
+    def touch_for_credit(self, now: float) -> None:
+        """The application took something. Most of the time that is nobody else's business, and nothing is to be sent.
+
+        It is when enough came together to tell the peer of its credit, or a place for a stream is free.
+        """
+        engines = self._engines
+        if engines is not None and engines.streams.control_ready:
+            self.touch(now)
+
     # -- how it is -------------------------------------------------------------------------------------------------
 
     def is_active(self) -> bool:

@@ -76,17 +76,13 @@ class Liveness:
         self._graced_in = NEVER
         self._grace_until = NEVER
 
-    def _ask_at(self) -> float:
-        if self._asked_in == self.last_received:
-            return self._asked_at + self._pause
-        return self.last_received + self._first_delay
-
     def _dead_at(self) -> float:
         return max(self.last_received + self.timeout, self._grace_until)
 
     def deadline(self) -> tuple[float, str]:
         """The next time to tick, and its name."""
-        ask_at, dead_at = self._ask_at(), self._dead_at()
+        last, dead_at = self.last_received, self._dead_at()
+        ask_at = self._asked_at + self._pause if self._asked_in == last else last + self._first_delay
         return (ask_at, "keep_alive") if ask_at < dead_at else (dead_at, "idle")
 
     def tick(self, now: float) -> Silence:

@@ -22,6 +22,9 @@ from stt_proto.wire import Ping, SessionClose, encode_ack
 LEAST_FRAMES = capacity(MAX_RESET + 1, 1)
 """Bytes of frames in the smallest packet that is to be acknowledged; a stateless reset can answer even that (P-14)."""
 
+LITTLE = 512
+"""Bytes of stream data, frames not counted, that are no reason to ask how long a train may be."""
+
 Parts = list[bytes | memoryview]
 
 
@@ -59,7 +62,11 @@ class Outbound:
         if not sending and acks.due_at > now:
             return None
         size = self._probe_size(path) if path.recovery.probes else path.max_datagram
-        segments = path.trains.segments(path.recovery, now) if sending and engines.streams.has_pending else 1
+        streams = engines.streams
+        if sending and streams.undelivered > LITTLE and streams.has_pending:
+            segments = path.trains.segments(path.recovery, now)
+        else:
+            segments = 1  # what all streams hold fits into a datagram
         room = capacity(size, segments)
         parts: Parts = []
         closing = engines.control.closing  # then an ACK that was lost gets no other chance to be repeated
@@ -68,6 +75,17 @@ class Outbound:
         left = room - len(parts[0]) if parts else room
         eliciting = self._fill(parts, contents, left, room, now) if sending else False
         return self._seal(parts, contents, eliciting, now, size) if parts else None
+
+    def has_more(self, now: float) -> bool:
+        """Whether there may be a packet to send. If not, what was sent so far is all that the application had."""
+        engines = self._engines
+        control, recovery = engines.control, engines.path.recovery
+        if control.ready or recovery.probes or engines.acks.due_at <= now:
+            return True
+        if engines.streams.has_pending or engines.datagrams.has_pending:
+            return True
+        recovery.on_app_limited()
+        return False
 
     def _mtu_probe(self, size: int, now: float) -> Transmit:
         """Make a packet of exactly `size` bytes, of which only the size is of interest (P-17)."""
@@ -141,7 +159,7 @@ class Outbound:
         before = len(parts)
         silent = 0
         control = engines.control
-        for key in list(control.ready):
+        for key in list(control.ready) if control.ready else ():
             frame = control.encode(key)
             if frame is not None:
                 if len(frame) > left:

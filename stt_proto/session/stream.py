@@ -84,8 +84,11 @@ class Stream:
             DataExpiredError: the peer gave up what comes next; said once, and reading goes on behind it.
             RemoteError: the peer reset the stream, or the session has ended and everything that arrived was read.
         """
-        self._session.touch(now)  # also if it is told of a reset: that frees the place of the stream
-        return self._halves.read(max_bytes)
+        now = self._session.advance(now)
+        try:
+            return self._halves.read(max_bytes)
+        finally:  # also if it is told of a reset: that frees the place of the stream
+            self._session.touch_for_credit(now)
 
     def finish(self, now: float) -> None:
         """End this side of the stream after what was written; idempotent. `StreamFinished` tells when all arrived."""
@@ -146,6 +149,12 @@ class Stream:
         """
         self._session.touch(now)
         return self._halves.ask_priority(priority)
+
+    @property
+    def readable(self) -> bool:
+        """Whether `read` has something to give or to raise, or the end was reached; if not, there is a wait."""
+        recv = self._halves.recv
+        return recv is None or recv.readable
 
     @property
     def at_eof(self) -> bool:

@@ -123,6 +123,11 @@ class ReceiveStream:
         return self.window.consumed == self.final_size and self._error is None
 
     @property
+    def readable(self) -> bool:
+        """Whether `read` has something to give or to raise, or the end was reached."""
+        return bool(self._chunks) or self.state is not _RECEIVING or bool(self._holes) or self.at_eof
+
+    @property
     def wants_credit(self) -> bool:
         """Whether the peer may have more to send than it has credit for."""
         return self.state is _RECEIVING and self.final_size < 0

@@ -428,7 +428,8 @@ class StreamTable(ControlFrames):
     @property
     def has_pending(self) -> bool:
         """Whether `write_control` or `write_frames` have something to write."""
-        return self._hub.sendable or bool(self.control_ready)
+        hub = self._hub
+        return bool(self.control_ready) or (hub.ready.count > 0 and hub.sendable)
 
     def write_frames(self, out: list[bytes | memoryview], tokens: list[Token], room: int) -> int:
         """Fill a packet with data of the streams whose turn it is.

@@ -146,15 +146,27 @@ def _stream(kind: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
 def _ack(kind: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
     largest, offset = _read(plain, offset)
     delay, offset = _read(plain, offset)
-    failed_trains, offset = _read(plain, offset)
-    count, offset = _read(plain, offset)
+    failed_trains = plain[offset]  # from here on a value is nearly always below 64: one byte
+    if failed_trains < 0x40:
+        offset += 1
+    else:
+        failed_trains, offset = _read(plain, offset)
+    count = plain[offset]
+    if count < 0x40:
+        offset += 1
+    else:
+        count, offset = _read(plain, offset)
     if count >= MAX_ACK_RANGES:
         raise InvalidFrameError(f"an ACK with {count} ranges behind the first")
-    size, offset = _read(plain, offset)
+    size = plain[offset]
+    if size < 0x40:
+        offset += 1
+    else:
+        size, offset = _read(plain, offset)
     low = largest - size
     ranges = [(low, largest)]
     for _ in range(count):
-        gap = plain[offset]  # nearly always below 64: one byte
+        gap = plain[offset]
         if gap < 0x40:
             offset += 1
         else:

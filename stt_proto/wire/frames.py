@@ -184,13 +184,14 @@ def encode_ack(
     if not 0 < len(ranges) <= MAX_ACK_RANGES:
         raise ArgumentError(f"{len(ranges)} ranges; there must be 1 to {MAX_ACK_RANGES}", argument="ranges")
     lowest = ranges[0][0]
+    span = largest - lowest
     parts = [
         b"\x02" if ecn is None else b"\x03",
         encode_varint(largest),
         encode_varint(delay),
-        encode_varint(failed_trains),
-        encode_varint(len(ranges) - 1),
-        encode_varint(largest - lowest),
+        b"\x00" if failed_trains == 0 else encode_varint(failed_trains),
+        _TYPE[len(ranges) - 1],  # below 64, a varint of one byte
+        _TYPE[span] if 0 <= span < 0x40 else encode_varint(span),
     ]
     for low, high in ranges[1:]:
         parts += encode_varint(lowest - high - 2), encode_varint(high - low)

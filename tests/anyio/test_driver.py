@@ -11,7 +11,6 @@ import pytest
 
 from stt_anyio.driver import Driver
 from stt_proto import NetworkPath, Transmit
-from stt_proto.types import Deadline
 
 UDP = NetworkPath("udp", "here", "there")
 WIRES = [NetworkPath("wire", "here", number) for number in range(2)]
@@ -44,7 +43,9 @@ class Pumped:
         self.now = 0.0
         self.waiting: deque[Transmit] = deque()
         self.happened: deque[tuple[None, Any]] = deque()
-        self.deadline: Deadline | None = None
+        self.deadline = inf
+        self.asked = 0
+        self.idle = False
         self.blocked: set[NetworkPath] = set()
         self.udp = Outlet(self.log, per_path=False)
         self.wire = Outlet(self.log, per_path=True)
@@ -83,8 +84,17 @@ class Pumped:
         while self.happened:
             yield self.happened.popleft()
 
-    def next_deadline(self) -> Deadline | None:
+    def next_tick(self) -> float:
+        self.asked += 1
         return self.deadline
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self.waiting)
+
+    @property
+    def is_idle(self) -> bool:
+        return self.idle
 
     def tick(self, now: float) -> None:
         self.log.append("tick")
@@ -106,10 +116,22 @@ def test_it_sends_then_delivers_then_arms() -> None:
     pumped = Pumped()
     pumped.put(UDP, b"1", b"2")
     pumped.happened.append((None, "event"))
-    pumped.deadline = Deadline(5.0)
+    pumped.deadline = 5.0
     pumped.driver.pump()
     assert pumped.log == [b"1", b"2", "event"]
     assert pumped.armed == [5.0]
+
+
+def test_where_nothing_is_new_nothing_is_asked() -> None:
+    """Most pumps follow a call that changed nothing; but a timer that has gone off is armed again."""
+    pumped = Pumped()
+    pumped.deadline = 5.0
+    pumped.driver.pump()
+    pumped.idle = True
+    pumped.driver.pump()
+    assert (pumped.asked, pumped.armed) == (1, [5.0])
+    pumped.driver.tick()
+    assert (pumped.asked, pumped.armed) == (2, [5.0, 5.0])
 
 
 def test_it_goes_round_again_when_an_event_sets_something_off() -> None:
@@ -130,14 +152,14 @@ def test_it_goes_round_again_when_an_event_sets_something_off() -> None:
 def test_the_timer_is_only_armed_to_go_off_earlier() -> None:
     pumped = Pumped()
     for at in (5.0, 7.0, 3.0):
-        pumped.deadline = Deadline(at)
+        pumped.deadline = at
         pumped.driver.pump()
     assert pumped.armed == [5.0, 3.0]
-    pumped.deadline = Deadline(9.0)
+    pumped.deadline = 9.0
     pumped.driver.tick()
     assert pumped.armed == [5.0, 3.0, 9.0]
     assert pumped.log == ["tick"]
-    pumped.deadline = None
+    pumped.deadline = inf
     pumped.driver.tick()
     assert pumped.driver.armed == inf
 
@@ -159,7 +181,7 @@ def test_a_full_socket_stops_the_sending_and_nothing_else() -> None:
     pumped.put(UDP, b"1", b"2")
     pumped.udp.full.add(UDP)
     pumped.happened.append((None, "event"))
-    pumped.deadline = Deadline(-1.0)  # which a node that cannot send must not be woken for all the time
+    pumped.deadline = -1.0  # which a node that cannot send must not be woken for all the time
     pumped.driver.pump()
     assert pumped.log == ["event"]
     assert pumped.armed == [0.001]

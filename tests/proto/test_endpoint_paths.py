@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from stt_proto.errors import (
     UnreachableError,
 )
 from stt_proto.events import HandshakeFailed, SessionClosed
-from stt_proto.testing import Conditions, World
+from stt_proto.testing import Conditions, Node, World
 from stt_proto.wire import Ping
 from tests.proto.worlds import (
     IDENTITY,
@@ -146,6 +147,62 @@ def test_a_full_carrier_does_not_make_the_timer_spin() -> None:
     assert pair.session.is_active()
 
 
+def test_an_acknowledgement_that_falls_due_behind_a_full_carrier() -> None:
+    """R-2: a session that had nothing to send when the carrier became full is asked again when it has room."""
+    pair = session_pair()
+    pair.settle()
+    endpoint, path = pair.client.endpoint, pair.session.path
+    endpoint.path_writable(path, False, pair.now)
+    pair.inject(Ping(), to=pair.session)
+    assert list(endpoint.transmits(pair.now)) == []
+    endpoint.next_deadline()
+    endpoint.path_writable(path, True, pair.now)
+    assert list(endpoint.transmits(pair.now)) == []
+    deadline = endpoint.next_deadline()
+    assert deadline is not None
+    assert (deadline.reason, deadline) == ("ack", pair.session.deadline())
+
+
+def test_a_host_learns_cheaply_that_there_is_no_news() -> None:
+    """DESIGN 3: the four steps may be left out where nothing happened since they were last taken."""
+    pair = session_pair()
+    serve_echo(pair.server)
+    endpoint, stream = pair.client.endpoint, pair.session.open_stream()
+    take_steps(pair.client)
+    assert endpoint.is_idle
+    stream.write(b"hello", pair.now)
+    assert not endpoint.is_idle
+    assert endpoint.has_more
+    assert len(list(endpoint.transmits(pair.now))) == 1
+    assert not endpoint.has_more
+    assert not endpoint.is_idle  # the deadline is another one
+    deadline = endpoint.next_deadline()
+    assert deadline is not None
+    assert endpoint.next_tick() == deadline.at
+    assert endpoint.is_idle
+    pair.settle()
+    take_steps(pair.client)
+    assert stream.readable
+    assert stream.read(10, pair.now) == b"hello"
+    assert not stream.readable
+    assert endpoint.is_idle  # so little credit is not worth a word
+    pair.session.abort(pair.now)
+    assert not endpoint.is_idle
+
+
+def test_an_endpoint_that_waits_for_nothing() -> None:
+    endpoint = lone_endpoint()
+    assert (endpoint.next_deadline(), endpoint.next_tick()) == (None, inf)
+    assert endpoint.is_idle
+
+
+def take_steps(node: Node) -> None:
+    """Take the four steps, once."""
+    list(node.endpoint.transmits(node.world.now))
+    list(node.endpoint.events())
+    node.endpoint.next_deadline()
+
+
 def test_dialling_over_a_full_carrier() -> None:
     """HELLO waits for the carrier; so does everything a session that came to be meanwhile wants to send."""
     world = World(1)
@@ -246,13 +303,13 @@ def test_asking_for_the_deadline_is_cheap() -> None:
     _, client, _, sessions, _ = many_sessions(20)
     client.endpoint.next_deadline()
     asked: list[Session] = []
-    original = Session.deadline
+    original = Session.due
 
     def spy(self: Session) -> Any:
         asked.append(self)
         return original(self)
 
-    Session.deadline = spy  # type: ignore[method-assign]
+    Session.due = spy  # type: ignore[method-assign]
     try:
         for _ in range(100):
             client.endpoint.next_deadline()
@@ -261,7 +318,7 @@ def test_asking_for_the_deadline_is_cheap() -> None:
         client.endpoint.next_deadline()
         assert asked == [sessions[3]]
     finally:
-        Session.deadline = original  # type: ignore[method-assign]
+        Session.due = original  # type: ignore[method-assign]
 
 
 def test_transmits_take_turns() -> None:
