@@ -166,6 +166,20 @@ def prioritise(world: RandomWorld, rng: random.Random) -> None:
             player.prioritise(line, some_priority(rng), asks=rng.random() < 0.5)
 
 
+def rotate(world: RandomWorld, rng: random.Random) -> None:
+    """Replace the keys of a session, perhaps from both sides at once."""
+    found = some_seat(world, rng)
+    if found is None:
+        return
+    player, seat = found
+    player.rotate(seat)
+    if rng.random() < 0.3:
+        for other in world.players:
+            for mine in list(other.seats.values()) if other.node.awake else ():
+                if mine is not seat and mine.session.session_id == seat.session.session_id:
+                    other.rotate(mine)
+
+
 def close(world: RandomWorld, rng: random.Random) -> None:
     found = some_seat(world, rng)
     if found is not None:
@@ -351,7 +365,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         "dial": dial, "storm": storm, "open": open_stream, "write": write, "finish": finish, "read": read,
         "reset": reset, "stop": stop, "watch": watch, "datagram": datagram, "frame": frame,
-        "prioritise": prioritise, "close": close, "abort": abort,
+        "prioritise": prioritise, "rotate": rotate, "close": close, "abort": abort,
         "weather": weather, "outage": outage, "one_way": one_way, "rebind": rebind, "replay": replay,
         "misdeliver": misdeliver, "elsewhere": elsewhere, "forge": forge, "garbage": garbage, "jump": jump,
         "step_back": step_back, "sleep": sleep, "stop_process": stop_process, "full": full,

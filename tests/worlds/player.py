@@ -269,6 +269,21 @@ class Player:
             post.take_back(data)
         self._pump()
 
+    def rotate(self, seat: Seat) -> None:
+        """Replace the keys, where that can be done."""
+        session = seat.session
+        before = session.key_version
+        if session.is_active():
+            assert session.rotate_key(self.now) == session.rotate_key(self.now) == before + 1
+        else:
+            try:
+                session.rotate_key(self.now)
+            except (RemoteError, LocalError):
+                pass
+            else:
+                raise AssertionError(f"{self.node.name} replaces the keys of a session that is {session.state}")
+        self._pump()
+
     def prioritise(self, line: Line, priority: Priority, *, asks: bool) -> None:
         """Let a stream matter more or less, or ask the peer for that."""
         if asks and line.into is not None:
