@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from stt_anyio import BlockingNode, Session, SessionClosedError
@@ -75,7 +76,7 @@ async def test_by_itself(sessions: Sessions) -> None:
     async with sessions(rotate_after_packets=256) as (ours, theirs):
         while not theirs.key_version:
             ours.send_datagram(b"one more")
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         with anyio.fail_after(5):
             while not ours.key_version:
                 await anyio.sleep(0.001)

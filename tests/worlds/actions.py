@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stt_proto import NetworkPath, Priority
+from stt_proto.errors import SttError
 from stt_proto.testing import Node, SeededEntropy
 from tests.worlds.player import Line, Player, Seat
 from tests.worlds.recipe import conditions
@@ -172,12 +173,25 @@ def rotate(world: RandomWorld, rng: random.Random) -> None:
     if found is None:
         return
     player, seat = found
-    player.rotate(seat)
+    replace_keys(player, seat)
     if rng.random() < 0.3:
         for other in world.players:
-            for mine in list(other.seats.values()) if other.node.awake else ():
-                if mine is not seat and mine.session.session_id == seat.session.session_id:
-                    other.rotate(mine)
+            for theirs in tuple(other.seats.values()) if other.node.awake else ():
+                if theirs is not seat and theirs.session.session_id == seat.session.session_id:
+                    replace_keys(other, theirs)
+
+
+def replace_keys(player: Player, seat: Seat) -> None:
+    """What `rotate_key` promises: one more version, also if it is asked for twice; an error where there is no session."""
+    session, now = seat.session, player.now
+    try:
+        version = session.rotate_key(now)
+    except SttError as error:
+        assert not session.is_active(), f"{player.node.name} cannot replace keys: {error!r}"
+        return
+    assert session.is_active()
+    assert version == session.rotate_key(now) == session.key_version + 1
+    player.node.pump()
 
 
 def close(world: RandomWorld, rng: random.Random) -> None:

@@ -31,6 +31,7 @@ from stt_proto.events import (
     Event,
     ExtensionFrameReceived,
     HandshakeFailed,
+    KeysRotated,
     SessionClosed,
     SessionEstablished,
     SessionStateChanged,
@@ -109,6 +110,7 @@ class Seat:
         mail: whether datagrams wait.
         letters: whether frames of the application do.
         cut: whether the host took its path away.
+        version: of the keys, as its events say.
     """
 
     session: Session
@@ -119,6 +121,7 @@ class Seat:
     mail: bool = False
     letters: bool = False
     cut: bool = False
+    version: int = 0
 
     @property
     def live(self) -> bool:
@@ -267,21 +270,6 @@ class Player:
             session.send_frame(FRAME, data, self.now, reliable=reliable)
         except BufferOverflowError:
             post.take_back(data)
-        self._pump()
-
-    def rotate(self, seat: Seat) -> None:
-        """Replace the keys, where that can be done."""
-        session = seat.session
-        before = session.key_version
-        if session.is_active():
-            assert session.rotate_key(self.now) == session.rotate_key(self.now) == before + 1
-        else:
-            try:
-                session.rotate_key(self.now)
-            except (RemoteError, LocalError):
-                pass
-            else:
-                raise AssertionError(f"{self.node.name} replaces the keys of a session that is {session.state}")
         self._pump()
 
     def prioritise(self, line: Line, priority: Priority, *, asks: bool) -> None:
@@ -512,6 +500,9 @@ class Player:
             case SessionClosed():
                 assert seat.state is SessionState.CLOSED
                 self._on_closed(seat, event)
+            case KeysRotated(version):
+                seat.version += 1
+                assert seat.version == version <= session.key_version
             case DatagramReceived():
                 seat.mail = True
                 if self.manners.eager:
