@@ -182,7 +182,7 @@ def rotate(world: RandomWorld, rng: random.Random) -> None:
 
 
 def replace_keys(player: Player, seat: Seat) -> None:
-    """What `rotate_key` promises: one more version, also if it is asked for twice; an error where there is no session."""
+    """What `rotate_key` promises: one more version, also if it is asked for twice; an error without a session."""
     session, now = seat.session, player.now
     try:
         version = session.rotate_key(now)
