@@ -39,6 +39,10 @@ OVERLAP_PTOS = 3
 """Probe timeouts for which packets of the version before still open (V-5)."""
 LEAST_OVERLAP = 0.02
 """Seconds for which they do at least: so no peer makes us rotate more than 50 times a second (V-6)."""
+LEAST_PATIENCE = 10.0
+"""Seconds in which a peer that can be heard has to move on, at least; usually it has as long as silence may last."""
+MAX_DELAYS = 2
+"""Times in a row that it may fail to do so (V-10)."""
 FIRST_ROTATION = 1024
 FIRST_SPAN = 8192
 """The first rotation begins after so many packets, and up to so many more, at random (V-7)."""
@@ -137,9 +141,12 @@ class KeyRotation:
     __slots__ = (
         "_chain",
         "_context",
+        "_delays",
         "_engines",
         "_events",
+        "_looked_at",
         "_over_at",
+        "_patience",
         "_peer_key",
         "_sealer",
         "_session_id",
@@ -169,6 +176,9 @@ class KeyRotation:
         self._sealer = engines.sealer  # once the next version is known, the one of that
         self._peer_key = b""  # for the next version
         self._over_at = inf
+        self._patience = max(context.config.keep_alive_timeout, engines.peer.idle_timeout / 1000, LEAST_PATIENCE)
+        self._looked_at = inf
+        self._delays = 0
         self._wanted = False
         self.able = False
         self.state = RotationState.SETTLED
@@ -218,21 +228,38 @@ class KeyRotation:
         """When `expire` has something to do, or `inf`."""
         if self.state is RotationState.OVERLAP:
             return self._over_at
-        if self.able and self.state is RotationState.SETTLED and not self._engines.control.closing:
+        if not self.able or self._engines.control.closing:
+            return inf
+        if self.state is RotationState.SETTLED:
             return self.rotated_at + self._wear.seconds
-        return inf
+        return self._looked_at + self._patience
 
     def expire(self, now: float) -> None:
-        """Let time pass: the keys of the version before go, or those in use are old.
+        """Let time pass: the keys of the version before go, those in use are old, or a rotation makes no progress.
 
         Raises:
-            RemoteError: the peer's key for the next version, which had come too early, is none.
+            RemoteError: the peer's key for the next version, which had come too early, is none; or the peer can be
+                heard, and does not move on.
         """
         if now < self.deadline:
             return
         if self.state is RotationState.SETTLED:
             self._offer()
-            return
+        elif self.state is RotationState.OVERLAP:
+            self._settle()
+        else:
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Does the peer do its part? While nothing is heard of it, it is not to blame."""
+        heard = self._engines.liveness.last_received > self._looked_at
+        self._delays = self._delays + 1 if heard else 0
+        if self._delays == MAX_DELAYS:
+            raise EncryptionError("the peer is there, and does not replace its keys")
+        self._looked_at = now
+
+    def _settle(self) -> None:
+        """The keys of the version before go."""
         self._engines.receiver.settle()
         self._move(RotationInput.OVER)
         wanted, self._wanted = self._wanted, False
@@ -334,4 +361,6 @@ class KeyRotation:
                 self._engines.trace.event(event, now)
 
     def _move(self, what: RotationInput) -> None:
+        if self.state is RotationState.SETTLED:
+            self._looked_at, self._delays = self._context.clock.now, 0
         self.state = TRANSITIONS[self.state, what]

@@ -625,6 +625,53 @@ def test_a_peer_that_offers_and_never_moves() -> None:
     assert insider.code is None
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_thief_who_holds_the_rotation_up(moves: bool) -> None:
+    """V-10: somebody who has the old keys speaks in the peer's name, and lets nothing of the new ones through."""
+    pair = session_pair(conditions=Conditions(delay=0.01))
+    mine = pair.session._engines
+    assert mine is not None
+    keys = mine.sealer.keys
+
+    def tap(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if path.local == pair.client.address and (mine.sealer.keys is not keys or not moves):
+            return None
+        return datagram
+
+    pair.world.taps.append(tap)
+    thief = type(mine.sealer)(keys)
+    pair.peer.rotate_key(pair.now)
+    pair.pump()
+    began, number = pair.now, 10_000
+    while not pair.peer.is_closed and pair.now < began + 100.0:
+        pair.world.run(1.0)
+        number += 1
+        buffers, _, _ = thief.seal(number, mine.remote_ids.current, [Ping().encode()], 1200)
+        pair.server.endpoint.receive(b"".join(buffers), pair.peer.path, pair.now)
+        pair.server.pump()
+    assert isinstance(pair.peer.close_error, EncryptionError)
+    assert began + 59.0 < pair.now < began + 62.0
+    assert (rotation_of(pair.peer).state is MOVED) == moves
+
+
+def test_who_cannot_be_heard_is_not_to_blame() -> None:
+    """V-10: an outage that a session survives is no reason to end it for a rotation that waits."""
+    timers = {"keep_alive_interval": 30.0, "keep_alive_timeout": 100.0}
+    pair = session_pair(client=timers, server=timers)
+    rotation = rotation_of(pair.session)
+    assert rotation._patience == 100.0
+    rotation._patience = 5.0
+    pair.session.rotate_key(pair.now)
+    pair.world.outage(pair.client, pair.server, pair.now, 90.0)
+    pair.client.pump()
+    for _ in range(89):
+        pair.world.run(1.0)
+        assert rotation._delays == 0
+    pair.world.run(15.0)
+    assert pair.session.key_version == pair.peer.key_version == 1
+    assert pair.session.is_active()
+
+
 # -- by itself -----------------------------------------------------------------------------------------------------
 
 
