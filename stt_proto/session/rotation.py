@@ -194,8 +194,7 @@ class KeyRotation:
         self.review()
 
     def stop(self) -> None:
-        """The session is over: nothing begins any more, and nobody is told."""
-        self.able = False
+        """The session is over: nobody is told any more."""
         self._events = None
 
     def request(self) -> int:
@@ -274,9 +273,7 @@ class KeyRotation:
 
     def encode(self, version: int) -> bytes | None:
         """Our ROTATE, for as long as the peer may not have it: it may be in packets of the version before only."""
-        if version == self.version + 1 and self.state in (RotationState.OFFERED, RotationState.AGREED):
-            return Rotate(version, self._chain.key).encode()
-        return None
+        return Rotate(version, self._chain.key).encode() if version > self.version else None
 
     def on_acked(self, version: int) -> None:
         """Our ROTATE has arrived; the first acknowledgement of it."""

@@ -238,6 +238,10 @@ def storm(conditions: Conditions, count: int, size: int, seed: int = 1, **option
     for node in (pair.client, pair.server):
         versions = [event.key_version for event in node.events(KeysRotated)]
         assert versions == list(range(1, pair.session.key_version + 1))
+    pair.world.run(5.0)
+    for session in (pair.session, pair.peer):  # nothing is left to be repeated
+        assert session._engines is not None
+        assert not [key for key in session._engines.control._awaited if key[0] == "rotate"]
     pair.session.close(pair.now)
     pair.world.assert_idle(within=60.0)
     return pair
@@ -781,6 +785,7 @@ def test_a_transfer_meets_its_first_rotation() -> None:
     got += len(stream.read(65_536, pair.now))
     assert got == written
     assert pair.session.key_version == pair.peer.key_version == 1
+    assert rotation_of(pair.session)._wear._packets == 1 << 20
 
 
 def test_no_rotation_lets_a_key_live_too_long() -> None:

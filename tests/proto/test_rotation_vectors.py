@@ -10,6 +10,7 @@ import hmac
 import json
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from stt_proto.crypto import PrivateKey
 from stt_proto.errors import EncryptionError
-from stt_proto.handshake import VersionSecrets, next_secrets
+from stt_proto.handshake import KeyChain, VersionSecrets, next_secrets
 
 PAGE = Path(__file__).parents[1] / "vectors" / "rotation.json"
 
@@ -96,6 +97,23 @@ def test_both_sides_derive_these_secrets(vector: dict[str, Any], initiator: bool
     secrets = derived(vector, initiator)
     assert values(secrets) == [vector[f"next_{name}"] for name in SECRETS]
     assert vector["next_rotation"] not in repr(secrets)
+
+
+@pytest.mark.parametrize("initiator", [True, False])
+def test_versions_follow_from_each_other(initiator: bool) -> None:
+    """V-2: each from the chain that the one before has left, and from keys that are drawn for it alone."""
+    ours, theirs = ("initiator", "responder") if initiator else ("responder", "initiator")
+    first, *_ = vectors = load()
+    public = {name: PrivateKey(bytes.fromhex(first[name])).public_bytes for name in DRAWN[:2]}
+    secrets: Any = SimpleNamespace(rotation=bytes.fromhex(first["chain"]))
+    established: Any = SimpleNamespace(initiator=initiator, secrets=secrets, peer_node_id=public[f"{theirs}_static"])
+    drawn = [bytes.fromhex(vector[f"{ours}_ephemeral"]) for vector in reversed(vectors)]
+    chain = KeyChain(established, PrivateKey(bytes.fromhex(first[f"{ours}_static"])), lambda _: drawn.pop())
+    for vector in vectors:
+        chain.draw()
+        peer_key = PrivateKey(bytes.fromhex(vector[f"{theirs}_ephemeral"])).public_bytes
+        assert values(chain.advance(peer_key)) == [vector[f"next_{name}"] for name in SECRETS]
+        assert chain.version == vector["version"]
 
 
 @pytest.mark.parametrize("initiator", [True, False])
