@@ -97,7 +97,7 @@ PARAMETERS = Parameters(
     max_packet=65_535,
     max_segments=64,
     connection_id_limit=4,
-    extension_frames=[0x24, 0x25, 0x26, 0x80],
+    extension_frames=[0x20, 0x24, 0x25, 0x26, 0x80],
 )
 """What the peer announces."""
 

@@ -136,6 +136,7 @@ class KeyRotation:
         version: of the keys that both sides use, or used before one of them began to move.
         rotated_at: since when.
         able: whether keys can be replaced: the session is established, and the peer knows ROTATE.
+        deadline: when `expire` has something to do, or `inf`.
     """
 
     __slots__ = (
@@ -145,7 +146,6 @@ class KeyRotation:
         "_engines",
         "_events",
         "_looked_at",
-        "_over_at",
         "_patience",
         "_peer_key",
         "_sealer",
@@ -153,6 +153,7 @@ class KeyRotation:
         "_wanted",
         "_wear",
         "able",
+        "deadline",
         "rotated_at",
         "state",
         "version",
@@ -175,12 +176,12 @@ class KeyRotation:
         self._session_id = session_id
         self._sealer = engines.sealer  # once the next version is known, the one of that
         self._peer_key = b""  # for the next version
-        self._over_at = inf
         self._patience = max(context.config.keep_alive_timeout, engines.peer.idle_timeout / 1000, LEAST_PATIENCE)
         self._looked_at = inf
         self._delays = 0
         self._wanted = False
         self.able = False
+        self.deadline = inf
         self.state = RotationState.SETTLED
         self.version = 0
         self.rotated_at = inf
@@ -191,7 +192,9 @@ class KeyRotation:
         """The session is established."""
         self.able = FrameType.ROTATE in self._engines.peer.extension_frames
         self.rotated_at = now
-        self.review()
+        if self.able:
+            self.deadline = now + self._wear.seconds
+            self.review()
 
     def stop(self) -> None:
         """The session is over: nobody is told any more."""
@@ -215,23 +218,12 @@ class KeyRotation:
         if sealer.exhausted:
             raise EncryptionError("the key has sealed as many packets as it may")
         sealer.review_at = sealer.limit
-        if self.able and self.state is RotationState.SETTLED:
+        if self.state is RotationState.SETTLED and self.able:
             packets = self._wear.packets_left(sealer.sealed, self._engines.counters.bytes_sent)
             if packets:
                 sealer.review_at = min(sealer.limit, sealer.sealed + packets)
             else:
                 self._offer()
-
-    @property
-    def deadline(self) -> float:
-        """When `expire` has something to do, or `inf`."""
-        if self.state is RotationState.OVERLAP:
-            return self._over_at
-        if not self.able or self._engines.control.closing:
-            return inf
-        if self.state is RotationState.SETTLED:
-            return self.rotated_at + self._wear.seconds
-        return self._looked_at + self._patience
 
     def expire(self, now: float) -> None:
         """Let time pass: the keys of the version before go, those in use are old, or a rotation makes no progress.
@@ -255,7 +247,7 @@ class KeyRotation:
         self._delays = self._delays + 1 if heard else 0
         if self._delays == MAX_DELAYS:
             raise EncryptionError("the peer is there, and does not replace its keys")
-        self._looked_at = now
+        self._looked_at, self.deadline = now, now + self._patience
 
     def _settle(self) -> None:
         """The keys of the version before go."""
@@ -287,8 +279,10 @@ class KeyRotation:
 
         Raises:
             RemoteError: it is for another version than the one after that of its packet, or the second for one, with
-                another key; or its key is none.
+                another key; its key is none; or the peer has not announced that it knows ROTATE.
         """
+        if not self.able:
+            raise InvalidFrameError("a ROTATE from who has not announced it")
         if (frame.version - 1) & EPOCH_BITS != epoch or not 0 <= frame.version - self.version <= 1:
             raise InvalidFrameError(f"a ROTATE to key version {frame.version}, where {self.version} is in use")
         if frame.version == self.version:
@@ -304,7 +298,9 @@ class KeyRotation:
 
     def _offer(self) -> None:
         """Begin, unless nothing but SESSION_CLOSE is sent any more."""
-        if not self._engines.control.closing:
+        if self._engines.control.closing:
+            self.deadline = inf
+        else:
             self._draw()
             self._move(RotationInput.OFFER)
 
@@ -350,7 +346,7 @@ class KeyRotation:
         self.version = self._chain.version
         self.rotated_at = now
         self._peer_key = b""
-        self._over_at = now + max(OVERLAP_PTOS * self._engines.path.recovery.pto, LEAST_OVERLAP)
+        self.deadline = now + max(OVERLAP_PTOS * self._engines.path.recovery.pto, LEAST_OVERLAP)
         if self._events is not None:
             event = KeysRotated(self.version)
             self._events.append(event)
@@ -360,4 +356,7 @@ class KeyRotation:
     def _move(self, what: RotationInput) -> None:
         if self.state is RotationState.SETTLED:
             self._looked_at, self._delays = self._context.clock.now, 0
+            self.deadline = self._looked_at + self._patience
         self.state = TRANSITIONS[self.state, what]
+        if self.state is RotationState.SETTLED:
+            self.deadline = self.rotated_at + self._wear.seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -190,6 +191,9 @@ def test_a_peer_that_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     pair.settle(5.0)
     assert pair.session.key_version == 0
     assert pair.session.is_active()
+    pair.inject(Rotate(1, KEY))
+    assert pair.peer.close_error is not None
+    assert pair.peer.close_error.code == 0x0401
 
 
 # -- bad networks --------------------------------------------------------------------------------------------------
@@ -301,7 +305,7 @@ def test_the_acknowledgement_may_come_first() -> None:
     """V-4: our ROTATE has arrived, the peer's has not: nothing is sealed under keys that cannot be known here."""
     pair = session_pair()
     rotation_of(pair.peer).state = OVERLAP  # so it acknowledges at once and answers later
-    rotation_of(pair.peer)._over_at = pair.now + 0.5
+    rotation_of(pair.peer).deadline = pair.now + 0.5
     pair.session.rotate_key(pair.now)
     pair.settle(0.3)
     assert states(pair) == (HEARD, OVERLAP)
@@ -849,7 +853,6 @@ def test_a_session_that_closes_begins_no_rotation() -> None:
     pair.world.outage(pair.client, pair.server, pair.now, 60.0)
     pair.session.close(pair.now)
     pair.client.pump()
-    assert rotation_of(pair.session).deadline == float("inf")
     engines = pair.session._engines
     assert engines is not None
     engines.sealer.sealed = 300
@@ -859,6 +862,7 @@ def test_a_session_that_closes_begins_no_rotation() -> None:
     pair.world.run(12.0)
     assert pair.session.state is SessionState.CLOSED
     assert rotation_of(pair.session).state is SETTLED
+    assert rotation_of(pair.session).deadline == inf
 
 
 def test_an_answer_to_who_closes() -> None:
