@@ -23,6 +23,7 @@ with instrumented(__name__):
         Frame,
         Padding,
         Priority,
+        Rotate,
         SessionClose,
         Stream,
         StreamOpen,
@@ -58,6 +59,8 @@ def check_range(frame: Frame) -> None:
             assert offset + len(data) <= MAX_VARINT
         case Priority(_, urgency, _):
             assert 0 <= urgency <= 7
+        case Rotate(_, key):
+            assert len(key) == 32
         case AckFrequency(_, threshold, _):
             assert threshold >= 1
         case Extension(kind, _, data):

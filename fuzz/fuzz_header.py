@@ -8,6 +8,7 @@ counters and a bounded number of segments.
 from __future__ import annotations
 
 from functools import cache
+from math import inf
 
 from fuzz.harness import Choices, instrumented, main
 
@@ -55,7 +56,16 @@ class Run:
         self.datagrams: list[bytes] = []
         self.plain: dict[int, bytes] = {}
         self.opened: set[int] = set()
+        self.version_of: dict[int, int] = {}
+        self.version = self.begun = 0
+        self.newest: float = 0.0  # the smallest number opened of the version that begins
+        self.overlapping = False
         self.now = 0.0
+
+    def begin(self) -> None:
+        """The first packet of the next version has opened."""
+        self.begun += 1
+        assert self.begun <= self.version
 
     def seal(self, choices: Choices) -> None:
         """Make a packet, alone in its datagram or a train."""
@@ -70,6 +80,7 @@ class Run:
         buffers, _, _ = sealer.seal(self.number, CID, [plain], size)
         whole = b"".join(buffers)
         self.plain[self.number] = plain
+        self.version_of[self.number] = version
         self.datagrams += (whole[start : start + size] for start in range(0, len(whole), size))
 
     def receive(self, datagrams: list[bytes], size: int | None, path: NetworkPath, may_train: bool, ecn: int) -> None:
@@ -93,6 +104,11 @@ class Run:
             assert self.plain[packet.number] == packet.plain
             assert packet.number not in self.opened, "a packet opened twice"
             assert packet.size <= MAX_TRAIN
+            version = self.version_of[packet.number]
+            assert self.version - self.overlapping <= version <= self.version, "a version that is gone, or to come"
+            assert version == self.version or packet.number < self.newest, "an old key for a new packet"
+            if version == self.version:
+                self.newest = min(self.newest, packet.number)
             self.opened.add(packet.number)
         assert receiver.window.largest == max([before, *(packet.number for packet in opened)])
         assert opened or len(receiver.trains) or sum(astuple(receiver.counters)) > counted
@@ -169,12 +185,14 @@ def check_number(choices: Choices) -> None:
 
 
 def change_keys(run: Run, choices: Choices) -> None:
-    """Keys come and go."""
-    version = choices.below(6)
-    if choices.flag():
-        run.receiver.install(keys_of(run.suite, version))
+    """The next version begins, or the one before goes."""
+    if not run.overlapping:
+        run.version += 1
+        run.newest = inf
+        run.receiver.overlap(bytes((run.version & 0xFF,)) * 32, run.begin)
     else:
-        run.receiver.remove(version)
+        run.receiver.settle()
+    run.overlapping = not run.overlapping
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ with instrumented(__name__):
         Priority,
         ResetStream,
         RetireConnectionId,
+        Rotate,
         SessionClose,
         StopSending,
         Stream,
@@ -63,6 +64,8 @@ with instrumented(__name__):
 
 PATTERN = bytes(range(251)) * 50
 """What the peer sends on stream n begins at place n % 251 of it, so that what is read can be checked."""
+KEYS = (b"\x09".ljust(32, b"\0"), b"\x07".ljust(32, b"\x01"))
+"""Public keys of the peer for a rotation."""
 SECONDS = (0.0, 0.0001, 0.005, 0.03, 0.3, 2.0, 11.0, 31.0)
 FAR = (0, 1, 7, 500, 65_536, 1 << 31, 1 << 32, 1 << 40, MAX_VARINT)
 MAX_STREAMS_OPENED = 40
@@ -310,13 +313,21 @@ def frame(run: Run, choices: Choices) -> Frame:
             detail = choices.chunk().decode("utf-8", "replace")
             return SessionClose(choices.number(), choices.pick([*CloseReason]), detail)
         case 27:
-            return Confirm()
+            return rotation(run, choices)
         case 28 | 29:
             return StreamOpen(stream_id(run, choices), choices.take(choices.below(5)).decode("utf-8", "ignore"))
         case 30:
             return extension_frame(run, choices)
         case _:
             return Datagram(PATTERN[: choices.below(1100)])
+
+
+def rotation(run: Run, choices: Choices) -> Frame:
+    """New keys, perhaps out of turn."""
+    version = run.session.key_version + 1
+    how = choices.below(16)
+    key = bytes(32) if how == 1 else KEYS[how & 1]
+    return Rotate(max(0, version + choices.below(4) - 2) if how < 3 else version, key)
 
 
 def extension_frame(run: Run, choices: Choices) -> Frame:
@@ -448,6 +459,7 @@ def change_cid(run: Run, choices: Choices) -> None:
 def acknowledge(run: Run, choices: Choices) -> None:
     """The peer acknowledges everything, as it should."""
     run.listen()
+    run.peer.follow()
     seen = run.peer.seen[-200:]
     ranges: list[tuple[int, int]] = []
     for number in reversed(seen):

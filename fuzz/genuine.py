@@ -51,6 +51,7 @@ from stt_proto.wire import (
     ResetStream,
     RetireConnectionId,
     Retry,
+    Rotate,
     SessionClose,
     StopSending,
     Stream,
@@ -100,6 +101,7 @@ FRAMES: tuple[Frame, ...] = (
     AckFrequency(3, 256, 25_000),
     Extension(0x80, 0, b""),
     Extension(0xFF, 70, b"x" * 100),
+    Rotate(1, b"an X25519 public key of 32 bytes"),
 )
 
 

@@ -97,7 +97,7 @@ PARAMETERS = Parameters(
     max_packet=65_535,
     max_segments=64,
     connection_id_limit=4,
-    extension_frames=[0x24, 0x25, 0x26, 0x80],
+    extension_frames=[0x20, 0x24, 0x25, 0x26, 0x80],
 )
 """What the peer announces."""
 
@@ -329,6 +329,7 @@ class Peer:
         responder = PacketKeys(secrets.suite, secrets.responder_traffic, secrets.responder_header)
         self._keys, keys_of_session = (responder, initiator) if recording.dials else (initiator, responder)
         self._receiver = PacketReceiver(keys_of_session, TrainBudget())
+        self._version = 0
         self._peer_cid = recording.peer_cid
         self.cids = {0: recording.cid}
         self.next_number = 0
@@ -345,6 +346,12 @@ class Peer:
         whole = b"".join(buffers)
         return [whole[start : start + size] for start in range(0, len(whole), size)]
 
+    def follow(self) -> None:
+        """Use the newest keys of which the session knows. Where they come from is tested with vectors."""
+        if self.session._engines is not None:
+            openers = self.session._engines.receiver._openers.values()
+            self._keys = max((opener.keys for opener in openers), key=lambda keys: keys.version)
+
     def take(self, now: float) -> list[Frame]:
         """Take what the endpoint sends now and look into what is for the peer; give the frames.
 
@@ -352,6 +359,10 @@ class Peer:
             AssertionError: it does not open, does not parse, or acknowledges what was never sent.
         """
         frames: list[Frame] = []
+        engines = self.session._engines
+        if engines is not None and engines.sealer.keys.version != self._version:
+            self._version = engines.sealer.keys.version
+            self._receiver = PacketReceiver(engines.sealer.keys, TrainBudget())
         for datagram in send_all(self.endpoint, now):
             if datagram[0] & FORM_BIT or datagram[1:9] != self._peer_cid:
                 continue
@@ -411,6 +422,7 @@ def check_session_bounds(session: Session) -> None:
     if engines is None:
         return
     limits = config.limits
+    assert len(engines.receiver._openers) <= 2
     assert len(engines.receiver.trains) <= limits.trains
     assert engines.receiver.trains.cost <= limits.train_bytes
     assert len(engines.receiver.trains._finished) <= 256

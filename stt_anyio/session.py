@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from stt_anyio.attributes import attributes_of
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream import Stream
-from stt_anyio.waiting import Bell, Incoming
+from stt_anyio.waiting import Bell, Incoming, within
 from stt_proto import Session as CoreSession
 from stt_proto import SessionState
 from stt_proto.types import CloseReason
@@ -122,6 +122,29 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
             await self._frame.wait()
         return frame
 
+    # -- keys ------------------------------------------------------------------------------------------------------
+
+    async def rotate_key(self, timeout: float | None = None) -> int:
+        """Replace the keys of both sides, and wait until both use the new ones; gives the new `key_version`.
+
+        Nothing is lost, and nobody else has to wait. If keys are being replaced already, by either side, this joins in.
+        It happens by itself too: see the node's `rotate_after_packets`, `rotate_after_bytes`, `rotate_after_seconds`.
+
+        Args:
+            timeout: seconds to wait; after that, or when cancelled, it still goes on.
+
+        Raises:
+            StateError: the peer cannot (its `capabilities` have no `"rotation"`).
+            SessionClosedError: the session is over.
+            TimeoutError: it is not done yet.
+        """
+        await checkpoint()
+        version = self._begin_rotation()
+        with within(timeout, "the keys were not replaced"):
+            while not self._rotated(version):
+                await self._changed.wait()
+        return version
+
     # -- ending ----------------------------------------------------------------------------------------------------
 
     async def close(self, reason: str = "graceful", detail: str = "") -> None:
@@ -182,6 +205,9 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
 
     def _wake_openers(self) -> None:
         self._openers.ring()
+
+    def _wake_rotation(self) -> None:
+        self._changed.ring()
 
     def _wake_all(self) -> None:
         for bell in (self._accepted, self._datagram, self._frame, self._openers, self._changed):

@@ -21,6 +21,7 @@ from stt_proto.events import (
     DatagramReceived,
     Event,
     ExtensionFrameReceived,
+    KeysRotated,
     SessionClosed,
     StreamAcked,
     StreamFinished,
@@ -161,6 +162,21 @@ class SessionBase(Generic[StreamT]):
             ArgumentError: an argument is out of range.
         """
         return self.core.export_keying_material(label, length)
+
+    def _begin_rotation(self) -> int:
+        """Ask for new keys; give the `key_version` that the session will have."""
+        try:
+            version = self.core.rotate_key(self.driver.clock())
+        except SttError as error:
+            raise self.raised(error) from None
+        self.driver.pump()
+        return version
+
+    def _rotated(self, version: int) -> bool:
+        """Whether both sides use keys of this version, or a later one."""
+        if self.key_version < version and self.is_closed:
+            raise self.ended()
+        return self.key_version >= version
 
     def __repr__(self) -> str:
         return (
@@ -397,6 +413,9 @@ class SessionBase(Generic[StreamT]):
         else:
             self.node._call(handler, None, self, data)
 
+    def _on_rotated(self, event: KeysRotated) -> None:
+        self._wake_rotation()
+
     def _on_closed(self, event: SessionClosed) -> None:
         for stream in tuple(self.streams.values()):
             if stream.collected:
@@ -421,12 +440,16 @@ class SessionBase(Generic[StreamT]):
     def _wake_openers(self) -> None: ...
 
     @abstractmethod
+    def _wake_rotation(self) -> None: ...
+
+    @abstractmethod
     def _wake_all(self) -> None: ...
 
 
 _HANDLERS: Mapping[type[Any], Callable[[SessionBase[Any], Any], None]] = {
     DatagramReceived: SessionBase._on_datagram,
     ExtensionFrameReceived: SessionBase._on_frames,
+    KeysRotated: SessionBase._on_rotated,
     SessionClosed: SessionBase._on_closed,
     StreamAcked: SessionBase._on_acked,
     StreamFinished: SessionBase._on_finished,

@@ -65,6 +65,7 @@ ROOMS = {
         "receiver",
         "replay",
         "reset",
+        "rotation",
         "session_keys",
         "trains",
         "types",
@@ -80,6 +81,7 @@ ROOMS = {
         "initiator",
         "pieces",
         "responder",
+        "rotation_vectors",
         "vectors",
     ),
 }

@@ -126,6 +126,12 @@ class BlockingSession(SessionBase[BlockingStream]):
         self.driver.pump()
         return taken
 
+    def rotate_key(self, timeout: float | None = None) -> int:
+        """Replace the keys of both sides, and wait until both use the new ones; see `Session.rotate_key`."""
+        with self.lock:
+            version = self._begin_rotation()
+        return self.until(lambda: version if self._rotated(version) else None, timeout)
+
     def close(self, reason: str = "graceful", detail: str = "", timeout: float | None = None) -> None:
         """Close: what streams have accepted is delivered, the peer is told, and that is acknowledged."""
         with self.lock:
@@ -157,4 +163,4 @@ class BlockingSession(SessionBase[BlockingStream]):
     def _wake(self) -> None:
         """Nothing to do: whoever waits looks again after every event."""
 
-    _wake_accept = _wake_datagrams = _wake_frames = _wake_openers = _wake_all = _wake
+    _wake_accept = _wake_datagrams = _wake_frames = _wake_openers = _wake_rotation = _wake_all = _wake

@@ -25,6 +25,7 @@ from stt_proto.handshake.responder import (
     Responder,
     Terms,
 )
+from stt_proto.handshake.rotation import KeyChain, VersionSecrets, next_secrets
 
 __all__ = [
     "TRANSITIONS",
@@ -40,6 +41,7 @@ __all__ = [
     "Initiator",
     "InitiatorState",
     "Input",
+    "KeyChain",
     "Outcome",
     "PieceCollector",
     "Reason",
@@ -47,5 +49,7 @@ __all__ = [
     "Responder",
     "SessionSecrets",
     "Terms",
+    "VersionSecrets",
+    "next_secrets",
     "source_of",
 ]

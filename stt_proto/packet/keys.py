@@ -25,9 +25,9 @@ class PacketKeys(Secret):
     def __init__(self, suite: Suite, traffic_secret: bytes, header_secret: bytes, version: int = 0) -> None:
         self.suite = suite
         self.version = version
+        self._header_key = header_secret
         self._key = hkdf_expand(traffic_secret, b"stt1 key", KEY_SIZE)
         self.iv = int.from_bytes(hkdf_expand(traffic_secret, b"stt1 iv", NONCE_SIZE), "big")
-        self._header_key = header_secret
 
     # The library's objects are 2.5 KiB and 1 KiB large and cost about 1 and 3 us to make, more than to use. So who
     # moves packets keeps them, and lets go of them when there are none (`Sealer.rest`).
@@ -41,6 +41,10 @@ class PacketKeys(Secret):
     def header_mask(self) -> HeaderMask:
         """From 16 bytes of ciphertext to the 5 bytes that mask a header (P-4): a new function each time, likewise."""
         return self.suite.header_mask(self._header_key)
+
+    def next(self, traffic_secret: bytes) -> PacketKeys:
+        """The keys of the next version, with the same header protection (V-8)."""
+        return PacketKeys(self.suite, traffic_secret, self._header_key, self.version + 1)
 
     @property
     def epoch(self) -> int:

@@ -8,6 +8,7 @@ highest bits of the first byte, the train bit and the connection ID stay in clea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from struct import Struct
 
 from stt_proto.crypto import SAMPLE_SIZE, TAG_SIZE, HeaderMask, InvalidTag, Secret
@@ -26,7 +27,18 @@ from stt_proto.wire.header import (
     TRAIN_HEADER,
 )
 
-__all__ = ["HEADER", "LOW_BITS", "MASK", "TRAIN_DATA", "Opener", "Sealed", "Sealer", "capacity"]
+__all__ = [
+    "HEADER",
+    "LOW_BITS",
+    "MASK",
+    "TRAIN_DATA",
+    "FirstOpener",
+    "LastOpener",
+    "Opener",
+    "Sealed",
+    "Sealer",
+    "capacity",
+]
 
 HEADER = Struct(">B8sI")
 """Flags, connection ID, the low four bytes of the packet number."""
@@ -65,9 +77,12 @@ class Sealer(Secret):
     Attributes:
         keys: what it seals with.
         sealed: packets sealed so far.
+        limit: how many it may seal (P-11).
+        review_at: how many of them there are to be before somebody looks whether the key is to be replaced, or has
+            sealed as many as it may; whoever seals asks, at the price of one comparison.
     """
 
-    __slots__ = ("_alone", "_encrypt", "_flags", "_iv", "_last", "_limit", "_mask", "keys", "sealed")
+    __slots__ = ("_alone", "_encrypt", "_flags", "_iv", "_last", "_mask", "keys", "limit", "review_at", "sealed")
 
     _encrypt: Cipher
     _mask: HeaderMask
@@ -79,13 +94,13 @@ class Sealer(Secret):
         self._wake()
         self._iv = keys.iv
         self._flags = FIXED_BIT | keys.epoch
-        self._limit = keys.suite.confidentiality_limit
+        self.limit = self.review_at = keys.suite.confidentiality_limit
         self._last = -1
 
     @property
     def exhausted(self) -> bool:
         """Whether the key has sealed as many packets as it may (P-11)."""
-        return self.sealed >= self._limit
+        return self.sealed >= self.limit
 
     def rest(self) -> None:
         """Let go of the library's objects, some 4 KiB: there was nothing to seal for long.
@@ -130,7 +145,7 @@ class Sealer(Secret):
         """
         if number <= self._last:
             raise ArgumentError(f"packet number {number} does not follow {self._last}", argument="number")
-        if self.sealed >= self._limit:
+        if self.sealed >= self.limit:
             raise StateError("the key has sealed as many packets as it may")
         plain = b"".join(plain_parts)
         if len(plain) + _PACKET_OVERHEAD > segment_size or segment_size > MAX_PACKET:
@@ -195,3 +210,49 @@ class Opener(Secret):
             return self._decrypt((self._iv ^ number).to_bytes(12, "big"), sealed, associated)
         except InvalidTag:
             return None
+
+
+class LastOpener(Opener):
+    """Opens the packets of a version that goes: none that was sealed after the next version began (V-5).
+
+    Attributes:
+        end: the smallest number of the next version that has opened.
+    """
+
+    __slots__ = ("end",)
+
+    def __init__(self, keys: PacketKeys) -> None:
+        super().__init__(keys)
+        self.end: float = inf
+
+    def open_untrusted(self, number: int, sealed: Buffer, associated: bytes) -> bytes | None:
+        """As `Opener.open_untrusted`; what comes too late does not open."""
+        return None if number > self.end else super().open_untrusted(number, sealed, associated)
+
+
+class FirstOpener(Opener):
+    """Opens the packets of a version that begins.
+
+    Args:
+        keys: of that version.
+        before: what opens those of the version before.
+        told: called when the first one has opened.
+    """
+
+    __slots__ = ("_before", "_told")
+
+    def __init__(self, keys: PacketKeys, before: LastOpener, told: Callable[[], None]) -> None:
+        super().__init__(keys)
+        self._before = before
+        self._told = told
+
+    def open_untrusted(self, number: int, sealed: Buffer, associated: bytes) -> bytes | None:
+        """As `Opener.open_untrusted`."""
+        plain = super().open_untrusted(number, sealed, associated)
+        before = self._before
+        if plain is not None and number < before.end:
+            first = before.end == inf
+            before.end = number
+            if first:
+                self._told()
+        return plain

@@ -8,6 +8,7 @@ Stateless resets are not looked for here: they carry no ID that would lead to a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
 
@@ -15,7 +16,15 @@ from stt_proto.crypto import SAMPLE_SIZE, HeaderMask
 from stt_proto.packet.counters import PacketCounters
 from stt_proto.packet.keys import PacketKeys
 from stt_proto.packet.numbers import MAX_PACKET_NUMBER, decode_number
-from stt_proto.packet.protection import HEADER, LOW_BITS, MASK, TRAIN_DATA, Opener
+from stt_proto.packet.protection import (
+    HEADER,
+    LOW_BITS,
+    MASK,
+    TRAIN_DATA,
+    FirstOpener,
+    LastOpener,
+    Opener,
+)
 from stt_proto.packet.replay import ReplayWindow
 from stt_proto.packet.segments import read_run, segment_layout
 from stt_proto.packet.trains import Train, TrainBudget, TrainKey, TrainReassembler
@@ -99,19 +108,22 @@ class PacketReceiver:
         self._keys = keys
         self._alone = False
         self._mask: HeaderMask = keys.header_mask
-        self._openers: dict[int, Opener] = {}
+        self._openers: dict[int, Opener] = {keys.epoch: Opener(keys)}
         self._forgery_limit = keys.suite.integrity_limit
-        self.install(keys)
 
-    def install(self, keys: PacketKeys) -> None:
-        """Open packets of one more key version, in place of the one four versions older."""
-        self._openers[keys.epoch] = Opener(keys)
+    def overlap(self, traffic_secret: bytes, told: Callable[[], None]) -> None:
+        """Open packets of the next key version too, that of this secret, and call `told` when the first one has opened.
 
-    def remove(self, version: int) -> None:
-        """Open packets of this key version no more."""
-        opener = self._openers.get(version & EPOCH_BITS)
-        if opener is not None and opener.keys.version == version:
-            del self._openers[version & EPOCH_BITS]
+        From then on packets of the version before open only if their number is smaller (V-5). It ends with `settle`.
+        """
+        (before,) = self._openers.values()
+        last, keys = LastOpener(before.keys), before.keys.next(traffic_secret)
+        self._openers = {last.keys.epoch: last, keys.epoch: FirstOpener(keys, last, told)}
+
+    def settle(self) -> None:
+        """Open packets of the newest key version only."""
+        *_, newest = self._openers.values()
+        self._openers = {newest.keys.epoch: Opener(newest.keys)}
 
     def rest(self) -> None:
         """Let go of the library's objects, as `Sealer.rest` does."""

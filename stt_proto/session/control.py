@@ -7,7 +7,7 @@ at all when it means nothing any more (docs/protocol.md, R-9).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stt_proto.packet import LocalConnectionIds, RemoteConnectionIds
 from stt_proto.recovery import AckRate
@@ -23,9 +23,14 @@ from stt_proto.wire import (
     SessionClose,
 )
 
+if TYPE_CHECKING:
+    from stt_proto.session.rotation import KeyRotation
+
 ControlKey = tuple[str, int]
 """A kind of frame and the number it is about."""
 
+ROTATE = "rotate"
+"""A kind whose number is a key version."""
 FRAME = "frame"
 FRAME_ONCE = "frame_once"
 """Kinds of the application's frames; the number is that of `ExtensionFrames`."""
@@ -49,6 +54,7 @@ class ControlQueue:
 
     Attributes:
         frames: the application's own.
+        rotation: what makes ROTATE; set once it is there.
         ready: keys in the order in which they were put in.
     """
 
@@ -62,7 +68,10 @@ class ControlQueue:
         "_remote_ids",
         "frames",
         "ready",
+        "rotation",
     )
+
+    rotation: KeyRotation
 
     def __init__(
         self,
@@ -136,6 +145,11 @@ class ControlQueue:
             case "ack_frequency":
                 rate = self._ack_rate
                 return AckFrequency(rate.number, rate.threshold, round(rate.delay * 1e6)).encode()
+            case "rotate":
+                offer = self.rotation.encode(number)
+                if offer is None:
+                    self._awaited.discard(key)
+                return offer
             case "frame" | "frame_once":
                 return self.frames.encode(number)
             case _:
@@ -157,6 +171,8 @@ class ControlQueue:
                 self._awaited.clear()  # an emptied dictionary keeps its memory, a cleared one does not
             if key[0] == "retire":
                 self._remote_ids.on_retire_acked(key[1])
+            elif key[0] == ROTATE:
+                self.rotation.on_acked(key[1])
             elif key[0] == FRAME:
                 self.frames.release(key[1])
         elif key[0] == FRAME_ONCE:

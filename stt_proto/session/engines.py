@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from stt_proto.config import Config
-from stt_proto.handshake import Established
+from stt_proto.handshake import Established, KeyChain
 from stt_proto.packet import (
     LocalConnectionIds,
     PacketKeys,
@@ -29,6 +29,7 @@ from stt_proto.session.ending import LINGER_PTOS, MAX_LINGER
 from stt_proto.session.extensions import ExtensionFrames
 from stt_proto.session.fates import Fates
 from stt_proto.session.liveness import Liveness
+from stt_proto.session.rotation import KeyRotation, Wear
 from stt_proto.session.sight import SessionTrace
 from stt_proto.session.suspicion import Suspicion
 from stt_proto.streams import DatagramQueues, StreamTable
@@ -44,7 +45,7 @@ CONNECTION_ID_LIMIT = 4
 """Connection IDs of the peer that are kept."""
 DATAGRAM_HEADER = 5
 """Bytes that a DATAGRAM frame adds to its data at most."""
-EXTENSION_FRAMES = frozenset({FrameType.PRIORITY, FrameType.EXPIRED, FrameType.ACK_FREQUENCY})
+EXTENSION_FRAMES = frozenset({FrameType.PRIORITY, FrameType.EXPIRED, FrameType.ACK_FREQUENCY, FrameType.ROTATE})
 """Frames beyond version 1 that are understood here (X-2)."""
 TRAIN_PTOS = 3
 """Probe timeouts for which an incomplete train is kept (P-9)."""
@@ -97,6 +98,7 @@ class Engines:
         peer: what the peer announced.
         trace: tells an observer, or `None`.
         counters: what went through.
+        rotation: replaces the keys.
     """
 
     path: Path
@@ -116,6 +118,7 @@ class Engines:
     peer: Parameters
     trace: SessionTrace | None
     counters: Counters = field(factory=Counters)
+    rotation: KeyRotation = field(init=False)
 
     @property
     def linger(self) -> float:
@@ -214,5 +217,8 @@ class Engines:
             peer=peer,
             trace=session.trace,
         )
+        chain = KeyChain(established, config.identity.static_key, context.entropy)
+        wear = Wear(config, context.entropy)
+        engines.rotation = control.rotation = KeyRotation(engines, chain, wear, context, events, secrets.session_id)
         engines.limit_datagrams()
         return engines

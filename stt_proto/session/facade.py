@@ -35,7 +35,6 @@ class SessionFacade(ABC):
         "created_at",
         "host",
         "initiator",
-        "key_version",
         "metadata",
         "path",
         "peer_node_id",
@@ -52,7 +51,6 @@ class SessionFacade(ABC):
         self.initiator = initiator
         self.session_id = b""
         self.peer_node_id = b""
-        self.key_version = 0
         self.path = path
         self.created_at = context.clock.unix(now)
         self.metadata: dict[str, Any] = {}
@@ -94,7 +92,8 @@ class SessionFacade(ABC):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What the peer can do beyond streams: `datagrams`, `trains`, `priorities`, `expiry`, `frames`."""
+        """What the peer can do beyond streams: `datagrams`, `trains`, `priorities`, `expiry`, `rotation`,
+        `frames`."""
         if self._engines is None:
             return frozenset()
         peer = self._engines.peer
@@ -103,6 +102,7 @@ class SessionFacade(ABC):
             "trains": peer.max_segments > 1,
             "priorities": FrameType.PRIORITY in peer.extension_frames,
             "expiry": FrameType.EXPIRED in peer.extension_frames,
+            "rotation": FrameType.ROTATE in peer.extension_frames,
             "frames": not peer.extension_frames.isdisjoint(APPLICATION_FRAMES),
         }
         return frozenset(name for name, can in able.items() if can)
@@ -117,7 +117,15 @@ class SessionFacade(ABC):
     @property
     def last_key_rotation(self) -> float:
         """Wall clock of the last rotation of keys; the creation when there was none."""
-        return self.created_at
+        if not self.key_version:
+            return self.created_at
+        assert self._engines is not None
+        return self._context.clock.unix(self._engines.rotation.rotated_at)
+
+    @property
+    def key_version(self) -> int:
+        """Of the keys that both sides use; rises by one with each rotation."""
+        return 0 if self._engines is None else self._engines.rotation.version
 
     @property
     def max_datagram_size(self) -> int:
@@ -140,6 +148,28 @@ class SessionFacade(ABC):
             StateError: there are no keys yet.
         """
         return export_key(self._exporter, label, length)
+
+    def rotate_key(self, now: float) -> int:
+        """Replace the keys, in both directions and for both sides; `KeysRotated` tells when that is done (V-3).
+
+        Idempotent while it is being done, whoever began: then it joins in.
+
+        Args:
+            now: seconds.
+
+        Returns:
+            The `key_version` that the session will have.
+
+        Raises:
+            StateError: the session is not established yet, or the peer does not know how to (`capabilities`).
+            RemoteError: the session has ended.
+        """
+        self.check_open()
+        if self._engines is None or not self._engines.rotation.able:
+            peer = "the peer cannot replace keys" if self.is_active() else "the session is not established yet"
+            raise StateError(peer)
+        self.touch(now)
+        return self._engines.rotation.request()
 
     # -- streams and datagrams -------------------------------------------------------------------------------------
 

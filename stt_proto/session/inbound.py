@@ -40,6 +40,7 @@ from stt_proto.wire import (
     Priority,
     ResetStream,
     RetireConnectionId,
+    Rotate,
     SessionClose,
     StopSending,
     Stream,
@@ -134,6 +135,9 @@ class Inbound:
             elif kind is Ack:
                 self._on_ack(frame, over_it, now)  # type: ignore[arg-type]
                 acks += 1
+            elif kind is Rotate:
+                self._on_rotate(frame, packet.epoch, now)  # type: ignore[arg-type]
+                eliciting = True
             else:
                 eliciting |= HANDLERS[kind](self, frame, now)
         if not eliciting or acks > 1:
@@ -229,6 +233,10 @@ class Inbound:
             recovery.controller.window, path.max_datagram, recovery.rtt.smoothed
         ):
             engines.control.put(ACK_FREQUENCY)
+
+    def _on_rotate(self, frame: Rotate, epoch: int, now: float) -> None:
+        if not self._engines.rotation.on_rotate(frame, epoch):
+            self._suspect(1, now)
 
     # -- everything else: each tells whether its frame is to be acknowledged ---------------------------------------
 
@@ -397,4 +405,4 @@ HANDLERS: Mapping[type[Frame], Callable[[Inbound, Any, float], bool]] = MappingP
         AckFrequency: Inbound._on_ack_frequency,
     }
 )
-"""Who takes a frame; STREAM and ACK, which come with every packet, are taken without looking here."""
+"""Who takes a frame; STREAM, ACK and ROTATE are taken without looking here."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from math import inf
 
-from stt_proto.errors import EncryptionError
 from stt_proto.packet import MAX_RESET, capacity
 from stt_proto.paths import Path
 from stt_proto.recovery import SentPacket
@@ -193,8 +192,8 @@ class Outbound:
     ) -> Transmit:
         """Make a packet of these frames, in datagrams of at most `limit` bytes."""
         engines = self._engines
-        if engines.sealer.exhausted:
-            raise EncryptionError("the key has sealed as many packets as it may")
+        if engines.sealer.sealed >= engines.sealer.review_at:
+            engines.rotation.review()
         path = engines.path
         number = engines.numbers.next()
         buffers, segments, size = engines.sealer.seal(number, engines.remote_ids.current, parts, limit)

@@ -149,6 +149,7 @@ class Session(SessionFacade):
         if engines is not None:
             engines.receiver.close()
             engines.streams.fail_all(error)
+            engines.rotation.stop()
         context.live.pop(self, None)
         if context.sessions.get(self.session_id) is self:
             del context.sessions[self.session_id]
@@ -266,6 +267,7 @@ class Session(SessionFacade):
         assert self._engines is not None
         self._move(SessionInput.CONFIRM)
         self._context.sessions.setdefault(self.session_id, self)
+        self._engines.rotation.start(now)
         for number in self._engines.local_ids.announce(CONNECTION_IDS, now):
             self._engines.control.put(("new_id", number))
         self._emit(SessionEstablished(self.session_id, self.peer_node_id))
@@ -394,6 +396,9 @@ class Session(SessionFacade):
             due = engines.streams.deadline
             if due < at:
                 at, reason = due, "stream"
+            due = engines.rotation.deadline
+            if due < at:
+                at, reason = due, "rotation"
             if initiator is None:
                 due, why = engines.liveness.deadline()
                 if due < at:
@@ -416,6 +421,8 @@ class Session(SessionFacade):
             engines.streams.expire(now)
             if self._initiator is None:
                 self._check_liveness(engines, now)
+            if not self.is_closed:
+                self._replace_keys(engines, now)
             if self.state is SessionState.CLOSING:
                 self._advance_closing(now)
         self.touch(now)
@@ -432,6 +439,12 @@ class Session(SessionFacade):
             engines.path.recovery.probe()  # a full window is no reason to be silent
             if silence is not Silence.AGAIN:
                 self._emit(KeepAliveSent())
+
+    def _replace_keys(self, engines: Engines, now: float) -> None:
+        try:
+            engines.rotation.expire(now)
+        except RemoteError as error:
+            self._fail(error, now)
 
     def path_closed(self, now: float, reason: str | None) -> None:
         """The carrier of the only path is gone."""

@@ -18,7 +18,7 @@ from attrs import evolve
 from stt_proto.clock import NEVER
 from stt_proto.errors import ArgumentError, ProtocolError
 from stt_proto.events import Event, TicketReceived, TraceFailed
-from stt_proto.handshake import SessionSecrets
+from stt_proto.handshake import SessionSecrets, VersionSecrets
 from stt_proto.packet import Opened, PacketCounters
 from stt_proto.paths import EcnState, Path
 from stt_proto.recovery import RecoveryStats, SentPacket
@@ -101,12 +101,21 @@ class Sight:
 
     def log_keys(self, secrets: SessionSecrets) -> None:
         """Hand out the secrets of a handshake, if somebody has asked for that."""
-        keylog = self._keylog
-        if keylog is None:
-            return
+        if self._keylog is not None:
+            self._log(secrets.session_id, [(label, getattr(secrets, name)) for label, name in KEY_LOG_LABELS])
+
+    def log_version(self, session_id: bytes, version: int, secrets: VersionSecrets) -> None:
+        """Hand out those of a later key version."""
+        if self._keylog is not None:
+            initiator, responder = secrets.initiator_traffic, secrets.responder_traffic
+            labels = f"STT_INITIATOR_TRAFFIC_{version}", f"STT_RESPONDER_TRAFFIC_{version}"
+            self._log(session_id, list(zip(labels, (initiator, responder), strict=True)))
+
+    def _log(self, session_id: bytes, secrets: list[tuple[str, bytes]]) -> None:
+        assert self._keylog is not None
         try:
-            for label, name in KEY_LOG_LABELS:
-                keylog(label, secrets.session_id, getattr(secrets, name))
+            for label, secret in secrets:
+                self._keylog(label, session_id, secret)
         except Exception as error:
             self._keylog = None
             self._failed("keylog", type(error).__name__)  # and not what it says: that may be the secret

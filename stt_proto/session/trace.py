@@ -16,7 +16,8 @@ from stt_proto.wire import Parameters
 KeyLog = Callable[[str, bytes, bytes], None]
 """Is given the secrets of sessions: `(label, session_id, secret)`; what `Endpoint(..., keylog=)` takes.
 
-The labels are `STT_INITIATOR_TRAFFIC_0` and `STT_RESPONDER_TRAFFIC_0`, where 0 is the key version, and
+The labels are `STT_INITIATOR_TRAFFIC_0` and `STT_RESPONDER_TRAFFIC_0`, where 0 is the key version (those of later ones
+follow when keys rotate), and
 `STT_INITIATOR_HEADER` and `STT_RESPONDER_HEADER`; each secret has 32 bytes (H-6, H-7).
 """
 
@@ -90,7 +91,7 @@ class Trace:
         """
 
     def keys_derived(self, session: TracedSession, version: int, suite: str, now: float) -> None:
-        """The keys of this version are there; `session.session_id` is known from the first on."""
+        """The keys of the handshake are there, and `session.session_id` is known; later versions are `KeysRotated`."""
 
     def parameters_set(self, session: TracedSession, local: Parameters, remote: Parameters, now: float) -> None:
         """Both sides know what the other announces about itself."""

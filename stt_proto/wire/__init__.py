@@ -17,7 +17,15 @@ from stt_proto.wire.bodies import (
     VersionList,
 )
 from stt_proto.wire.decode import VIEW_SIZE, Decoders, decode_frames_untrusted, decoders_for
-from stt_proto.wire.extensions import APPLICATION_FRAMES, MAX_EXTENSION, AckFrequency, Expired, Extension, Priority
+from stt_proto.wire.extensions import (
+    APPLICATION_FRAMES,
+    MAX_EXTENSION,
+    AckFrequency,
+    Expired,
+    Extension,
+    Priority,
+    Rotate,
+)
 from stt_proto.wire.frames import (
     MAX_ACK_RANGES,
     MAX_DETAIL,
@@ -115,6 +123,7 @@ __all__ = [
     "ResetStream",
     "RetireConnectionId",
     "Retry",
+    "Rotate",
     "SessionClose",
     "StopSending",
     "Stream",

@@ -20,10 +20,12 @@ from stt_proto.wire.extensions import (
     APPLICATION_FRAMES,
     INCREMENTAL,
     MAX_EXTENSION,
+    ROTATE_KEY,
     AckFrequency,
     Expired,
     Extension,
     Priority,
+    Rotate,
 )
 from stt_proto.wire.frames import (
     CLOSE_REASONS,
@@ -273,6 +275,13 @@ def _ack_frequency(_: int, plain: bytes, offset: int, frames: list[Frame]) -> in
     return offset
 
 
+def _rotate(_: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
+    version, offset = _read(plain, offset)
+    end = offset + ROTATE_KEY
+    frames.append(Rotate(version, _slice(plain, offset, end)))
+    return end
+
+
 def _extension(kind: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
     number, offset = _read(plain, offset)
     size, offset = _read(plain, offset)
@@ -359,6 +368,7 @@ _BY_TYPE: dict[int, _Decoder] = {
     FrameType.STREAM_OPEN: _stream_open,
     FrameType.DATAGRAM: _datagram,
     FrameType.DATAGRAM_LENGTH: _datagram,
+    FrameType.ROTATE: _rotate,
     FrameType.PRIORITY: _priority,
     FrameType.EXPIRED: _varints(Expired, 2),
     FrameType.ACK_FREQUENCY: _ack_frequency,

@@ -1,6 +1,6 @@
 """Frames that are only sent to a peer that has announced them (docs/protocol.md, X-2 and section 8).
 
-The first three are this protocol's own. `Extension` is whatever two applications have agreed upon.
+All but the last are this protocol's own. `Extension` is whatever two applications have agreed upon.
 """
 
 from __future__ import annotations
@@ -17,14 +17,34 @@ __all__ = [
     "Expired",
     "Extension",
     "Priority",
+    "Rotate",
 ]
 
 APPLICATION_FRAMES = range(0x80, 0x100)
 """Types of frames that are the application's."""
 MAX_EXTENSION = 1024
 """Bytes of the longest frame of an application: it fits into any datagram, beside an acknowledgement (F-7)."""
+ROTATE_KEY = 32
+"""Bytes of the key in a ROTATE."""
 INCREMENTAL = 0x08
 """The bit of a PRIORITY beside the three of its urgency."""
+
+
+class Rotate(NamedTuple):
+    """This side's half of new keys (P-21).
+
+    Attributes:
+        version: of the keys to come, one more than that of the packet that carries this.
+        key: an X25519 public key, 32 bytes.
+    """
+
+    version: int
+    key: bytes
+
+    def encode(self) -> bytes:
+        if len(self.key) != ROTATE_KEY:
+            raise ArgumentError(f"key has {len(self.key)} bytes; it must have {ROTATE_KEY}", argument="key")
+        return b"\x20" + encode_varint(self.version) + self.key
 
 
 class Priority(NamedTuple):

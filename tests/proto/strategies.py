@@ -47,6 +47,7 @@ from stt_proto.wire import (
     ResetStream,
     RetireConnectionId,
     Retry,
+    Rotate,
     SessionClose,
     StopSending,
     Stream,
@@ -162,6 +163,7 @@ frames_by_type: dict[type, st.SearchStrategy[Frame]] = {
     Datagram: st.builds(Datagram, st.binary(max_size=2000)),
     Priority: st.builds(Priority, varints(), st.integers(0, 7), st.booleans()),
     Expired: st.builds(Expired, varints(), varints()),
+    Rotate: st.builds(Rotate, varints(), st.binary(min_size=32, max_size=32)),
     AckFrequency: st.builds(AckFrequency, varints(), varints(1), varints()),
     Extension: st.builds(Extension, st.integers(0x80, 0xFF), varints(), st.binary(max_size=MAX_EXTENSION)),
 }

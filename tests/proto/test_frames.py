@@ -38,6 +38,7 @@ from stt_proto.wire import (
     Priority,
     ResetStream,
     RetireConnectionId,
+    Rotate,
     SessionClose,
     StopSending,
     Stream,
@@ -93,6 +94,8 @@ ENCODINGS: list[tuple[str, Frame]] = [
     ("1d", Confirm()),
     ("1e 04 03 c3a462", StreamOpen(4, "äb")),
     ("31 02 6162", Datagram(b"ab")),
+    ("20 01" + 32 * "5a", Rotate(1, b"\x5a" * 32)),
+    ("20 4100" + 32 * "5a", Rotate(256, b"\x5a" * 32)),
     ("24 04 03", Priority(4, 3, False)),
     ("24 04 0f", Priority(4, 7, True)),
     ("25 04 4040", Expired(4, 64)),
@@ -128,6 +131,7 @@ INVALID = [
     ("DATAGRAM longer than the packet", "31 03 6162"),
     ("DATAGRAM of a huge length", f"31 {LARGEST} 61"),
     ("PRIORITY with a reserved bit", "24 04 10"),
+    ("ROTATE with half a key", "20 01" + 16 * "5a"),
     ("ACK_FREQUENCY with a threshold of 0", "26 01 00 05"),
     ("F-7: 1,025 bytes", "80 00 4401" + "61" * 1025),
     ("a frame of the application longer than the packet", "80 00 03 6162"),
@@ -162,6 +166,8 @@ def check(frame: Frame) -> None:
             assert (len(connection_id), len(token)) == (8, 16)
         case Priority(_, urgency, _):
             assert 0 <= urgency <= 7
+        case Rotate(_, key):
+            assert len(key) == 32
         case AckFrequency(_, threshold, _):
             assert threshold >= 1
         case Extension(kind, _, data):
@@ -475,6 +481,7 @@ def test_reset_tokens_are_not_shown() -> None:
         (ResetStream(4, 1 << 62, 0), "value"),
         (Priority(4, 8, False), "urgency"),
         (Priority(4, -1, False), "urgency"),
+        (Rotate(1, bytes(31)), "key"),
         (AckFrequency(1, 0, 5), "threshold"),
         (Extension(0x7F, 0, b""), "kind"),
         (Extension(0x100, 0, b""), "kind"),

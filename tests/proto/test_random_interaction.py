@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from stt_proto import NetworkPath, Priority
 from stt_proto.testing import Conditions, GilbertElliott, Link, Node
-from tests.worlds.actions import NOWHERE, PROCESS_BUFFER
+from tests.worlds.actions import NOWHERE, PROCESS_BUFFER, replace_keys
 from tests.worlds.player import Line, Manners, Player, Seat
 from tests.worlds.recipe import NodePlan, Recipe
 from tests.worlds.runner import RandomWorld
@@ -222,6 +222,14 @@ class Interaction(RuleBasedStateMachine):
         for _ in range(count):
             player.send_datagram(seat, size)
             player.send_frame(seat, size, reliable=size > 100)
+
+    @precondition(seats)
+    @rule(pick=picks, other=st.none() | picks)
+    def replace_keys(self, pick: int, other: int | None) -> None:
+        """Perhaps from two sides at once."""
+        for each in (pick, other):
+            if each is not None and self.seats():
+                replace_keys(*chosen(self.seats(), each))
 
     @precondition(seats)
     @rule(pick=picks, reason=st.sampled_from(("graceful", "error", "abort")))

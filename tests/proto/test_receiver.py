@@ -201,20 +201,18 @@ def test_numbers_end() -> None:
 
 
 def test_key_versions() -> None:
-    """P-5, P-6: several versions at once, told apart by the epoch; one window and one header protection for all."""
-    receiver = new(LATER[0])
+    """P-5, P-6, V-5: two versions at once, told apart by the epoch; one window and one header protection for all."""
+    receiver, first = new(LATER[0]), []
     packets = [seal(number, filler(30, number), keys=LATER[number])[0] for number in range(6)]
     assert take(receiver, packets[1]) == []
-    receiver.install(LATER[1])
+    receiver.overlap(bytes([1]) * 32, lambda: first.append(1))
     assert [packet.epoch for number in (1, 0) for packet in take(receiver, packets[number])] == [1, 0]
-    receiver.remove(0)
-    receiver.remove(0)
-    receiver.install(LATER[4])
-    receiver.remove(0)  # the epoch of version 4, but not version 4
-    assert [packet.epoch for packet in take(receiver, packets[4])] == [0]
-    receiver.remove(1)
-    receiver.install(LATER[5])
-    assert numbers(take(receiver, packets[5])) == [5]
+    assert first == [1]
+    for version in range(2, 6):
+        receiver.settle()
+        assert take(receiver, packets[version]) == []
+        receiver.overlap(bytes([version]) * 32, lambda: None)
+        assert [packet.epoch for packet in take(receiver, packets[version])] == [version % 4]
     assert take(receiver, packets[4]) == []
     assert receiver.counters.replayed == 1
 
@@ -373,7 +371,8 @@ def test_keys_that_go_while_a_train_is_incomplete() -> None:
     _, datagrams = train(0, 3)
     receiver = new()
     take(receiver, datagrams[0])
-    receiver.remove(0)
+    receiver.overlap(bytes(32), lambda: None)
+    receiver.settle()
     take(receiver, datagrams[1])
     assert take(receiver, datagrams[2]) == []
     assert receiver.counters.unknown_epoch == 1

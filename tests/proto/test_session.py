@@ -514,7 +514,7 @@ def test_wall_clock() -> None:
 
 def test_capabilities() -> None:
     """C1: what the peer announced."""
-    always = {"priorities", "expiry"}
+    always = {"priorities", "expiry", "rotation"}
     assert session_pair().session.capabilities == {"datagrams", "trains"} | always
     assert session_pair(carrier="memory").session.capabilities == {"datagrams"} | always
     assert session_pair(server={"max_datagram_size": 0}).session.capabilities == {"trains"} | always

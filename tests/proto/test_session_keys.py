@@ -29,7 +29,7 @@ def test_a_key_that_is_used_up() -> None:
     """P-11: sending stops, the session closes with 0x0402, and not even its last words are sealed."""
     pair = session_pair()
     sealer = pair.session._engines.sealer  # type: ignore[union-attr]
-    sealer._limit = sealer.sealed
+    sealer.limit = sealer.review_at = sealer.sealed
     pair.session.send_datagram(b"one too many", pair.now)
     pair.client.pump()
     assert isinstance(pair.session.close_error, EncryptionError)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from stt_proto import NetworkPath, Priority
+from stt_proto.errors import SttError
 from stt_proto.testing import Node, SeededEntropy
 from tests.worlds.player import Line, Player, Seat
 from tests.worlds.recipe import conditions
@@ -166,6 +167,33 @@ def prioritise(world: RandomWorld, rng: random.Random) -> None:
         if found is not None:
             player, _, line = found
             player.prioritise(line, some_priority(rng), asks=rng.random() < 0.5)
+
+
+def rotate(world: RandomWorld, rng: random.Random) -> None:
+    """Replace the keys of a session, perhaps from both sides at once."""
+    found = some_seat(world, rng)
+    if found is None:
+        return
+    player, seat = found
+    replace_keys(player, seat)
+    if rng.random() < 0.3:
+        for other in world.players:
+            for theirs in tuple(other.seats.values()) if other.node.awake else ():
+                if theirs is not seat and theirs.session.session_id == seat.session.session_id:
+                    replace_keys(other, theirs)
+
+
+def replace_keys(player: Player, seat: Seat) -> None:
+    """What `rotate_key` promises: one more version, also if it is asked for twice; an error without a session."""
+    session, now = seat.session, player.now
+    try:
+        version = session.rotate_key(now)
+    except SttError as error:
+        assert not session.is_active(), f"{player.node.name} cannot replace keys: {error!r}"
+        return
+    assert session.is_active()
+    assert version == session.rotate_key(now) == session.key_version + 1
+    player.node.pump()
 
 
 def close(world: RandomWorld, rng: random.Random) -> None:
@@ -360,7 +388,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         "dial": dial, "storm": storm, "open": open_stream, "write": write, "finish": finish, "read": read,
         "reset": reset, "stop": stop, "watch": watch, "datagram": datagram, "frame": frame,
-        "prioritise": prioritise, "close": close, "abort": abort,
+        "prioritise": prioritise, "rotate": rotate, "close": close, "abort": abort,
         "weather": weather, "outage": outage, "one_way": one_way, "rebind": rebind, "replay": replay,
         "misdeliver": misdeliver, "elsewhere": elsewhere, "forge": forge, "garbage": garbage, "jump": jump,
         "step_back": step_back, "sleep": sleep, "stop_process": stop_process, "full": full,

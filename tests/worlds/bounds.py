@@ -22,13 +22,14 @@ from stt_proto.recovery.acks import MAX_RANGES, AckTracker
 from stt_proto.session.ending import MAX_ANSWERS
 from stt_proto.session.engines import CONNECTION_ID_LIMIT, Engines
 from stt_proto.session.extensions import SPAN, ExtensionFrames
+from stt_proto.session.rotation import RotationState
 from stt_proto.streams import DatagramQueues, ExpiringSendStream, StreamTable
 from stt_proto.streams.hub import PIECE_SHARE
 from stt_proto.streams.ids import ID_SPAN
 from stt_proto.streams.receive import ReceiveState, ReceiveStream
 from stt_proto.streams.send import SendState, SendStream
 
-CONTROL_FRAMES = 5 + MAX_LIVE + 3 * MAX_RETIRING
+CONTROL_FRAMES = 6 + MAX_LIVE + 3 * MAX_RETIRING
 """Control frames of a session that may wait, beside those of its streams."""
 LONGEST_TIMEOUT = 10.0
 """Seconds after which what is in flight is asked for at the latest (R-5)."""
@@ -104,9 +105,23 @@ def check_session(session: Session, engines: Engines, config: Config) -> None:
     most(len(engines.remote_ids._live), CONNECTION_ID_LIMIT, "connection IDs of the peer")
     most(len(engines.remote_ids._retiring), MAX_RETIRING, "retiring connection IDs of the peer")
     check_frames(engines.control.frames, limits)
+    check_keys(engines)
     most(len(engines.control.ready), CONTROL_FRAMES + limits.extension_frames, "control frames")
     most(session._ending._answers, MAX_ANSWERS, "answers after the end")
     check_streams(engines.streams, config, session.state is not SessionState.CLOSED)
+
+
+def check_keys(engines: Engines) -> None:
+    """V-3 to V-5: the keys that are there are those that the state of their rotation calls for."""
+    rotation, openers = engines.rotation, engines.receiver._openers
+    both = rotation.state in (RotationState.AGREED, RotationState.MOVED, RotationState.OVERLAP)
+    older = rotation.version - (rotation.state is RotationState.OVERLAP)
+    versions = {opener.keys.version for opener in openers.values()}
+    assert versions == {older, older + both}, f"keys of versions {versions} while {rotation.state}, {rotation.version}"
+    assert all(opener.keys.epoch == epoch for epoch, opener in openers.items())
+    moved = rotation.state in (RotationState.MOVED, RotationState.OVERLAP)
+    same(engines.sealer.keys.version, older + moved, "version of the sealing key")
+    most(engines.sealer.review_at, engines.sealer.limit, "packets before the next look at a key")
 
 
 # -- packets -------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from stt_proto.events import (
     Event,
     ExtensionFrameReceived,
     HandshakeFailed,
+    KeysRotated,
     SessionClosed,
     SessionEstablished,
     SessionStateChanged,
@@ -109,6 +110,7 @@ class Seat:
         mail: whether datagrams wait.
         letters: whether frames of the application do.
         cut: whether the host took its path away.
+        version: of the keys, as its events say.
     """
 
     session: Session
@@ -119,6 +121,7 @@ class Seat:
     mail: bool = False
     letters: bool = False
     cut: bool = False
+    version: int = 0
 
     @property
     def live(self) -> bool:
@@ -497,6 +500,9 @@ class Player:
             case SessionClosed():
                 assert seat.state is SessionState.CLOSED
                 self._on_closed(seat, event)
+            case KeysRotated(version):
+                seat.version += 1
+                assert seat.version == version <= session.key_version
             case DatagramReceived():
                 seat.mail = True
                 if self.manners.eager:

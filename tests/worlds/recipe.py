@@ -27,7 +27,7 @@ WEATHER = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "jitt
 
 APPLICATIONS: Mapping[str, float] = {
     "dial": 3, "storm": 0.3, "open": 8, "write": 10, "finish": 4, "read": 6, "reset": 2, "stop": 2, "watch": 1,
-    "datagram": 4, "frame": 2, "prioritise": 2, "close": 1, "abort": 0.5,
+    "datagram": 4, "frame": 2, "prioritise": 2, "rotate": 1.5, "close": 1, "abort": 0.5,
 }  # fmt: skip
 """What applications do, and how often."""
 
@@ -226,6 +226,9 @@ _PARAMETERS: Mapping[str, tuple[Any, ...]] = {
     "max_datagram_size": (0, 10, 1000, 1200),
     "ack_delay": (0.0, 0.1, 1.0),
     "no_delay": (False,),
+    "rotate_after_packets": (256,),
+    "rotate_after_bytes": (65_536,),
+    "rotate_after_seconds": (60.0, 600.0),
 }
 
 _LIMITS: Mapping[str, tuple[Any, ...]] = {

@@ -22,6 +22,7 @@ from stt_proto import Config, Endpoint, Identity, NetworkPath, SessionState
 from stt_proto.errors import ConnectionRefusedError
 from stt_proto.session.ending import FLUSH_TIMEOUT, MAX_LINGER
 from stt_proto.session.liveness import GRACE, LATE
+from stt_proto.session.rotation import RotationState
 from stt_proto.testing import Conditions, Node, SeededEntropy, Traffic, World
 from stt_proto.testing.world import SHARED_SEED
 from tests.proto.model import Model
@@ -293,6 +294,13 @@ class RandomWorld:
         for player in self.players:
             if len(player.node.endpoint._responder):
                 return f"{player.node.name} has half-open handshakes"
+        for seat, other in self._pairs():
+            one, two = (bounds.engines_of(each.session) for each in (seat, other))
+            assert one is not None
+            assert two is not None
+            states = {one.rotation.state, two.rotation.state}
+            if states != {RotationState.SETTLED} or one.rotation.version != two.rotation.version:
+                return f"the keys of {seat.session} are being replaced: {states}"
         paired = {id(seat) for pair in self._pairs() for seat in pair}
         for player in self.players:
             for session, seat in player.seats.items():
