@@ -46,6 +46,7 @@ class Driver:
     __slots__ = (
         "_again",
         "_arm",
+        "_at_end",
         "_budget",
         "_deliver",
         "_fail",
@@ -84,6 +85,7 @@ class Driver:
         self._held: Transmit | None = None
         self._held_paths: dict[NetworkPath, Transmit] = {}
         self._runs = Runs()
+        self._at_end: list[Callable[[], None]] = []
         self._pumping = False
         self._again = False
 
@@ -123,6 +125,18 @@ class Driver:
             self._send(held)
         self.pump()
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """A carrier wants to write what it has gathered."""
+        self._at_end.append(call)
+
+    def claim(self, path: NetworkPath) -> None:
+        """A session uses a path."""
+        self._outlets[path.carrier].claim(path)
+
+    def release(self, path: NetworkPath) -> None:
+        """A session, or an attempt at one, uses it no more."""
+        self._outlets[path.carrier].release(path)
+
     def close(self) -> None:
         """Stop for good: calls that come later, on what is over anyway, send nothing."""
         self._pumping = True
@@ -146,6 +160,8 @@ class Driver:
                 if self._runs:
                     self._runs.finish()
                     self._send_runs()
+                while self._at_end:
+                    self._at_end.pop()()
                 for session, event in endpoint.events():
                     deliver(session, event)
                 if not self._again:

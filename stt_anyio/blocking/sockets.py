@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from stt_anyio.udp import UdpSocket, owner_of
-from stt_proto.types import Transmit
+from stt_proto.types import NetworkPath, Transmit
 
 
 class Sockets:
@@ -56,6 +56,11 @@ class Sockets:
             self._selector.modify(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, sock)
             self.ring()
         return left
+
+    def claim(self, path: NetworkPath) -> None:
+        """Nothing is opened for one path."""
+
+    release = claim
 
     def unblock(self) -> None:
         """The socket that was full has room again."""
