@@ -56,9 +56,9 @@ class Outlet(Protocol):
 
     def send(self, transmit: Transmit) -> Transmit | None: ...
 
-    def claim(self, path: NetworkPath) -> None: ...
+    def path_used(self, path: NetworkPath) -> None: ...
 
-    def release(self, path: NetworkPath) -> None: ...
+    def path_unused(self, path: NetworkPath) -> None: ...
 
 
 class Carrier(ABC):
@@ -110,10 +110,10 @@ class Carrier(ABC):
             OSError: the carrier is dead; this ends the node.
         """
 
-    def claim(self, path: NetworkPath) -> None:  # noqa: B027
+    def path_used(self, path: NetworkPath) -> None:  # noqa: B027
         """A session uses this path now, its peer having proven who it is. For carriers that keep connections."""
 
-    def release(self, path: NetworkPath) -> None:  # noqa: B027
+    def path_unused(self, path: NetworkPath) -> None:  # noqa: B027
         """A session, or an attempt at one, uses it no more: a connection that was opened for it can be closed."""
 
     def close(self) -> None:  # noqa: B027

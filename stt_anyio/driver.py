@@ -129,13 +129,13 @@ class Driver:
         """A carrier wants to write what it has gathered."""
         self._at_end.append(call)
 
-    def claim(self, path: NetworkPath) -> None:
+    def path_used(self, path: NetworkPath) -> None:
         """A session uses a path."""
-        self._outlets[path.carrier].claim(path)
+        self._outlets[path.carrier].path_used(path)
 
-    def release(self, path: NetworkPath) -> None:
+    def path_unused(self, path: NetworkPath) -> None:
         """A session, or an attempt at one, uses it no more."""
-        self._outlets[path.carrier].release(path)
+        self._outlets[path.carrier].path_unused(path)
 
     def close(self) -> None:
         """Stop for good: calls that come later, on what is over anyway, send nothing."""

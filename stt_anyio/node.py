@@ -337,7 +337,7 @@ class STTNode(Ways):
         try:
             core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
         except SttError as error:
-            driver.release(path)
+            driver.path_unused(path)
             raise connection_failed(error) from None
         session = Session(self, core)
         self._dialing[session] = path

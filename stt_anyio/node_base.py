@@ -385,7 +385,7 @@ class NodeBase(Generic[SessionT]):
 
     def _on_session_established(self, session: SessionT) -> None:
         self.sessions[session.session_id] = session
-        session.driver.claim(session.core.path)
+        session.driver.path_used(session.core.path)
         self._established += 1
         logger.debug("%r established", session)
         if not session.core.initiator:
@@ -395,7 +395,7 @@ class NodeBase(Generic[SessionT]):
             self._call(callback, session, session)
 
     def _on_session_closed(self, session: SessionT, event: SessionClosed) -> None:
-        session.driver.release(session.core.path)
+        session.driver.path_unused(session.core.path)
         if self.sessions.pop(session.session_id, None) is None:
             return  # a dial that failed: `connect` tells
         reason = str(event.reason)

@@ -12,8 +12,8 @@ from anyio.abc import ByteStream, Listener
 
 from stt_anyio.carrier import Carrier
 from stt_anyio.connections import ConnectionCarrier, listen_tcp
-from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
-from stt_anyio.links import FramedLink, Link, Origins, TlsLink, WebSocketServerLink, WebSocketTarget, target_of
+from stt_anyio.errors import StateError, SttError, connection_failed
+from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
 from stt_anyio.node_base import NodeBase, no_way
 from stt_anyio.session import Session
 from stt_proto import NetworkPath
@@ -180,15 +180,7 @@ class Ways(NodeBase[Session]):
             StateError: the node is not running.
             ArgumentError: an argument is none.
         """
-        allowed = Origins.of(origins)
-        if not (ssl_context is None or isinstance(ssl_context, ssl.SSLContext)):
-            raise ArgumentError(f"ssl_context is {ssl_context!r}; it must be an ssl.SSLContext", argument="ssl_context")
-
-        def make_link() -> Link:
-            link: Link = WebSocketServerLink(allowed, path)
-            return link if ssl_context is None else TlsLink(link, ssl_context, None)
-
-        return await self._listen("ws", host, port, make_link)
+        return await self._listen("ws", host, port, server_links(ssl_context, path, origins))
 
     async def _listen(self, name: str, host: str | None, port: int, make_link: Any) -> tuple[str, int]:
         carrier = self._connections(name)

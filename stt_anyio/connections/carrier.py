@@ -105,11 +105,11 @@ class ConnectionCarrier(Carrier):
             raise failure if failure is not None else OSError(errno.ECONNRESET, "the connection was closed")
         return connection.path
 
-    def claim(self, path: NetworkPath) -> None:
-        self.connections.claim(path)
+    def path_used(self, path: NetworkPath) -> None:
+        self.connections.path_used(path)
 
-    def release(self, path: NetworkPath) -> None:
-        self.connections.release(path)
+    def path_unused(self, path: NetworkPath) -> None:
+        self.connections.path_unused(path)
 
     def send(self, transmit: Transmit) -> Transmit | None:
         return self.connections.send(transmit)

@@ -224,7 +224,7 @@ class Registry:
             self.timed[connection] = None
         self._rearm(connection)
 
-    def claim(self, path: NetworkPath) -> None:
+    def path_used(self, path: NetworkPath) -> None:
         """A session uses a path."""
         connection = self.by_path.get(path)
         if connection is not None:
@@ -233,7 +233,7 @@ class Registry:
             if not connection.leaving:
                 self.give(connection, inf)
 
-    def release(self, path: NetworkPath) -> None:
+    def path_unused(self, path: NetworkPath) -> None:
         """A session uses it no more; a connection without one ends."""
         connection = self.by_path.get(path)
         if connection is not None:

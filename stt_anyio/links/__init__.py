@@ -5,7 +5,7 @@ from __future__ import annotations
 from stt_anyio.links.base import Link, Sink
 from stt_anyio.links.framed import FramedLink
 from stt_anyio.links.proxy import ProxyLink, proxy_of
-from stt_anyio.links.target import WebSocketTarget, target_of
+from stt_anyio.links.target import WebSocketTarget, server_links, target_of
 from stt_anyio.links.tls import TlsLink
 from stt_anyio.links.websocket import SUBPROTOCOL, Origins, WebSocketClientLink, WebSocketServerLink
 
@@ -21,5 +21,6 @@ __all__ = [
     "WebSocketServerLink",
     "WebSocketTarget",
     "proxy_of",
+    "server_links",
     "target_of",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -15,7 +15,7 @@ from stt_anyio.errors import ArgumentError
 from stt_anyio.links.base import Link
 from stt_anyio.links.proxy import ProxyLink, proxy_of
 from stt_anyio.links.tls import TlsLink
-from stt_anyio.links.websocket import WebSocketClientLink
+from stt_anyio.links.websocket import Origins, WebSocketClientLink, WebSocketServerLink
 
 _RESERVED = frozenset({"upgrade", "connection", "origin", "content-length", "transfer-encoding"})
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
@@ -62,7 +62,7 @@ def _check_headers(_: Any, attribute: Attribute[Any], value: Any) -> None:
         )
 
 
-def _check_context(_: Any, attribute: Attribute[Any], value: Any) -> None:
+def _check_context(_: Any, attribute: Any, value: Any) -> None:
     if value is not None and not isinstance(value, ssl.SSLContext):
         raise ArgumentError(f"ssl_context is {value!r}; it must be an ssl.SSLContext", argument="ssl_context")
 
@@ -119,6 +119,24 @@ class WebSocketTarget:
             if proxy.scheme == "https":
                 link = TlsLink(link, ssl.create_default_context(), proxy.host)
         return link
+
+
+def server_links(ssl_context: ssl.SSLContext | None, path: str | None, origins: Any) -> Callable[[], Link]:
+    """What makes the links of a WebSocket server; the arguments are those of `listen_websocket`.
+
+    Raises:
+        ArgumentError: names the one that is wrong.
+    """
+    allowed = Origins.of(origins)
+    _check_context(None, None, ssl_context)
+    if not (path is None or (isinstance(path, str) and path.startswith("/"))):
+        raise ArgumentError(f"path is {path!r}; it must begin with a slash", argument="path")
+
+    def make() -> Link:
+        link: Link = WebSocketServerLink(allowed, path)
+        return link if ssl_context is None else TlsLink(link, ssl_context, None)
+
+    return make
 
 
 def target_of(address: Any) -> WebSocketTarget:
