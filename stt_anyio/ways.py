@@ -12,6 +12,7 @@ from anyio.abc import ByteStream, Listener
 
 from stt_anyio.carrier import Carrier
 from stt_anyio.connections import ConnectionCarrier, listen_tcp
+from stt_anyio.connections.streams import TaskConnection
 from stt_anyio.errors import StateError, SttError, connection_failed
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
 from stt_anyio.node_base import NodeBase, no_way
@@ -197,6 +198,14 @@ class Ways(NodeBase[Session]):
     async def serve_listener(self, listener: Listener[ByteStream]) -> None:
         """Be dialled over whatever a listener of anyio accepts (TCP, Unix sockets, TLS); until it is closed."""
         await self._connections("stream").serve_listener(listener, FramedLink)
+
+    async def take_websocket(self, connection: TaskConnection) -> bool:
+        """Be dialled on a WebSocket that somebody else speaks (see `stt_anyio.asgi`); returns when it has ended.
+
+        Returns:
+            whether there was room for it.
+        """
+        return await self._connections("ws").serve(connection)
 
     def _connections(self, name: str) -> ConnectionCarrier:
         """One of the carriers that every node has.

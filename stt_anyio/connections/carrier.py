@@ -19,7 +19,7 @@ from stt_anyio.config import NodeConfig
 from stt_anyio.connections.connection import Connection, Registry
 from stt_anyio.connections.dialing import open_tcp
 from stt_anyio.connections.sockets import READ_SIZE, SocketConnection, SocketMedium
-from stt_anyio.connections.streams import StreamConnection
+from stt_anyio.connections.streams import StreamConnection, TaskConnection
 from stt_anyio.errors import StateError, SttError
 from stt_anyio.links import FramedLink, Link, target_of
 from stt_anyio.udp.addresses import check_address
@@ -88,7 +88,7 @@ class ConnectionCarrier(Carrier):
             raise
         return await self._open(SocketConnection(link, path, medium, stranger=False))
 
-    async def _open(self, connection: Connection) -> NetworkPath:
+    async def _open(self, connection: SocketConnection | TaskConnection) -> NetworkPath:
         """Begin, and wait until packets can pass."""
         opened = anyio.Event()
         connection.waiter = opened.set
@@ -125,7 +125,7 @@ class ConnectionCarrier(Carrier):
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def begin(self, connection: Connection) -> bool:
+    def begin(self, connection: SocketConnection | TaskConnection) -> bool:
         """Take a connection into service.
 
         Returns:
@@ -141,15 +141,15 @@ class ConnectionCarrier(Carrier):
         self._tasks.start_soon(self._serve, connection)
         return True
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, connection: SocketConnection | TaskConnection) -> None:
         """Move the bytes of a connection until it has ended, or its time is over."""
         try:
             with anyio.CancelScope(deadline=connection.deadline) as connection.host:
                 connection.look()
-                if isinstance(connection, StreamConnection):
-                    await connection.run()
-                elif isinstance(connection, SocketConnection):
+                if isinstance(connection, SocketConnection):
                     await self._read(connection)
+                else:
+                    await connection.run()
         finally:
             connection.close("the connection was given up")
 
@@ -189,12 +189,20 @@ class ConnectionCarrier(Carrier):
 
     async def serve_stream(self, stream: ByteStream, make_link: Callable[[], Link]) -> None:
         """Be dialled on a byte stream; returns when it has ended."""
-        connection = self._over(stream, make_link(), stranger=True)
-        if self._tasks is None or not self.connections.add(connection):
+        if not await self.serve(self._over(stream, make_link(), stranger=True)):
             await anyio.aclose_forcefully(stream)
-            return
+
+    async def serve(self, connection: TaskConnection) -> bool:
+        """Be dialled on a connection, in this task; returns when it has ended.
+
+        Returns:
+            whether there was room for it.
+        """
+        if self._tasks is None or not self.connections.add(connection):
+            return False
         connection.link.start()
         await self._serve(connection)
+        return True
 
     async def serve_listener(self, listener: Listener[Any], make_link: Callable[[], Link]) -> None:
         """Take what a listener accepts, until it ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stt_anyio.links.base import Link, Sink
+from stt_anyio.links.base import Link, MessageLink, Sink
 from stt_anyio.links.framed import FramedLink
 from stt_anyio.links.proxy import ProxyLink, proxy_of
 from stt_anyio.links.target import WebSocketTarget, server_links, target_of
@@ -13,6 +13,7 @@ __all__ = [
     "SUBPROTOCOL",
     "FramedLink",
     "Link",
+    "MessageLink",
     "Origins",
     "ProxyLink",
     "Sink",

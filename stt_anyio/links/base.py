@@ -91,6 +91,26 @@ class Outlink(Link):
         return out
 
 
+class MessageLink(Outlink):
+    """What carries whole messages anyway: each buffer, in and out, is one."""
+
+    def start(self) -> None:
+        self.open = True
+
+    def receive(self, data: Buffer, sink: Sink) -> None:
+        if not self.over:
+            sink(data)
+
+    def end(self) -> None:
+        self.over = True
+
+    def send(self, buffers: tuple[bytes | memoryview, ...]) -> None:
+        self.put(b"".join(buffers))
+
+    def close(self) -> None:
+        self.open = False
+
+
 class Layer(Link):
     """A link around another one, which speaks inside of it."""
 

@@ -42,3 +42,4 @@ class FramedLink(Outlink):
 
     def close(self) -> None:
         """The end of the stream says it."""
+        self.open = False

@@ -1,4 +1,4 @@
-"""A WebSocket as a link (RFC 6455; docs/protocol.md, P-22): the protocol objects of the `websockets` library.
+"""A WebSocket as a link (RFC 6455; docs/protocol.md, P-21): the protocol objects of the `websockets` library.
 
 One binary message is one packet. No extension is offered or accepted, so nothing is compressed: what is sealed does not
 shrink, and a decompressor is one thing more that a stranger could feed. What the library takes is bounded (8 KiB a
@@ -65,6 +65,12 @@ class Origins:
         if not all(isinstance(each, str | re.Pattern) for each in allowed):
             raise ArgumentError(f"origins is {origins!r}; it must be a list of origins", argument="origins")
         return cls(allowed)
+
+    def allows(self, origin: str | None) -> bool:
+        """Whether a request with this `Origin`, or with none, may pass."""
+        if origin is None:
+            return True
+        return any(each == origin if isinstance(each, str) else each.fullmatch(origin) for each in self.allowed)
 
     def for_protocol(self) -> list[Origin | re.Pattern[str] | None]:
         """In the form that the library takes."""

@@ -1,4 +1,4 @@
-"""Messages on a byte stream: two bytes of length before each (docs/protocol.md, P-13 and P-21)."""
+"""Messages on a byte stream: two bytes of length before each (docs/protocol.md, P-13)."""
 
 from __future__ import annotations
 
