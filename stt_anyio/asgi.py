@@ -96,24 +96,21 @@ class AsgiConnection(TaskConnection):
         self._code = CloseCode.NORMAL_CLOSURE
         self._gone = False
 
-    async def read(self) -> None:
-        port = self.port
+    async def receive(self) -> bytes | None:
         while True:
             message = await self._receive()
             if message["type"] != "websocket.receive":
                 self._gone = True
                 code = message.get("code")
                 self.link.fail(WebSocketClosedError(f"the WebSocket was closed by the peer: {code}", close_code=code))
-                self.close()
-                return
+                return None
             data = message.get("bytes")
             if data is None:
                 self._refuse(CloseCode.UNSUPPORTED_DATA, "only binary messages are understood")
             elif len(data) > MAX_MESSAGE:
                 self._refuse(CloseCode.MESSAGE_TOO_BIG, "too large a message")
             else:
-                self.take_in(data)
-                port.pump()
+                return bytes(data)
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
         """End it because of what the other side sent."""

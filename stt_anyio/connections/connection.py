@@ -127,6 +127,12 @@ class Connection(ABC):
         self.link.end()
         self.close("the other side ended the connection")
 
+    def broke(self, reason: str) -> None:
+        """The connection is gone. While packets could not pass yet, the link says what that means."""
+        if not self.link.open:
+            self.link.end()
+        self.close(reason)
+
     # -- ending ----------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:

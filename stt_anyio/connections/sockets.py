@@ -212,7 +212,7 @@ class SocketConnection(Connection):
             self.on_blocked(self)
 
     def _break(self, error: OSError) -> None:
-        self.close("refused" if isinstance(error, ConnectionRefusedError) else error.strerror or str(error))
+        self.broke(error.strerror or str(error))
 
     def release(self) -> None:
         self.on_released(self)

@@ -14,8 +14,6 @@ from stt_proto.types import NetworkPath
 
 READ_SIZE = 256 << 10
 """Bytes that are read at once."""
-BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
-"""What a connection that breaks raises."""
 
 
 class TaskConnection(Connection):
@@ -38,39 +36,53 @@ class TaskConnection(Connection):
             self.host.cancel()
 
     async def run(self) -> None:
-        """Move bytes until it ends."""
+        """Move bytes until it ends. Whatever is raised by who moves them ends this connection and nothing else."""
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write)
-                try:
-                    await self.read()
-                except BROKEN as error:
-                    self.close(_told(error))
+                await self._read()
         finally:
             with anyio.move_on_after(FAREWELL, shield=True):
                 await self.abandon()
 
+    async def _read(self) -> None:
+        port = self.port
+        while True:
+            try:
+                data = await self.receive()
+            except Exception as error:
+                self.broke(_told(error))
+                return
+            if data is None:
+                self.take_end()
+                return
+            self.take_in(data)
+            port.pump()
+            if self.link.pending:
+                self.flush()
+
     async def _write(self) -> None:
-        try:
-            while True:
-                buffers = self.link.take()
-                if buffers:
-                    self._writing = sum(map(len, buffers))
-                    await self.write(buffers)
-                    self._writing = 0
-                    self.relieve()
-                    self.port.pump()
-                elif self.leaving:
+        while not self.over:
+            buffers = self.link.take()
+            if not (buffers or self.leaving):
+                await self._bell.wait()
+                continue
+            self._writing = sum(map(len, buffers))
+            try:
+                if not buffers:
                     await self.write_end()
                     return
-                else:
-                    await self._bell.wait()
-        except BROKEN as error:
-            self.close(_told(error))
+                await self.write(buffers)
+            except Exception as error:
+                self.broke(_told(error))
+                return
+            self._writing = 0
+            self.relieve()
+            self.port.pump()
 
     @abstractmethod
-    async def read(self) -> None:
-        """Take in what arrives, until it ends."""
+    async def receive(self) -> bytes | None:
+        """Wait for what arrives next; `None` at the end."""
 
     @abstractmethod
     async def write(self, buffers: list[bytes | memoryview]) -> None:
@@ -92,16 +104,11 @@ class StreamConnection(TaskConnection):
         super().__init__(link, path, stranger=stranger)
         self._stream = stream
 
-    async def read(self) -> None:
-        receive, port = self._stream.receive, self.port
+    async def receive(self) -> bytes | None:
         try:
-            while True:
-                self.take_in(await receive(READ_SIZE))
-                port.pump()
-                if self.link.pending:
-                    self.flush()
+            return await self._stream.receive(READ_SIZE)
         except anyio.EndOfStream:
-            self.take_end()
+            return None
 
     async def write(self, buffers: list[bytes | memoryview]) -> None:
         await self._stream.send(b"".join(buffers))

@@ -20,6 +20,7 @@ from stt_anyio.links.websocket import Origins, WebSocketClientLink, WebSocketSer
 _RESERVED = frozenset({"upgrade", "connection", "origin", "content-length", "transfer-encoding"})
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_RESOURCE = re.compile(r"[\x21-\x7e]+")
 
 
 def _check_url(_: Any, attribute: Attribute[Any], value: Any) -> None:
@@ -34,7 +35,7 @@ def read_url(url: Any) -> WebSocketURI:
     """
     try:
         uri = parse_uri(url)
-        if 0 < uri.port <= 65_535 and _VALUE.fullmatch(uri.resource_name):
+        if 0 < uri.port <= 65_535 and _RESOURCE.fullmatch(uri.resource_name):
             return uri
     except (InvalidURI, ValueError, TypeError, AttributeError):
         pass
@@ -60,6 +61,11 @@ def _check_headers(_: Any, attribute: Attribute[Any], value: Any) -> None:
             "headers must be names and values of HTTP headers, none of them of the WebSocket handshake itself",
             argument="headers",
         )
+
+
+def _check_origin(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and _RESOURCE.fullmatch(value)):
+        raise ArgumentError(f"origin is {value!r}; it must be None or such as https://example.org", argument="origin")
 
 
 def _check_context(_: Any, attribute: Any, value: Any) -> None:
@@ -88,7 +94,7 @@ class WebSocketTarget:
     ssl_context: ssl.SSLContext | None = field(default=None, validator=_check_context)
     proxy: str | None = field(default=None, repr=False)
     proxy_auth: str | tuple[str, str] | None = field(default=None, repr=False)
-    origin: str | None = None
+    origin: str | None = field(default=None, validator=_check_origin)
 
     def __attrs_post_init__(self) -> None:
         if self.proxy is not None:

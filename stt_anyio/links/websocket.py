@@ -243,7 +243,7 @@ class WebSocketClientLink(WebSocketLink):
             response: Response = error.response
             status = f"{response.status_code} {response.reason_phrase}".rstrip()
             return WebSocketHandshakeError(f"the server does not upgrade: {status}", status=response.status_code)
-        if error is not None:
+        if error is not None and not isinstance(error.__cause__, EOFError):
             return WebSocketHandshakeError(f"the WebSocket handshake failed: {error}")
         if self._client.state is not OPEN and not self.open and self._client.close_sent is None:
             return WebSocketHandshakeError("the server closed the connection in the handshake")

@@ -165,21 +165,14 @@ async def test_twenty_megabytes_each_way_at_once(kind: str, tmp_path: Path) -> N
 async def test_a_connection_ends_with_its_session(kind: str, tmp_path: Path) -> None:
     """P-22: on both sides, whoever closes; gracefully on both."""
     for side in (0, 1):
-        async with pair(kind, tmp_path / str(side) if kind != "unix" else _made(tmp_path, side)) as (
-            ours,
-            theirs,
-            both,
-        ):
+        folder = tmp_path / str(side)
+        folder.mkdir()
+        async with pair(kind, folder) as (ours, theirs, both):
             both_ends = (ours, theirs)
             await both_ends[side].close()
             assert await both_ends[1 - side].wait_closed() == "graceful"
             for node in both:
                 await ends(node)
-
-
-def _made(folder: Path, side: int) -> Path:
-    (folder / str(side)).mkdir()
-    return folder / str(side)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -66,7 +66,7 @@ async def serving(handle: Callable[[SocketStream], Any]) -> AsyncIterator[int]:
         async with stream:
             try:
                 await handle(stream)
-            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            except* (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 pass
 
     async with listener, anyio.create_task_group() as tasks:
