@@ -26,13 +26,13 @@ from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.links import WebSocketTarget, target_of
-from stt_anyio.node_base import Callback, ReceivedPacket, logger, no_answer
+from stt_anyio.node_base import ALIASES, Callback, ReceivedPacket, logger, no_answer
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import single_bytes
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming
-from stt_anyio.ways import ALIASES, Ways
+from stt_anyio.ways import Ways
 from stt_proto import NetworkPath
 from stt_proto.events import (
     DatagramReceived,

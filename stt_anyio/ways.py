@@ -15,14 +15,9 @@ from stt_anyio.connections import ConnectionCarrier, listen_tcp
 from stt_anyio.connections.streams import TaskConnection
 from stt_anyio.errors import StateError, SttError, connection_failed
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
-from stt_anyio.node_base import NodeBase, no_way
+from stt_anyio.node_base import HEAD_START, NodeBase, no_way
 from stt_anyio.session import Session
 from stt_proto import NetworkPath
-
-ALIASES = {"tcp": "stream", "websocket": "ws"}
-"""What else a carrier may be called in `connect(transport=)`."""
-HEAD_START = 0.25
-"""Seconds that UDP has to answer before a WebSocket is tried beside it, where `connect` was given both."""
 
 
 class Ways(NodeBase[Session]):

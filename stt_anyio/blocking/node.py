@@ -269,6 +269,12 @@ class BlockingNode(BlockingWays):
         if self._pumper is not None and at < self._pumps_until and self._sockets is not None:
             self._sockets.ring()
 
+    def _stir(self) -> None:
+        self._happened += 1
+        self._turn.notify_all()
+        if self._sockets is not None:
+            self._sockets.ring()
+
     def _fail(self, error: OSError) -> None:
         self._failure = self._failure or error
         self._happened += 1
@@ -282,10 +288,7 @@ class BlockingNode(BlockingWays):
 
     # -- dialling and accepting ------------------------------------------------------------------------------------
 
-    def connect(
-        self, address: tuple[str, int], peer_node_id: bytes | None = None, timeout: float | None = 10.0
-    ) -> BlockingSession:
-        """Dial, and return the established session; see `STTNode.connect`."""
+    def _udp_path(self, address: Any) -> NetworkPath:
         host, port = check_address(address)
         try:
             found = look_up(host, port)
@@ -293,14 +296,7 @@ class BlockingNode(BlockingWays):
             raise no_way(address, error) from error
         with self.lock:
             self.driver  # noqa: B018  # raises when the node is not running
-            path = self._path_to(found)
-        return self._dial(path, address, peer_node_id, timeout)
-
-    def connect_udp(
-        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
-    ) -> BlockingSession:
-        """`connect` with the address in two arguments."""
-        return self.connect((host, port), peer_node_id, timeout)
+            return self._path_to(found)
 
     def _path_to(self, found: list[tuple[AddressFamily, Address]]) -> NetworkPath:
         sockets = self._sockets
