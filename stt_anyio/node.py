@@ -104,6 +104,7 @@ class STTNode(Ways):
         super().__init__(node_seed, shared_seed, host, port, **options)
         self._given_carriers = None if carriers is None else _checked(carriers)
         self._carriers: dict[str, Carrier] = {}
+        self._listens_at: tuple[str, int] | None = None
         self._scope: anyio.CancelScope | None = None
         self._timer: anyio.CancelScope | None = None
         self._loop: EventLoopToken | None = None
@@ -122,7 +123,7 @@ class STTNode(Ways):
     def _bound(self) -> Sequence[Any]:
         for sock in self._udp_sockets():
             return sock.local
-        return self.config.bind_address, self.config.port
+        return self._listens_at or (self.config.bind_address, self.config.port)
 
     def _udp_sockets(self) -> Iterator[UdpSocket]:
         for carrier in self._carriers.values():
@@ -144,9 +145,11 @@ class STTNode(Ways):
         if server_mode is not None:
             self._server_mode = server_mode
         self._finished = anyio.Event()
-        carriers: list[Carrier] = [UdpCarrier(self.config)]
+        carriers: list[Carrier] = []
         if self._given_carriers is not None:
-            carriers[:] = self._given_carriers
+            carriers += self._given_carriers
+        elif self.config.transport == "udp":
+            carriers.append(UdpCarrier(self.config))
         given = {carrier.name for carrier in carriers}
         carriers += [ConnectionCarrier(name, self.config) for name in ("stream", "ws") if name not in given]
         self._carriers = {carrier.name: carrier for carrier in carriers}
@@ -175,6 +178,8 @@ class STTNode(Ways):
         self._task = _spawn(loop, self._run, up)
         try:
             await up.wait()
+            if self._server_mode and self._given_carriers is None:
+                await self._listen_as_configured()
         except BaseException:
             await self.stop()
             raise
@@ -222,7 +227,7 @@ class STTNode(Ways):
         driver.pump()
         self._close_driver(driver)
         self._close_carriers()
-        self._driver = None
+        self._driver = self._listens_at = None
         self._backlog.clear()
         for call in self._calls:
             call.scope.cancel()
@@ -321,7 +326,9 @@ class STTNode(Ways):
         if websocket is not None:
             return await self._race(address, target_of(websocket), peer_node_id, timeout, transport)
         driver = self.driver
-        name = next(iter(self._carriers)) if transport is None else ALIASES.get(transport, transport)
+        if transport is None:
+            transport = self.config.transport if self._given_carriers is None else next(iter(self._carriers))
+        name = ALIASES.get(transport, transport)
         carrier = self._carriers.get(name)
         if carrier is None:
             known = ", ".join(self._carriers)

@@ -24,6 +24,7 @@ class Ways(NodeBase[Session]):
     """Part of `STTNode`."""
 
     _carriers: dict[str, Carrier]
+    _listens_at: tuple[str, int] | None
 
     @abstractmethod
     async def connect(
@@ -69,6 +70,8 @@ class Ways(NodeBase[Session]):
             ArgumentError: the URL or an option is none.
             SttError: all that `connect` raises.
         """
+        if self.config.proxy is not None:
+            options = {"proxy": self.config.proxy, "proxy_auth": self.config.proxy_auth, **options}
         return await self.connect(WebSocketTarget(url=url, **options), peer_node_id, timeout, "ws")
 
     async def connect_stream(
@@ -178,8 +181,21 @@ class Ways(NodeBase[Session]):
         """
         return await self._listen("ws", host, port, server_links(ssl_context, path, origins))
 
+    async def _listen_as_configured(self) -> None:
+        """Bind what the configuration says, where that is not UDP."""
+        config = self.config
+        if config.transport == "tcp":
+            self._listens_at = await self.listen_tcp(config.bind_address, config.port)
+        elif config.transport == "websocket":
+            context = None
+            if config.tls_cert is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(config.tls_cert, config.tls_key)
+            self._listens_at = await self.listen_websocket(config.bind_address, config.port, ssl_context=context)
+
     async def _listen(self, name: str, host: str | None, port: int, make_link: Any) -> tuple[str, int]:
         carrier = self._connections(name)
+        await carrier.ready()
         found = await anyio.getaddrinfo(host or self.config.bind_address, port, type=1)
         sock = listen_tcp(found[0][0], found[0][4], self.config.reuse_port)
         bound = sock.getsockname()

@@ -16,7 +16,7 @@ from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.sockets import Sockets
 from stt_anyio.blocking.ways import BlockingWays
-from stt_anyio.errors import SessionClosedError, StateError, SttError
+from stt_anyio.errors import ArgumentError, SessionClosedError, StateError, SttError
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_way
 from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
@@ -51,6 +51,12 @@ class BlockingNode(BlockingWays):
         **options: Any,
     ) -> None:
         super().__init__(node_seed, shared_seed, host, port, **options)
+        if self.config.transport != "udp":
+            raise ArgumentError(
+                f"transport is {self.config.transport!r}; a blocking node has 'udp', and `listen_tcp` and "
+                "`listen_websocket` beside it",
+                argument="transport",
+            )
         self.lock = threading.RLock()
         self._turn = threading.Condition(self.lock)
         self._background = background

@@ -60,6 +60,11 @@ class ConnectionCarrier(Carrier):
             self._up.ring()
             await anyio.sleep_forever()
 
+    async def ready(self) -> None:
+        """Wait until connections can be taken; soon after the node was started they can."""
+        while self._tasks is None:
+            await self._up.wait()
+
     async def path_to(self, address: Any) -> NetworkPath:
         """Open a connection, and wait until what is spoken on it lets packets through.
 
@@ -93,8 +98,7 @@ class ConnectionCarrier(Carrier):
         opened = anyio.Event()
         connection.waiter = opened.set
         try:
-            while self._tasks is None:
-                await self._up.wait()
+            await self.ready()
             self.begin(connection)
             await opened.wait()
         except BaseException:

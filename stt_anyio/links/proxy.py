@@ -79,7 +79,7 @@ class ProxyLink(Layer):
         return self.inner.take() if self._through else []
 
 
-def proxy_of(url: str, auth: str | tuple[str, str] | None = None) -> Proxy:
+def proxy_of(url: str | None, auth: str | tuple[str, str] | None = None) -> Proxy:
     """Read the URL of a proxy.
 
     Args:
@@ -90,7 +90,7 @@ def proxy_of(url: str, auth: str | tuple[str, str] | None = None) -> Proxy:
         ArgumentError: it is none. What it was is not told, since it may hold a password.
     """
     try:
-        proxy = parse_proxy(url)
+        proxy = parse_proxy(url)  # type: ignore[arg-type]  # whatever it is
     except (InvalidProxy, ValueError, TypeError, AttributeError):
         proxy = None
     if proxy is None or proxy.scheme not in ("http", "https"):

@@ -19,6 +19,7 @@ class Work:
     Attributes:
         mode: one of `modes.MODES`.
         backend: `"asyncio"`, `"trio"` or `"blocking"`: what both ends run on.
+        carrier: `"udp"`, `"tcp"`, `"ws"`, `"wss"`, or `"memory"`, which is both ends in one process.
         datagram_size: bytes in a UDP datagram.
         offload: whether the system may cut and gather runs of datagrams.
         mb: MiB to move in each direction that is used, all streams together.
@@ -33,6 +34,7 @@ class Work:
 
     mode: str
     backend: str = "asyncio"
+    carrier: str = "udp"
     datagram_size: int = 1200
     offload: bool = True
     mb: int = 1
