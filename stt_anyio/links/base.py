@@ -102,7 +102,7 @@ class MessageLink(Outlink):
             sink(data)
 
     def end(self) -> None:
-        self.over = True
+        self.over, self.open = True, False
 
     def send(self, buffers: tuple[bytes | memoryview, ...]) -> None:
         self.put(b"".join(buffers))

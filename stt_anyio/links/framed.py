@@ -28,7 +28,7 @@ class FramedLink(Outlink):
         self._deframer.end()
         if self._deframer.failure is not None:
             self.fail(self._deframer.failure)
-        self.over = True
+        self.over, self.open = True, False
 
     def send(self, buffers: tuple[bytes | memoryview, ...]) -> None:
         size = sum(map(len, buffers))

@@ -41,6 +41,9 @@ MAX_FRAGMENTS = 64
 MAX_PONGS = 64 << 10
 """Bytes that may wait to be written while pings are still answered."""
 
+_END = b"\r\n\r\n"
+LIBRARY_FAILED = "the WebSocket library failed"
+
 _logger = logging.getLogger("stt.websocket")
 
 
@@ -84,14 +87,35 @@ class WebSocketLink(Outlink):
         super().__init__()
         self._protocol = protocol
         self._fragments: list[bytes | bytearray | memoryview] = []
+        self._tail: bytes | None = b""  # the last bytes of the request or answer so far; `None` when it was read
 
     def receive(self, data: Buffer, sink: Sink) -> None:
-        if not self.over:
+        """What stands behind the request, or the answer, is only looked at when it is known what comes of that."""
+        if self._tail is not None:
+            tail, view = self._tail, memoryview(data)
+            seen = tail + view
+            end = seen.find(_END)
+            if end >= 0:
+                self._tail = None
+                size = end + len(_END) - len(tail)
+                self._take_in(view[:size], sink)
+                data = view[size:]
+            else:
+                self._tail = seen[1 - len(_END) :]
+        self._take_in(data, sink)
+
+    def _take_in(self, data: Buffer, sink: Sink) -> None:
+        if len(data) and not self.over:
             self._receive(data, sink)
 
     def _receive(self, data: Buffer, sink: Sink) -> None:
         protocol = self._protocol
-        protocol.receive_data(data)  # type: ignore[arg-type]  # any buffer will do
+        try:
+            protocol.receive_data(data)  # type: ignore[arg-type]  # any buffer will do
+        except Exception:  # which would be the library's mistake; it must cost this connection and no more
+            _logger.exception("the WebSocket library failed")
+            self.fail(WebSocketClosedError(LIBRARY_FAILED))
+            return
         for event in protocol.events_received():
             if self.over:
                 break
@@ -190,6 +214,9 @@ class WebSocketServerLink(WebSocketLink):
         else:
             response = server.accept(event)
         server.send_response(response)
+        if response.status_code != 101:  # and what the client has sent behind its request means nothing
+            status = f"{response.status_code} {response.reason_phrase}"
+            self.fail(WebSocketHandshakeError(f"refused: {status}", status=response.status_code))
 
     def _failed_handshake(self) -> SttError | None:
         return WebSocketHandshakeError("the connection ended in the handshake") if not self.open else None
