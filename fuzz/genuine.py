@@ -239,3 +239,35 @@ def texts() -> Seeds:
     return {
         name: program(kind, text if isinstance(text, bytes) else text.encode()) for name, (kind, text) in TEXTS.items()
     }
+
+
+def links() -> Seeds:
+    """What both ends of a connection say, and what they refuse."""
+    asked = (
+        b"GET /stt HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: stt.v1\r\n"
+    )
+    answered = (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\nSec-WebSocket-Protocol: stt.v1\r\n\r\n"
+    )
+    mask = b"\1\2\3\4"
+    masked = b"\x82\x83" + mask + bytes(one ^ two for one, two in zip(b"abc", mask, strict=False))
+    large = b"\x82\xfe\0\x80" + mask + bytes(128)
+    return {
+        "framed": b"\0\x03\0" + b"\0\5hello\0\1x",
+        "framed-empty": b"\0\0\1" + b"\0\2ok\0\0\0\1x",
+        "framed-cut": b"\0\0\1" + b"\0\5hell",
+        "server": b"\1\x10\0" + asked + b"\r\n" + masked + large,
+        "server-origin": b"\1\xff\0" + asked + b"Origin: https://here\r\n\r\n" + masked,
+        "server-text": b"\1\x07\0" + asked + b"\r\n\x81" + masked[1:],
+        "server-fragments": b"\1\x02\0" + asked + b"\r\n\x02" + masked[1:] + b"\0" + masked[1:] + b"\x80" + masked[1:],
+        "server-ping-close": b"\1\x20\1" + asked + b"\r\n\x89" + masked[1:] + b"\x88\x82" + mask + b"\2\xea",
+        "server-too-large": b"\1\xff\0" + asked + b"\r\n\x82\xff" + bytes(5) + b"\1\0\0" + mask,
+        "server-plain": b"\1\x05\1" + b"GET / HTTP/1.1\r\n\r\n",
+        "client": b"\2\x30\0" + answered + b"\x82\3abc\x82\x7e\0\x80" + bytes(128),
+        "client-refused": b"\2\x09\1" + b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+        "client-close": b"\2\xff\1" + answered + b"\x88\x06\x03\xe9bye!",
+        "tunnel": b"\3\x11\0" + b"HTTP/1.1 200 OK\r\n\r\n\0\5hello",
+        "tunnel-refused": b"\3\x02\1" + b"HTTP/1.0 407 Proxy Authentication Required\r\nA: b\r\n\r\n",
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fuzz.genuine import frames, messages, parameters, texts
+from fuzz.genuine import frames, links, messages, parameters, texts
 from fuzz.harness import CORPUS, Seeds
 from fuzz.programs import endpoint, header, initiator, responder, session, tokens
 
@@ -16,6 +16,7 @@ TARGETS: tuple[Callable[[], Seeds], ...] = (
     frames,
     header,
     initiator,
+    links,
     messages,
     parameters,
     responder,

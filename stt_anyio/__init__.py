@@ -32,6 +32,7 @@ from stt_anyio.errors import (
     InvalidFrameError,
     PoolMissError,
     ProtocolError,
+    ProxyError,
     SessionClosedError,
     SessionError,
     SessionResumptionError,
@@ -41,10 +42,13 @@ from stt_anyio.errors import (
     StreamError,
     StreamIdConflict,
     SttError,
+    TlsError,
     TooManySessionsError,
     TooManyStreamsError,
     UnreachableError,
     VersionError,
+    WebSocketClosedError,
+    WebSocketHandshakeError,
 )
 from stt_anyio.errors import (
     ConnectionError as ConnectionError,
@@ -52,6 +56,7 @@ from stt_anyio.errors import (
 from stt_anyio.errors import (
     ConnectionRefusedError as ConnectionRefusedError,
 )
+from stt_anyio.links import WebSocketTarget
 from stt_anyio.node import STTNode
 from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
 from stt_anyio.session import Session, SessionDatagrams
@@ -82,6 +87,7 @@ __all__ = [
     "Port",
     "Priority",
     "ProtocolError",
+    "ProxyError",
     "ReceivedPacket",
     "STTNode",
     "STTSession",
@@ -102,6 +108,7 @@ __all__ = [
     "StreamIdConflict",
     "SttAttribute",
     "SttError",
+    "TlsError",
     "TooManySessionsError",
     "TooManyStreamsError",
     "Transmit",
@@ -109,4 +116,7 @@ __all__ = [
     "UdpCarrier",
     "UnreachableError",
     "VersionError",
+    "WebSocketClosedError",
+    "WebSocketHandshakeError",
+    "WebSocketTarget",
 ]

@@ -11,6 +11,7 @@ A carrier never waits inside `send`, never looks into a packet, and never decide
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 from stt_proto.types import Buffer, CarrierTraits, NetworkPath, Transmit
@@ -40,6 +41,9 @@ class Port(Protocol):
     def datagram_refused(self, path: NetworkPath, size: int, limit: int | None = None) -> None:
         """Say that a datagram of `size` bytes was too large for this machine, and if it is known what would not be."""
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have something done when the node has no more to send for now: write what `send` only gathered, say."""
+
 
 class Outlet(Protocol):
     """The sending half of a carrier, which is all that the pump needs."""
@@ -51,6 +55,10 @@ class Outlet(Protocol):
     def joins_runs(self) -> bool: ...
 
     def send(self, transmit: Transmit) -> Transmit | None: ...
+
+    def path_used(self, path: NetworkPath) -> None: ...
+
+    def path_unused(self, path: NetworkPath) -> None: ...
 
 
 class Carrier(ABC):
@@ -101,6 +109,12 @@ class Carrier(ABC):
         Raises:
             OSError: the carrier is dead; this ends the node.
         """
+
+    def path_used(self, path: NetworkPath) -> None:  # noqa: B027
+        """A session uses this path now, its peer having proven who it is. For carriers that keep connections."""
+
+    def path_unused(self, path: NetworkPath) -> None:  # noqa: B027
+        """A session, or an attempt at one, uses it no more: a connection that was opened for it can be closed."""
 
     def close(self) -> None:  # noqa: B027
         """Give everything back; called once, after `run` was cancelled."""

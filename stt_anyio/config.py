@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from attrs import Attribute, evolve, field, fields_dict, frozen
 
 from stt_anyio.errors import ArgumentError
+from stt_anyio.links.proxy import proxy_of
 from stt_proto import CarrierTraits, Config, Identity
 from stt_proto.config import CARRIERS, Limits
 from stt_proto.recovery import CONTROLLERS, ControllerFactory
@@ -27,8 +28,9 @@ MIB = 1 << 20
 
 LARGEST_DATAGRAM = 65_507
 """Bytes of the largest UDP datagram: what IPv4 leaves."""
-TRANSPORTS = ("udp",)
+TRANSPORTS = ("udp", "tcp", "websocket")
 """What `transport` may be; carriers given to the node add their names to what `connect` takes."""
+_OF_WEBSOCKETS = ("tls", "tls_cert", "tls_key", "proxy", "proxy_auth")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 ENVIRONMENT: Mapping[str, str] = MappingProxyType(
@@ -91,13 +93,6 @@ def _check_reuse_port(_: Any, attribute: Attribute[Any], value: Any) -> None:
         _refuse(attribute.name, value, "False on this system")
 
 
-def _only_without_udp(_: Any, attribute: Attribute[Any], value: Any) -> None:
-    if value not in (None, False):  # and the error does not quote it: it may be a password
-        raise ArgumentError(
-            f"{attribute.name} must be {attribute.default}: transport 'udp' has no use for it", argument=attribute.name
-        )
-
-
 def _check_address(_: Any, attribute: Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or not value or any(character.isspace() for character in value):
         _refuse(attribute.name, value, "an address or the name of a host")
@@ -141,18 +136,20 @@ class NodeConfig:
     Attributes:
         bind_address: the address to bind; an IPv6 address binds IPv6 only.
         port: the port to bind, 0 for any.
-        transport: the carrier that `connect` uses when it is not told: `"udp"`.
+        transport: what the node binds, and what `connect` uses when it is not told: `"udp"`; `"tcp"` or `"websocket"`,
+            which it listens for if it is started in server mode, and then has no UDP at all. A node on UDP has
+            `listen_tcp` and `listen_websocket` beside it.
         reuse_port: let several processes share the port.
         recv_buffer_size: bytes of socket buffer to ask of the system for receiving; it may grant less.
         send_buffer_size: likewise for sending.
         datagram_size: bytes in a UDP datagram, 1,200 to 65,507. `None` begins with 1,200 and finds out what the way
             carries; a number is believed, and nothing larger is tried.
         offload: let the system cut and gather runs of UDP datagrams, where it can; False is one call a datagram.
-        tls: for transports that have a use for it; `"udp"` has none.
-        tls_cert: likewise.
-        tls_key: likewise; not shown.
-        proxy: likewise; not shown.
-        proxy_auth: likewise; not shown.
+        tls: with `"websocket"`: whether to listen for `wss://` and nothing else; needs `tls_cert`.
+        tls_cert: the file with the certificate and those that lead to its authority, PEM.
+        tls_key: the file with its key, if that is another one; not shown.
+        proxy: with `"websocket"`: the HTTP proxy to dial through; not shown.
+        proxy_auth: user and password for it, with a colon in between; not shown.
         keep_alive_interval: seconds of silence after which a sign of life is asked for.
         keep_alive_timeout: seconds of silence after which the peer is given up; more than twice the interval.
         handshake_timeout: seconds that a handshake may take.
@@ -199,11 +196,11 @@ class NodeConfig:
     send_buffer_size: int = field(default=2 * MIB, validator=_whole(4 * KIB, 1 << 30))
     datagram_size: int | None = field(default=None, validator=_whole_or_none(1200, LARGEST_DATAGRAM))
     offload: bool = field(default=True, validator=_check_flag)
-    tls: bool = field(default=False, validator=_only_without_udp)
-    tls_cert: str | None = field(default=None, validator=_only_without_udp)
-    tls_key: str | None = field(default=None, validator=_only_without_udp, repr=False)
-    proxy: str | None = field(default=None, validator=_only_without_udp, repr=False)
-    proxy_auth: str | None = field(default=None, validator=_only_without_udp, repr=False)
+    tls: bool = field(default=False, validator=_check_flag)
+    tls_cert: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
+    tls_key: str | None = field(default=None, converter=_text_of_path, validator=_check_file, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    proxy_auth: str | None = field(default=None, repr=False)
     keep_alive_interval: float = _of_the_core("keep_alive_interval")
     keep_alive_timeout: float = _of_the_core("keep_alive_timeout")
     handshake_timeout: float = _of_the_core("handshake_timeout")
@@ -240,6 +237,18 @@ class NodeConfig:
     keylog_file: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
 
     def __attrs_post_init__(self) -> None:
+        if self.transport != "websocket":
+            for name in _OF_WEBSOCKETS:  # and the error does not quote it: it may be a password
+                if getattr(self, name) not in (None, False):
+                    raise ArgumentError(
+                        f"{name} must be {fields_dict(NodeConfig)[name].default}: transport {self.transport!r} has no "
+                        "use for it",
+                        argument=name,
+                    )
+        if self.tls != (self.tls_cert is not None) or (self.tls_key is not None and not self.tls):
+            raise ArgumentError("tls and tls_cert must be given together, or neither", argument="tls")
+        if self.proxy is not None or self.proxy_auth is not None:
+            proxy_of(self.proxy, self.proxy_auth)
         if self.keep_alive_timeout <= 2 * self.keep_alive_interval:
             _refuse(
                 "keep_alive_timeout",

@@ -55,6 +55,7 @@ class Driver:
     __slots__ = (
         "_again",
         "_arm",
+        "_at_end",
         "_budget",
         "_deliver",
         "_fail",
@@ -100,6 +101,7 @@ class Driver:
         self._held: Transmit | None = None
         self._held_paths: dict[NetworkPath, Transmit] = {}
         self._runs = Runs()
+        self._at_end: list[Callable[[], None]] = []
         self._pumping = False
         self._again = False
 
@@ -139,6 +141,18 @@ class Driver:
             self._send(held)
         self.pump()
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """A carrier wants to write what it has gathered."""
+        self._at_end.append(call)
+
+    def path_used(self, path: NetworkPath) -> None:
+        """A session uses a path."""
+        self._outlets[path.carrier].path_used(path)
+
+    def path_unused(self, path: NetworkPath) -> None:
+        """A session, or an attempt at one, uses it no more."""
+        self._outlets[path.carrier].path_unused(path)
+
     def close(self) -> None:
         """Stop for good: calls that come later, on what is over anyway, send nothing."""
         self._pumping = True
@@ -164,6 +178,8 @@ class Driver:
                 if self._runs:
                     self._runs.finish()
                     self._send_runs()
+                while self._at_end:
+                    self._at_end.pop()()
                 for session, event in endpoint.events():
                     deliver(session, event)
                 if not self._again:

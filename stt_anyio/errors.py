@@ -75,6 +75,7 @@ __all__ = [
     "LocalError",
     "PoolMissError",
     "ProtocolError",
+    "ProxyError",
     "RemoteError",
     "ResourceError",
     "ResourcesExhaustedError",
@@ -88,17 +89,69 @@ __all__ = [
     "StreamError",
     "StreamIdConflict",
     "SttError",
+    "TlsError",
     "TooManySessionsError",
     "TooManyStreamsError",
     "UnknownFrameError",
     "UnreachableError",
     "VersionError",
+    "WebSocketClosedError",
+    "WebSocketHandshakeError",
     "error_for",
     "broken",
     "closed_here",
     "connection_failed",
     "mixed",
 ]
+
+
+# -- of carriers that are connections (0x05..): what no core can know ----------------------------------------------
+
+
+class WebSocketClosedError(ConnectionError, RemoteError):
+    """The WebSocket was closed.
+
+    Attributes:
+        close_code: the code of the WebSocket protocol, such as 1001; `None` where there was none.
+    """
+
+    code = 0x0502
+    retryable = True
+
+    def __init__(self, message: str = "", *, close_code: int | None = None) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+
+
+class WebSocketHandshakeError(ConnectionError, RemoteError):
+    """Who answered does not speak WebSocket there, or not for STT.
+
+    Attributes:
+        status: the HTTP status of the answer; `None` where there was none.
+    """
+
+    code = 0x0503
+
+    def __init__(self, message: str = "", *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ProxyError(WebSocketHandshakeError):
+    """The proxy refused, or is none."""
+
+    @classmethod
+    def refused(cls, status: int, reason: str) -> ProxyError:
+        """The error for an answer that opens no tunnel."""
+        if status == 407:
+            return cls("the proxy wants other credentials (407)", status=status)
+        return cls(f"the proxy refused: {status} {reason}".rstrip(), status=status)
+
+
+class TlsError(ConnectionError, RemoteError):
+    """TLS failed: a certificate that does not verify, say."""
+
+    code = 0x0504
 
 
 def closed_here(error: SttError) -> SttError:

@@ -22,15 +22,18 @@ from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from stt_anyio.carrier import Carrier
 from stt_anyio.connectable import StreamConnectable
+from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
+from stt_anyio.links import WebSocketTarget, target_of
 from stt_anyio.loops import clock_of, spawn
-from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, logger, no_answer, no_way
+from stt_anyio.node_base import ALIASES, Callback, ReceivedPacket, logger, no_answer
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import single_bytes
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming
+from stt_anyio.ways import Ways
 from stt_proto import NetworkPath
 from stt_proto.events import (
     DatagramReceived,
@@ -64,7 +67,7 @@ _OF_STREAMS = (
 )
 
 
-class STTNode(NodeBase[Session]):
+class STTNode(Ways):
     """A node: it dials and accepts sessions.
 
     Use it as `async with STTNode(...) as node:`, or call `start` and `stop`.
@@ -105,6 +108,7 @@ class STTNode(NodeBase[Session]):
         super().__init__(node_seed, shared_seed, host, port, **options)
         self._given_carriers = None if carriers is None else _checked(carriers)
         self._carriers: dict[str, Carrier] = {}
+        self._listens_at: tuple[str, int] | None = None
         self._scope: anyio.CancelScope | None = None
         self._timer: anyio.CancelScope | None = None
         self._loop: EventLoopToken | None = None
@@ -125,7 +129,7 @@ class STTNode(NodeBase[Session]):
     def _bound(self) -> Sequence[Any]:
         for sock in self._udp_sockets():
             return sock.local
-        return self.config.bind_address, self.config.port
+        return self._listens_at or (self.config.bind_address, self.config.port)
 
     def _udp_sockets(self) -> Iterator[UdpSocket]:
         for carrier in self._carriers.values():
@@ -147,7 +151,13 @@ class STTNode(NodeBase[Session]):
         if server_mode is not None:
             self._server_mode = server_mode
         self._finished = anyio.Event()
-        carriers = [UdpCarrier(self.config)] if self._given_carriers is None else self._given_carriers
+        carriers: list[Carrier] = []
+        if self._given_carriers is not None:
+            carriers += self._given_carriers
+        elif self.config.transport == "udp":
+            carriers.append(UdpCarrier(self.config))
+        given = {carrier.name for carrier in carriers}
+        carriers += [ConnectionCarrier(name, self.config) for name in ("stream", "ws") if name not in given]
         self._carriers = {carrier.name: carrier for carrier in carriers}
         self._loop = loop = current_token()
         native = loop.native_token
@@ -177,6 +187,8 @@ class STTNode(NodeBase[Session]):
         self._task = spawn(loop, self._run, up)
         try:
             await up.wait()
+            if self._server_mode and self._given_carriers is None:
+                await self._listen_as_configured()
         except BaseException:
             await self.stop()
             raise
@@ -237,7 +249,7 @@ class STTNode(NodeBase[Session]):
         driver.pump()
         self._close_driver(driver)
         self._close_carriers()
-        self._driver = None
+        self._driver = self._listens_at = None
         self._backlog.clear()
         for call in self._calls:
             call.scope.cancel()
@@ -307,14 +319,19 @@ class STTNode(NodeBase[Session]):
         peer_node_id: bytes | None = None,
         timeout: float | None = 10.0,
         transport: str | None = None,
+        *,
+        websocket: str | WebSocketTarget | None = None,
     ) -> Session:
         """Dial, and return the established session.
 
         Args:
-            address: `(host, port)` on UDP; what the carrier understands on others.
+            address: `(host, port)` on UDP and TCP, a URL or `WebSocketTarget` on WebSocket, a byte stream on
+                `"stream"`; what the carrier understands on others.
             peer_node_id: accept nobody but the node with this id.
             timeout: seconds in all, looking up the name included; `None` leaves it to `handshake_timeout`.
-            transport: the carrier to use, by name.
+            transport: the carrier to use, by name: `"udp"`, `"tcp"`, `"websocket"`, or one of your own.
+            websocket: where the same node can be reached by WebSocket. When `address` has not led to a session within
+                250 ms, both are tried, and the first session wins: UDP is blocked in many places.
 
         Raises:
             ConnectionTimeoutError: no answer in time; also a `TimeoutError`.
@@ -322,22 +339,24 @@ class STTNode(NodeBase[Session]):
             AuthenticationError: the shared seeds differ, or the peer is not `peer_node_id`.
             TooManySessionsError: one side holds as many as it may.
             UnreachableError: the name is unknown, or no way leads there.
+            WebSocketHandshakeError, ProxyError, TlsError: as `connect_websocket` says.
             VersionError: no version or suite in common.
             ArgumentError: `peer_node_id` or `transport` is none.
 
         All but the last are also an `anyio.ConnectionFailed`. Cancelled, it leaves nothing behind.
         """
+        if websocket is not None:
+            return await self._race(address, target_of(websocket), peer_node_id, timeout, transport)
         driver = self.driver
-        name = next(iter(self._carriers)) if transport is None else transport
+        if transport is None:
+            transport = self.config.transport if self._given_carriers is None else next(iter(self._carriers))
+        name = ALIASES.get(transport, transport)
         carrier = self._carriers.get(name)
         if carrier is None:
             known = ", ".join(self._carriers)
             raise ArgumentError(f"transport is {transport!r}; this node has {known}", argument="transport")
         with anyio.move_on_after(timeout):
-            try:
-                path = await carrier.path_to(address)
-            except OSError as error:
-                raise no_way(address, error) from error
+            path = await self._find_path(carrier, address)
             return await self._dial(driver, path, peer_node_id)
         raise no_answer(address, timeout)
 
@@ -347,6 +366,7 @@ class STTNode(NodeBase[Session]):
         try:
             core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
         except SttError as error:
+            driver.path_unused(path)
             raise connection_failed(error) from None
         session = Session(self, core)
         self._dialing[session] = path
@@ -361,12 +381,6 @@ class STTNode(NodeBase[Session]):
         if session.is_closed:
             raise connection_failed(session.ended())
         return session
-
-    async def connect_udp(
-        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
-    ) -> Session:
-        """`connect` over UDP."""
-        return await self.connect((host, port), peer_node_id, timeout, "udp")
 
     def connectable(
         self, address: Any, peer_node_id: bytes | None = None, *, transport: str | None = None, purpose: str = ""

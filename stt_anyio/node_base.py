@@ -25,6 +25,7 @@ from stt_anyio.errors import (
     closed_here,
     connection_failed,
 )
+from stt_anyio.errors import ConnectionRefusedError as RefusedError
 from stt_anyio.observing import Observers
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase
@@ -38,6 +39,11 @@ logger = logging.getLogger("stt.node")
 
 PACKET_SIZE = 65_536
 """Bytes in the largest `ReceivedPacket`."""
+
+ALIASES = {"tcp": "stream", "websocket": "ws"}
+"""What else a carrier may be called in `connect(transport=)`."""
+HEAD_START = 0.25
+"""Seconds that UDP has to answer before a WebSocket is tried beside it, where `connect` was given both."""
 
 SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 Callback = Callable[..., Any]
@@ -124,6 +130,8 @@ def spoken(address: Any) -> str:
 
 def no_way(address: Any, error: OSError) -> SttError:
     """What `connect` raises when there is no path to an address."""
+    if isinstance(error, ConnectionRefusedError):
+        return connection_failed(RefusedError(f"nobody listens at {spoken(address)}"))
     return connection_failed(UnreachableError(f"no way to {spoken(address)}: {error.strerror or error}"))
 
 
@@ -382,6 +390,7 @@ class NodeBase(Generic[SessionT]):
 
     def _on_session_established(self, session: SessionT) -> None:
         self.sessions[session.session_id] = session
+        session.driver.path_used(session.core.path)
         self._established += 1
         logger.debug("%r established", session)
         if not session.core.initiator:
@@ -391,6 +400,7 @@ class NodeBase(Generic[SessionT]):
             self._call(callback, session, session)
 
     def _on_session_closed(self, session: SessionT, event: SessionClosed) -> None:
+        session.driver.path_unused(session.core.path)
         if self.sessions.pop(session.session_id, None) is None:
             return  # a dial that failed: `connect` tells
         reason = str(event.reason)

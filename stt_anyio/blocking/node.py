@@ -11,14 +11,16 @@ from socket import AddressFamily
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from stt_anyio.blocking.connections import Connections
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.sockets import Sockets
-from stt_anyio.errors import SessionClosedError, StateError, SttError, connection_failed
-from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_answer, no_way
+from stt_anyio.blocking.ways import BlockingWays
+from stt_anyio.errors import ArgumentError, SessionClosedError, StateError, SttError
+from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_way
 from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
-from stt_proto import NetworkPath, SessionState
+from stt_proto import NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.events import Event
 
@@ -28,7 +30,7 @@ STOP_TIMEOUT = 5.0
 T = TypeVar("T")
 
 
-class BlockingNode(NodeBase[BlockingSession]):
+class BlockingNode(BlockingWays):
     """A node without an event loop. Use it as `with BlockingNode(...) as node:`, or call `start` and `stop`.
 
     Args:
@@ -49,11 +51,18 @@ class BlockingNode(NodeBase[BlockingSession]):
         **options: Any,
     ) -> None:
         super().__init__(node_seed, shared_seed, host, port, **options)
+        if self.config.transport != "udp":
+            raise ArgumentError(
+                f"transport is {self.config.transport!r}; a blocking node has 'udp', and `listen_tcp` and "
+                "`listen_websocket` beside it",
+                argument="transport",
+            )
         self.lock = threading.RLock()
         self._turn = threading.Condition(self.lock)
         self._background = background
         self._thread: threading.Thread | None = None
         self._sockets: Sockets | None = None
+        self._connections: dict[str, Connections] = {}
         self._pumper: int | None = None  # the thread that waits for the sockets, and until when
         self._pumps_until = inf
         self._happened = 0  # events so far: whoever waits looks again when it has changed
@@ -85,11 +94,12 @@ class BlockingNode(NodeBase[BlockingSession]):
             family, address = look_up(self.config.bind_address, self.config.port)[0]
             first = UdpSocket(family, address, self.config)
             sockets = Sockets(first)
+            self._connections = {name: Connections(name, self.config, sockets) for name in ("stream", "ws")}
             try:
                 self._driver = self._make_driver(
                     clock=time.monotonic,
                     unix_time=time.time(),
-                    outlets={"udp": sockets},
+                    outlets={"udp": sockets, **self._connections},
                     traits={"udp": self.config.udp_traits(never_cut=first.never_cut)},
                     granted=[first.granted],
                     arm=self._arm,
@@ -98,6 +108,8 @@ class BlockingNode(NodeBase[BlockingSession]):
             except BaseException:
                 sockets.close()
                 raise
+            for connections in self._connections.values():
+                connections.registry.port = self._driver
             first.hint, first.too_large = self._driver.path_failed, self._driver.datagram_refused
             self._sockets, self._failure = sockets, None
             self.set_log_level()
@@ -147,6 +159,8 @@ class BlockingNode(NodeBase[BlockingSession]):
                 self._turn.wait()
             self._sockets = None
             self._turn.notify_all()
+            for connections in self._connections.values():
+                connections.close()
             sockets.close()
             self._call_back()
 
@@ -230,10 +244,11 @@ class BlockingNode(NodeBase[BlockingSession]):
         assert sockets is not None
         self._pumper = threading.get_ident()
         now = time.monotonic()
-        self._pumps_until = min(driver.armed, now + seconds)
+        timed = [connections.deadline for connections in self._connections.values() if connections.registry.timed]
+        self._pumps_until = min(driver.armed, now + seconds, *timed)
         self.lock.release()
         try:
-            readable, writable = sockets.wait(self._pumps_until - now)
+            readable, writable, calls = sockets.wait(self._pumps_until - now)
         finally:
             self.lock.acquire()
             self._pumper = None
@@ -244,6 +259,10 @@ class BlockingNode(NodeBase[BlockingSession]):
                 sock.receive(driver.receive)
         except OSError as error:
             self._fail(error)
+        for call in calls:
+            call()
+        for connections in self._connections.values():
+            connections.registry.expire()
         if driver.armed <= time.monotonic():
             driver.tick()
         if writable and sockets.blocked is not None:
@@ -254,6 +273,12 @@ class BlockingNode(NodeBase[BlockingSession]):
 
     def _arm(self, at: float) -> None:
         if self._pumper is not None and at < self._pumps_until and self._sockets is not None:
+            self._sockets.ring()
+
+    def _stir(self) -> None:
+        self._happened += 1
+        self._turn.notify_all()
+        if self._sockets is not None:
             self._sockets.ring()
 
     def _fail(self, error: OSError) -> None:
@@ -269,44 +294,15 @@ class BlockingNode(NodeBase[BlockingSession]):
 
     # -- dialling and accepting ------------------------------------------------------------------------------------
 
-    def connect(
-        self, address: tuple[str, int], peer_node_id: bytes | None = None, timeout: float | None = 10.0
-    ) -> BlockingSession:
-        """Dial, and return the established session; see `STTNode.connect`."""
+    def _udp_path(self, address: Any) -> NetworkPath:
         host, port = check_address(address)
         try:
             found = look_up(host, port)
         except OSError as error:
             raise no_way(address, error) from error
         with self.lock:
-            driver = self.driver
-            path = self._path_to(found)
-            try:
-                core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
-            except SttError as error:
-                raise connection_failed(error) from None
-            session = BlockingSession(self, core)
-            self._dialing[session] = path
-            driver.pump()
-        try:
-            self.until(lambda: session.state not in (SessionState.INIT, SessionState.HANDSHAKING) or None, timeout)
-        except TimeoutError:
-            session.abort()
-            raise no_answer(address, timeout) from None
-        except BaseException:
-            session.abort()
-            raise
-        finally:
-            del self._dialing[session]
-        if session.is_closed:
-            raise connection_failed(session.ended())
-        return session
-
-    def connect_udp(
-        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
-    ) -> BlockingSession:
-        """`connect` with the address in two arguments."""
-        return self.connect((host, port), peer_node_id, timeout)
+            self.driver  # noqa: B018  # raises when the node is not running
+            return self._path_to(found)
 
     def _path_to(self, found: list[tuple[AddressFamily, Address]]) -> NetworkPath:
         sockets = self._sockets

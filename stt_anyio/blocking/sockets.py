@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import selectors
 import socket
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
 from stt_anyio.udp import UdpSocket, owner_of
-from stt_proto.types import Transmit
+from stt_proto.types import NetworkPath, Transmit
 
 
 class Sockets:
-    """One or two UDP sockets, and a bell that ends the waiting for them.
+    """One or two UDP sockets, what else is waited for, and a bell that ends the waiting.
 
     Attributes:
         all: the sockets, the node's own first.
@@ -31,6 +32,7 @@ class Sockets:
         self._bell.setblocking(False)
         self._ear.setblocking(False)
         self._selector.register(self._ear, selectors.EVENT_READ, None)
+        self._watched: dict[int, dict[int, Callable[[], None]]] = {}
 
     @property
     def joins_runs(self) -> bool:
@@ -57,29 +59,61 @@ class Sockets:
             self.ring()
         return left
 
+    def path_used(self, path: NetworkPath) -> None:
+        """Nothing is opened for one path."""
+
+    path_unused = path_used
+
+    def watch(self, file: Any, event: int, call: Callable[[], None]) -> None:
+        """Have something done when a file, or a descriptor, can be read or written."""
+        number = file if isinstance(file, int) else file.fileno()
+        calls = self._watched.get(number)
+        if calls is None:
+            calls = self._watched[number] = {event: call}
+            self._selector.register(number, event, calls)
+        else:
+            calls[event] = call
+            self._selector.modify(number, sum(calls), calls)
+        self.ring()
+
+    def unwatch(self, file: Any, event: int) -> None:
+        """Do so no more."""
+        number = file if isinstance(file, int) else file.fileno()
+        calls = self._watched[number]
+        del calls[event]
+        if calls:
+            self._selector.modify(number, sum(calls), calls)
+        else:
+            del self._watched[number]
+            self._selector.unregister(number)
+
     def unblock(self) -> None:
         """The socket that was full has room again."""
         assert self.blocked is not None
         self._selector.modify(self.blocked, selectors.EVENT_READ, self.blocked)
         self.blocked = None
 
-    def wait(self, seconds: float) -> tuple[list[UdpSocket], bool]:
+    def wait(self, seconds: float) -> tuple[list[UdpSocket], bool, list[Callable[[], None]]]:
         """Wait for something to read, for room where it was missing, for a ring, or for so long.
 
         Returns:
-            the sockets that can be read, and whether there is room.
+            the sockets that can be read, whether there is room, and what is to be done for what else is watched.
         """
         readable: list[UdpSocket] = []
         writable = False
+        calls: list[Callable[[], None]] = []
         for key, events in self._selector.select(None if seconds == inf else max(0.0, seconds)):
             if key.data is None:
                 self._drain()
-                continue
-            if events & selectors.EVENT_READ:
-                readable.append(key.data)
-            if events & selectors.EVENT_WRITE:
-                writable = True
-        return readable, writable
+            elif isinstance(key.data, dict):
+                watched = key.data
+                calls += [call for event, call in tuple(watched.items()) if event & events]
+            else:
+                if events & selectors.EVENT_READ:
+                    readable.append(key.data)
+                if events & selectors.EVENT_WRITE:
+                    writable = True
+        return readable, writable, calls
 
     def ring(self) -> None:
         """End a `wait` in another thread."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import click
+from attrs import evolve
 
 from stt_anyio.cli.address import Address, to_listen
 from stt_anyio.cli.exchange import keep_alive, report, session_options
@@ -31,7 +32,7 @@ MAX_AT_ONCE = 64
     metavar="udp://HOST:PORT",
     callback=to_listen,
     required=True,
-    help="Where to wait for files; port 0 takes any.",
+    help="Where to wait for files, also tcp:// or ws://; port 0 takes any.",
 )
 @click.option(
     "--dir",
@@ -72,13 +73,13 @@ def recv(
         raise Failure(f"cannot make {directory}: {error.strerror}", ExitCode.FILE) from None
 
     async def main() -> None:
-        node = STTNode(host=listen.host, port=listen.port, server_mode=True, **parameters)
+        node = STTNode(host=listen.host, port=listen.port, transport=listen.transport, server_mode=True, **parameters)
         try:
             await node.start()
         except OSError as error:
             raise Failure(f"cannot listen at {listen}: {error.strerror or error}", ExitCode.CONNECTION) from None
         try:
-            _announce(node, Address(listen.host, node.port), as_json=as_json)
+            _announce(node, evolve(listen, port=node.port), as_json=as_json)
             with bars(wanted=not hide_progress) as shown:
                 await Inbox(directory, overwrite=overwrite, once=once, as_json=as_json, shown=shown).serve(node)
         finally:

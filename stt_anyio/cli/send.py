@@ -49,7 +49,7 @@ def send(
     hide_progress: bool,
     as_json: bool,
 ) -> None:
-    """Send FILE to the `stt recv` that listens at ADDRESS, such as udp://192.0.2.1:4433.
+    """Send FILE to the `stt recv` that listens at ADDRESS: udp://192.0.2.1:4433, tcp://..., ws://... or wss://...
 
     Done means that the receiver has the file in its place, whole, and has confirmed its hash.
     """
@@ -64,7 +64,7 @@ def send(
     async def main() -> None:
         async with STTNode(host="0.0.0.0", port=0, **parameters) as node:
             try:
-                session = await node.connect((address.host, address.port), peer_node_id=peer, timeout=timeout)
+                session = await node.connect(address.target, peer, timeout, address.transport)
             except anyio.ConnectionFailed as error:
                 raise connect_failure(error, str(address)) from error
             started = time.perf_counter()

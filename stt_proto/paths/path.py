@@ -25,7 +25,7 @@ class Path:
         traits: of its carrier.
         max_packet: bytes of the largest packet that the peer takes.
         max_segments: datagrams in which the peer takes a packet.
-        congestion: name of the congestion controller, or a factory.
+        congestion: name of the congestion controller, or a factory; carriers that are reliable need none.
         max_ack_delay: seconds that the peer may hold an acknowledgement back.
         rtt: seconds of a round trip as the handshake measured it, or `None`.
 
@@ -64,6 +64,7 @@ class Path:
             congestion=congestion,
             initial_rtt=INITIAL_RTT if rtt is None or rtt > LONGEST_RTT else max(rtt, LEAST_RTT),
             max_ack_delay=max_ack_delay,
+            reliable=traits.reliable,
         )
         self.trains = TrainSizer(1 if traits.reliable else max_segments, size, max_packet)
         self.ecn = EcnValidation(not traits.reliable)

@@ -1,4 +1,4 @@
-"""Loss detection of one path (RFC 9002, section 6 and appendix A; docs/protocol.md, R-1 to R-8).
+"""Loss detection of one path (RFC 9002, section 6 and appendix A; docs/protocol.md, R-1 to R-8 and R-17).
 
 All paths of a session draw packet numbers from one counter and are acknowledged together, while each has a `Recovery`
 of its own. So an ACK speaks of packets that other paths sent, and each `Recovery` picks out its own.
@@ -21,7 +21,7 @@ from operator import attrgetter
 from stt_proto.clock import NEVER
 from stt_proto.errors import ArgumentError
 from stt_proto.recovery.acks import Ranges
-from stt_proto.recovery.congestion import ControllerFactory, GuardedController, make_controller
+from stt_proto.recovery.congestion import ControllerFactory, GuardedController, Uncongested, make_controller
 from stt_proto.recovery.pacer import SHORTEST_RTT, Pacer
 from stt_proto.recovery.rtt import INITIAL_RTT, RttEstimator
 from stt_proto.recovery.sent import SentPacket
@@ -61,6 +61,8 @@ class Recovery:
         initial_rtt: seconds; what the handshake measured, if it did.
         max_ack_delay: seconds that the peer promises to wait at most before it acknowledges.
         ce_count: CE marks that the peer has reported on the session before it had this path.
+        reliable: whether the carrier loses nothing and keeps the order. Then nothing is repeated that it still holds,
+            and `congestion` decides nothing (R-17).
 
     Attributes:
         rtt: the round-trip times.
@@ -112,6 +114,7 @@ class Recovery:
         "packets_sent",
         "probes",
         "pto_count",
+        "reliable",
         "rtt",
         "window_used",
     )
@@ -124,9 +127,11 @@ class Recovery:
         initial_rtt: float = INITIAL_RTT,
         max_ack_delay: float = 0.025,
         ce_count: int = 0,
+        reliable: bool = False,
     ) -> None:
         self.rtt = RttEstimator(initial_rtt)
-        self.controller = make_controller(congestion, max_datagram_size, self.rtt)
+        self.reliable = reliable
+        self.controller = Uncongested() if reliable else make_controller(congestion, max_datagram_size, self.rtt)
         self.max_datagram_size = max_datagram_size
         self.set_max_ack_delay(max_ack_delay)
         self.ce_count = ce_count
@@ -338,7 +343,7 @@ class Recovery:
         largest = self._largest_acked
         if at == end or sent[at].index > largest:
             return []
-        delay = self.rtt.loss_delay
+        delay = inf if self.reliable else self.rtt.loss_delay
         while at < end:
             packet = sent[at]
             if packet.index > largest:
@@ -422,7 +427,7 @@ class Recovery:
         """When `on_timeout` wants to be called; `inf` while nothing elicits an answer."""
         if self._loss_time != inf:
             return self._loss_time
-        if len(self._sent) - self._head == self._silent:
+        if self.reliable or len(self._sent) - self._head == self._silent:
             return inf
         timeout = self.rtt.timeout(self.max_ack_delay)
         if self.pto_count:
@@ -455,7 +460,9 @@ class Recovery:
     # -- the rest ------------------------------------------------------------------------------------------------
 
     def oldest_eliciting(self) -> SentPacket | None:
-        """The packet whose content a probe repeats when there is nothing new to send."""
+        """The packet whose content a probe repeats when there is nothing new to send; none that is only slow (R-17)."""
+        if self.reliable:
+            return None
         for at in range(self._head, len(self._sent)):
             packet = self._sent[at]
             if packet.eliciting:

@@ -216,7 +216,7 @@ class Inbound:
             path.ecn.on_acked(acked, frame.largest, counts, engines.numbers.next_number)
         if path.mtu.watching and path.on_acked(acked, now):
             engines.limit_datagrams()
-        if acked and engines.ack_rate.able:
+        if acked and engines.ack_rate.able and not path.recovery.reliable:
             self._ask_for_acks(path)
         reported = engines.fates.acked(acked)
         if reported >= 0:

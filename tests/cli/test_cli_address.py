@@ -13,6 +13,10 @@ from stt_anyio.cli.address import Address, parse_address, to_dial, to_listen, to
 @pytest.mark.parametrize(
     ("text", "host", "port"),
     [
+        ("tcp://[::1]:1", "::1", 1),
+        ("ws://127.0.0.1:4433", "127.0.0.1", 4433),
+        ("wss://example.org/a/b?c=d", "example.org", 443),
+        ("ws://[::1]", "::1", 80),
         ("udp://127.0.0.1:4433", "127.0.0.1", 4433),
         ("udp://example.org:1", "example.org", 1),
         ("udp://localhost:65535/", "localhost", 65535),
@@ -30,7 +34,10 @@ def test_good(text: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("ws://127.0.0.1:4433", "ws:// is not supported"),
+        ("quic://127.0.0.1:4433", "quic:// is not supported"),
+        ("tcp://127.0.0.1", "expected tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:1/path", "expected tcp://HOST:PORT"),
+        ("ws://host:1/#there", "expected"),
         ("udp://::1:4433", "brackets"),
         ("udp://[::g]:4433", "::g"),
         ("udp://127.0.0.1", "expected udp://HOST:PORT"),
@@ -53,6 +60,11 @@ def test_as_an_argument() -> None:
     context, param = click.Context(click.Command("x")), click.Argument(["address"])
     assert to_listen(context, param, "udp://127.0.0.1:0") == Address("127.0.0.1", 0)
     assert to_dial(context, param, "udp://127.0.0.1:1") == Address("127.0.0.1", 1)
+    assert to_dial(context, param, "wss://host/stt").target == "wss://host:443/stt"
+    assert to_dial(context, param, "tcp://host:5").target == ("host", 5)
+    for text in ("ws://127.0.0.1:0/stt", "wss://127.0.0.1:0"):
+        with pytest.raises(click.BadParameter, match="web server"):
+            to_listen(context, param, text)
     for text in ("udp://127.0.0.1:0", "nonsense"):
         with pytest.raises(click.BadParameter):
             to_dial(context, param, text)

@@ -69,6 +69,39 @@ def test_over_udp(mode: str, backend: str) -> None:
     assert all(value > 0 for key, value in figures.items() if key.endswith(("_per_s", "_us")))
 
 
+@pytest.mark.parametrize("carrier", ["tcp", "ws", "wss"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "blocking"])
+def test_over_connections(backend: str, carrier: str) -> None:
+    """E2, E3: `--carrier`."""
+    result = perf("--json", "--carrier", carrier, "--backend", backend, "--mb", "4")
+    assert check(result, "bulk")["mb_per_s"] > 0
+    assert json.loads(result.stdout)["carrier"] == carrier
+
+
+@pytest.mark.parametrize("mode", OVER_UDP)
+def test_in_memory(mode: str) -> None:
+    """E4: both ends in one process, whose CPU is the near end's."""
+    words = [word for word in TINY[mode] if word not in ("--datagram-size", "1452")]
+    assert check(perf("--json", "--mode", mode, "--carrier", "memory", *words), mode)["cpu_s_far"] == 0
+
+
+def test_idle_sessions_over_tcp() -> None:
+    check(perf("--json", "--mode", "idle", "--carrier", "tcp", *TINY["idle"]), "idle")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--carrier", "memory", "--backend", "blocking"), "needs an event loop"),
+        (("--carrier", "tcp", "--datagram-size", "1200"), "--datagram-size concerns --carrier udp only"),
+        (("--carrier", "ws", "--no-offload"), "--no-offload concerns --carrier udp only"),
+    ],
+)
+def test_carriers_that_do_not_fit(words: tuple[str, ...], said: str) -> None:
+    result = perf(*words)
+    assert (result.exit_code, said in result.stderr) == (ExitCode.USAGE, True)
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "blocking"])
 @pytest.mark.parametrize("direction", ["down", "both"])
 def test_bulk_in_each_direction_on_several_streams(direction: str, backend: str) -> None:
@@ -154,7 +187,7 @@ def test_the_page_has_every_mode_with_its_figures_and_defaults(name: str) -> Non
     if mode.measure is ends.measure:
         assert "and those for UDP" in line
     for option, default in mode.options.items():
-        if option in ("backend", "offload", "search_mtu") or (
+        if option in ("backend", "carrier", "offload", "search_mtu") or (
             option == "datagram_size" and mode.measure is ends.measure
         ):
             continue

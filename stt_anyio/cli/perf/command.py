@@ -14,6 +14,8 @@ from stt_anyio.cli.perf.work import Work
 from stt_anyio.cli.verb import EXIT_CODES, ExitCode, Failure, Verb, emit, json_option, qlog_option
 
 MAX_THREADS = 500
+CARRIERS = ("udp", "tcp", "ws", "wss", "memory")
+ONLY_UDP = ("datagram_size", "offload")
 _NAMES = {"offload": "--no-offload"}
 """Options that are not called like what they set."""
 
@@ -36,6 +38,7 @@ def _modes() -> str:
 @click.command(cls=Verb, short_help="Measure speed and memory, on this machine.", epilog=f"{_modes()}\n\n{EXIT_CODES}")
 @click.option("--mode", type=click.Choice(list(MODES)), default="bulk", show_default=True, help="What to measure.")
 @click.option("--backend", type=click.Choice(["asyncio", "trio", "blocking"]), help="What both ends run on.")
+@click.option("--carrier", type=click.Choice(CARRIERS), help="What lies between them; memory is in one process.")
 @click.option("--datagram-size", type=click.IntRange(1200, 65_507), help="Bytes in a datagram; 1452 fits Ethernet.")
 @click.option("--search-mtu", is_flag=True, default=None, help="Begin with 1200 bytes and try larger ones.")
 @click.option("--no-offload", "offload", flag_value=False, default=None, help="One system call a datagram, each way.")
@@ -50,8 +53,9 @@ def _modes() -> str:
 def perf(mode: str, as_json: bool, qlog_dir: str | None, **given: Any) -> None:
     """Measure. Both ends are started here; figures are of this machine at this moment.
 
-    Modes without "in one process" use UDP on loopback and two processes. With --json: one object with every option,
-    null where it does not concern the mode, and every figure, null where the mode does not measure it.
+    Modes without "in one process" use two processes, and UDP on loopback if --carrier does not say otherwise. With
+    --json: one object with every option, null where it does not concern the mode, and every figure, null where the mode
+    does not measure it.
     """
     chosen = MODES[mode]
     options = _options(mode, chosen, given)
@@ -86,6 +90,10 @@ def _options(name: str, mode: Mode, given: dict[str, Any]) -> dict[str, Any]:
         known = ", ".join(map(_spoken, mode.options))
         raise Failure(f"{strange[0]} does not concern --mode {name}, which has {known}", ExitCode.USAGE)
     options = {**mode.options, **asked}
+    if options.get("backend") == "blocking" and options.get("carrier") == "memory":
+        raise Failure("--carrier memory needs an event loop; --backend blocking has none", ExitCode.USAGE)
+    if options.get("carrier", "udp") != "udp" and (strange := [each for each in ONLY_UDP if each in asked]):
+        raise Failure(f"{_spoken(strange[0])} concerns --carrier udp only", ExitCode.USAGE)
     if options.get("backend") == "blocking" and options.get("streams", 1) > MAX_THREADS:
         raise Failure(f"--backend blocking takes a thread for each stream: {MAX_THREADS} at most", ExitCode.USAGE)
     if options.get("backend") == "trio" and find_spec("trio") is None:

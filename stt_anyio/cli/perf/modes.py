@@ -53,7 +53,7 @@ class Mode:
     options: Mapping[str, Any] = field(converter=_frozen)
 
 
-_OVER_UDP = {"backend": "asyncio", "datagram_size": 1452, "search_mtu": False, "offload": True}
+_OVER_UDP = {"backend": "asyncio", "carrier": "udp", "datagram_size": 1452, "search_mtu": False, "offload": True}
 
 MODES: Mapping[str, Mode] = MappingProxyType(
     {

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 
-from stt_anyio.cli.perf.work import HOST, Work
+from stt_anyio.cli.perf.reach import listening, where
+from stt_anyio.cli.perf.work import Work
 from stt_anyio.cli.perf.yardstick import (
     COUNT_BYTES,
     MESSAGE,
@@ -19,6 +20,7 @@ from stt_anyio.cli.perf.yardstick import (
     idle_figures,
 )
 from stt_anyio.errors import SessionClosedError
+from stt_anyio.memory import MemoryNetwork
 from stt_anyio.node import STTNode
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
@@ -37,17 +39,49 @@ def far(work: Work, tell: Callable[[object], None]) -> None:
 
 
 async def _near(work: Work, port: int) -> dict[str, float]:
-    async with STTNode(**work.node) as node, await node.connect((HOST, port)) as session:
+    async with STTNode(**work.node) as node, await _dial(work, node, port) as session:
         return await _NEAR[work.mode](work, node, session)
+
+
+async def _dial(work: Work, node: STTNode, port: int) -> Session:
+    address, transport = where(work, port)
+    return await node.connect(address, transport=transport)
 
 
 async def _far(work: Work, tell: Callable[[object], None]) -> None:
     async with STTNode(server_mode=True, **work.node) as node:
-        tell(node.port)
+        bound = listening(work, node.listen_tcp, node.listen_websocket)
+        tell(node.port if bound is None else (await bound)[1])
         session, watch = await node.accept(), Watch()
         await _FAR[work.mode](work, session, watch)
         tell(watch.cpu())
         await session.wait_closed()
+
+
+def both(work: Work) -> dict[str, float]:
+    """Both ends in this process, with nothing but memory between them; all of the CPU counts as the near end's."""
+    figures = anyio.run(_both, work, backend=work.backend)
+    return {**figures, "cpu_s_far": 0.0}
+
+
+async def _both(work: Work) -> dict[str, float]:
+    network, figures = MemoryNetwork(), {}
+    far_end, near_end = network.carrier("far"), network.carrier("near")
+
+    async def far(node: STTNode) -> None:
+        session = await node.accept()
+        await _FAR[work.mode](work, session, Watch())
+        await session.wait_closed()
+
+    async with (
+        STTNode(server_mode=True, carriers=[far_end], **work.node) as there,
+        STTNode(carriers=[near_end], **work.node) as here,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(far, there)
+        async with await here.connect("far") as session:
+            figures = await _NEAR[work.mode](work, here, session)
+    return figures
 
 
 # -- bulk and messages: streams that are written, read and counted -------------------------------------------------
@@ -152,7 +186,10 @@ async def _near_idle(work: Work, node: STTNode, session: Session) -> dict[str, f
 
     async def dial() -> None:
         async with places:
-            sessions.append(await node.connect(session.peer_addr))
+            if work.carrier == "memory":
+                sessions.append(await node.connect(session.peer_addr))
+            else:
+                sessions.append(await _dial(work, node, session.peer_addr[1]))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(work.sessions - 1):

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from stt_anyio.blocking import BlockingNode, BlockingSession, BlockingStream
-from stt_anyio.cli.perf.work import HOST, Work
+from stt_anyio.cli.perf.reach import listening, where
+from stt_anyio.cli.perf.work import Work
 from stt_anyio.cli.perf.yardstick import (
     COUNT_BYTES,
     MESSAGE,
@@ -24,14 +25,20 @@ from stt_anyio.errors import SessionClosedError
 
 def near(work: Work, port: int) -> dict[str, float]:
     """Dial, do the work, and give the figures."""
-    with BlockingNode(**work.node) as node, node.connect((HOST, port)) as session:
+    with BlockingNode(**work.node) as node, _dial(work, node, port) as session:
         return _NEAR[work.mode](work, node, session)
+
+
+def _dial(work: Work, node: BlockingNode, port: int) -> BlockingSession:
+    address, transport = where(work, port)
+    return node.connect(address, transport=transport)
 
 
 def far(work: Work, tell: Callable[[object], None]) -> None:
     """Wait for who dials, and do the work; tell the port, and at last the seconds of CPU that it took."""
     with BlockingNode(server_mode=True, **work.node) as node:
-        tell(node.port)
+        bound = listening(work, node.listen_tcp, node.listen_websocket)
+        tell(node.port if bound is None else bound[1])
         session, watch = node.accept(), Watch()
         _FAR[work.mode](work, session, watch)
         tell(watch.cpu())
@@ -161,7 +168,7 @@ def _far_datagrams(work: Work, session: BlockingSession, watch: Watch) -> None:
 
 
 def _near_idle(work: Work, node: BlockingNode, session: BlockingSession) -> dict[str, float]:
-    sessions = [session, *(node.connect(session.peer_addr) for _ in range(work.sessions - 1))]
+    sessions = [session, *(_dial(work, node, session.peer_addr[1]) for _ in range(work.sessions - 1))]
     stream = session.open_stream()
     stream.send(b"now")
     watch = Watch()

@@ -19,6 +19,7 @@ class Work:
     Attributes:
         mode: one of `modes.MODES`.
         backend: `"asyncio"`, `"trio"` or `"blocking"`: what both ends run on.
+        carrier: `"udp"`, `"tcp"`, `"ws"`, `"wss"`, or `"memory"`, which is both ends in one process.
         datagram_size: bytes in a UDP datagram.
         search_mtu: whether both ends find that out instead, from 1,200 bytes on.
         offload: whether the system may cut and gather runs of datagrams.
@@ -34,6 +35,7 @@ class Work:
 
     mode: str
     backend: str = "asyncio"
+    carrier: str = "udp"
     datagram_size: int = 1200
     search_mtu: bool = False
     offload: bool = True

@@ -11,6 +11,7 @@ from stt_proto.recovery.congestion.bbr import Bbr
 from stt_proto.recovery.congestion.cubic import Cubic
 from stt_proto.recovery.congestion.guarded import GuardedController
 from stt_proto.recovery.congestion.newreno import NewReno
+from stt_proto.recovery.congestion.uncongested import Uncongested
 from stt_proto.recovery.rtt import RttEstimator
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "GuardedController",
     "NewReno",
     "PathState",
+    "Uncongested",
     "make_controller",
 ]
 

@@ -1,0 +1,133 @@
+"""The connections of a blocking node: TCP, WebSocket, sockets and pairs of files that the program opened itself."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from itertools import count
+from math import inf
+from typing import Any
+
+from stt_anyio.blocking.sockets import Sockets
+from stt_anyio.config import NodeConfig
+from stt_anyio.connections import FileMedium, Medium, Registry, SocketConnection, SocketMedium
+from stt_anyio.connections.sockets import READ_SIZE
+from stt_anyio.errors import ArgumentError, SttError
+from stt_anyio.links import Link
+from stt_proto.types import NetworkPath, Transmit
+
+_logger = logging.getLogger("stt.connections")
+_NUMBERS = count(1)
+_ACCEPTS_AT_ONCE = 64
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Connections:
+    """Connections of one kind, an outlet of the pump; every call is made with the node's lock held.
+
+    Args:
+        name: `"stream"` or `"ws"`.
+        config: of the node.
+        sockets: where it is waited for them.
+    """
+
+    per_path = True
+    joins_runs = False
+
+    def __init__(self, name: str, config: NodeConfig, sockets: Sockets) -> None:
+        self.name = name
+        self.registry = Registry(config.limits, config.handshake_timeout, time.monotonic, lambda _: sockets.ring())
+        self.send: Callable[[Transmit], Transmit | None] = self.registry.send
+        self.path_used = self.registry.path_used
+        self.path_unused = self.registry.path_unused
+        self._sockets = sockets
+        self._listening: list[socket.socket] = []
+        self._view = memoryview(bytearray(READ_SIZE))
+
+    def begin(self, medium: Medium, link: Link, *, stranger: bool, waiter: Callable[[], None] | None = None) -> Any:
+        """Take a connection into service; give it, or `None` when there are too many of strangers."""
+        connection = SocketConnection(link, self._path_of(medium), medium, stranger=stranger)
+        connection.waiter = waiter
+        if not self.registry.add(connection):
+            medium.close()
+            return None
+        connection.on_blocked = self._on_blocked
+        connection.on_released = self._on_released
+        self._sockets.watch(medium.reads, _READ, lambda: connection.read(self._view))
+        link.start()
+        connection.flush()
+        connection.look()
+        return connection
+
+    def _path_of(self, medium: Medium) -> NetworkPath:
+        local: Any = None
+        remote: Any = None
+        if isinstance(medium, SocketMedium):
+            local, remote = medium.socket.getsockname(), medium.socket.getpeername()
+        if not (isinstance(local, tuple) and isinstance(remote, tuple)):
+            local = remote = ("local", next(_NUMBERS))
+        return NetworkPath(self.name, local, remote)
+
+    def _on_blocked(self, connection: SocketConnection) -> None:
+        def go_on() -> None:
+            connection.flush()
+            if not connection.backlog and not connection.over:
+                connection.blocked = False
+                self._sockets.unwatch(connection.medium.writes, _WRITE)
+
+        self._sockets.watch(connection.medium.writes, _WRITE, go_on)
+
+    def _on_released(self, connection: SocketConnection) -> None:
+        self._sockets.unwatch(connection.medium.reads, _READ)
+        if connection.blocked:
+            self._sockets.unwatch(connection.medium.writes, _WRITE)
+
+    def listen(self, sock: socket.socket, make_link: Callable[[], Link]) -> None:
+        """Take what a listening socket accepts, until the node stops."""
+        self._listening.append(sock)
+        self._sockets.watch(sock, _READ, lambda: self._accept(sock, make_link))
+
+    def _accept(self, sock: socket.socket, make_link: Callable[[], Link]) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                accepted, _ = sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                _logger.warning("cannot accept: %s", error)
+                return
+            try:
+                self.begin(SocketMedium(accepted), make_link(), stranger=True)
+            except (OSError, SttError) as error:
+                accepted.close()
+                _logger.info("a connection was not taken: %s", error)
+
+    @property
+    def deadline(self) -> float:
+        """When `registry.expire` wants to be called."""
+        return min((connection.deadline for connection in self.registry.timed), default=inf)
+
+    def close(self) -> None:
+        """End everything."""
+        self.registry.close()
+        for sock in self._listening:
+            self._sockets.unwatch(sock, _READ)
+            sock.close()
+
+
+def medium_of(stream: Any) -> Medium:
+    """What the program has opened: a connected socket, or a pair of files to read from and to write to.
+
+    Raises:
+        ArgumentError: it is none of these.
+        OSError: it cannot be made not to block.
+    """
+    if isinstance(stream, socket.socket):
+        return SocketMedium(stream)
+    match stream:
+        case (reads, writes) if hasattr(reads, "fileno") and hasattr(writes, "fileno"):
+            return FileMedium(reads, writes)
+    raise ArgumentError(f"stream is {stream!r}; it must be a socket or a pair of files", argument="stream")

@@ -1,0 +1,282 @@
+"""The ways on which a blocking node reaches others, and others reach it, beside UDP."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import ssl
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from stt_anyio.blocking.connections import Connections, medium_of
+from stt_anyio.blocking.session import BlockingSession
+from stt_anyio.connections import Medium, SocketMedium, listen_tcp
+from stt_anyio.errors import ArgumentError, SttError, connection_failed
+from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
+from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_way
+from stt_anyio.udp import check_address
+from stt_proto import NetworkPath, SessionState
+
+T = TypeVar("T")
+
+
+class Race:
+    """Attempts at one session of which one may win.
+
+    Attributes:
+        over: whether one has.
+    """
+
+    over = False
+
+
+class BlockingWays(NodeBase[BlockingSession]):
+    """Part of `BlockingNode`."""
+
+    lock: threading.RLock
+    _connections: dict[str, Connections]
+
+    @abstractmethod
+    def until(self, attempt: Callable[[], T | None], timeout: float | None = None) -> T: ...
+
+    @abstractmethod
+    def _udp_path(self, address: Any) -> NetworkPath: ...
+
+    # -- dialling --------------------------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        address: Any,
+        peer_node_id: bytes | None = None,
+        timeout: float | None = 10.0,
+        transport: str | None = None,
+        *,
+        websocket: str | WebSocketTarget | None = None,
+    ) -> BlockingSession:
+        """Dial, and return the established session; see `STTNode.connect`.
+
+        Args:
+            address: `(host, port)` on UDP and TCP, a URL or `WebSocketTarget` on WebSocket; on `"stream"` what
+                `connect_stream` takes.
+            peer_node_id: accept nobody but the node with this id.
+            timeout: seconds in all.
+            transport: `"udp"`, `"tcp"`, `"websocket"` or `"stream"`.
+            websocket: where the same node can be reached by WebSocket, which is tried too after 250 ms.
+        """
+        if websocket is None:
+            return self._connect(address, peer_node_id, timeout, transport, Race())
+        return self._race(address, target_of(websocket), peer_node_id, timeout, transport)
+
+    def connect_udp(
+        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> BlockingSession:
+        """`connect` over UDP."""
+        return self.connect((host, port), peer_node_id, timeout, "udp")
+
+    def connect_tcp(
+        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> BlockingSession:
+        """`connect` over TCP."""
+        return self.connect((host, port), peer_node_id, timeout, "tcp")
+
+    def connect_websocket(
+        self, url: str, peer_node_id: bytes | None = None, timeout: float | None = 10.0, **options: Any
+    ) -> BlockingSession:
+        """`connect` over a WebSocket; see `STTNode.connect_websocket`."""
+        return self.connect(WebSocketTarget(url=url, **options), peer_node_id, timeout, "websocket")
+
+    def connect_stream(
+        self, stream: Any, peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> BlockingSession:
+        """`connect` over what the program has opened, which belongs to the session from now on.
+
+        Args:
+            stream: a connected socket, or a pair of files (pipes, a serial line): to read from, and to write to.
+            peer_node_id: accept nobody but the node with this id.
+            timeout: seconds in all.
+
+        Raises:
+            ArgumentError: `stream` is something else.
+            SttError: all that `connect` raises.
+        """
+        return self.connect(stream, peer_node_id, timeout, "stream")
+
+    def _connect(
+        self, address: Any, peer_node_id: bytes | None, timeout: float | None, transport: str | None, race: Race
+    ) -> BlockingSession:
+        give_up = None if timeout is None else time.monotonic() + timeout
+        match ALIASES.get(transport or "udp", transport or "udp"):
+            case "udp":
+                path = self._udp_path(address)
+            case "stream" if transport == "tcp":
+                path = self._open("stream", check_address(address), FramedLink(), timeout, race)
+            case "stream":
+                path = self._open("stream", medium_of(address), FramedLink(), timeout, race)
+            case "ws":
+                target = address = target_of(address)
+                path = self._open("ws", target.next_hop, target.make_link(), timeout, race)
+            case _:
+                raise ArgumentError(
+                    f"transport is {transport!r}; it must be udp, tcp, websocket or stream", argument="transport"
+                )
+        return self._dial(path, address, peer_node_id, _left(give_up), race)
+
+    def _open(
+        self, name: str, hop: tuple[str, int] | Medium, link: Link, timeout: float | None, race: Race
+    ) -> NetworkPath:
+        """Open a connection, and wait until packets can pass."""
+        give_up = None if timeout is None else time.monotonic() + timeout
+        try:
+            medium = hop if isinstance(hop, Medium) else SocketMedium(socket.create_connection(hop, timeout))
+        except TimeoutError:
+            raise no_answer(hop, timeout) from None
+        except OSError as error:
+            raise no_way(hop, error) from error
+        try:
+            with self.lock:
+                connections = self._connections_of(name)
+                connection = connections.begin(medium, link, stranger=False, waiter=self._stir)
+        except BaseException:
+            medium.close()
+            raise
+        try:
+            self.until(lambda: link.open or connection.told or race.over or None, _left(give_up))
+        except TimeoutError:
+            self._give_up(connection)
+            raise no_answer(_named(hop), timeout) from None
+        except BaseException:
+            self._give_up(connection)
+            raise
+        if not link.open:
+            if link.failure is not None:
+                raise connection_failed(link.failure)
+            self._give_up(connection)
+            raise no_way(_named(hop), OSError("the connection was closed"))
+        path: NetworkPath = connection.path
+        return path
+
+    def _give_up(self, connection: Any) -> None:
+        with self.lock:
+            connection.close()
+
+    @abstractmethod
+    def _stir(self) -> None:
+        """Something happened that is no event: whoever waits looks again."""
+
+    def _dial(
+        self, path: NetworkPath, address: Any, peer_node_id: bytes | None, timeout: float | None, race: Race
+    ) -> BlockingSession:
+        """Dial on a path, and wait for the session."""
+        with self.lock:
+            driver = self.driver
+            try:
+                core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
+            except SttError as error:
+                driver.path_unused(path)
+                raise connection_failed(error) from None
+            session = BlockingSession(self, core)
+            self._dialing[session] = path
+            driver.pump()
+        try:
+            waiting = (SessionState.INIT, SessionState.HANDSHAKING)
+            self.until(lambda: session.state not in waiting or race.over or None, timeout)
+        except TimeoutError:
+            session.abort()
+            raise no_answer(address, timeout) from None
+        except BaseException:
+            session.abort()
+            raise
+        finally:
+            del self._dialing[session]
+        if race.over:
+            session.abort()
+        if session.is_closed:
+            raise connection_failed(session.ended())
+        return session
+
+    def _race(
+        self,
+        address: Any,
+        websocket: WebSocketTarget,
+        peer_node_id: bytes | None,
+        timeout: float | None,
+        transport: str | None,
+    ) -> BlockingSession:
+        """Dial both ways, each in a thread of its own; the first session wins, and the other attempt is given up."""
+        ways = [(address, transport), (websocket, "websocket")]
+        race, outcomes = Race(), queue.SimpleQueue[BlockingSession | Exception]()
+
+        def dial(where: Any, how: str | None) -> None:
+            try:
+                session = self._connect(where, peer_node_id, timeout, how, race)
+            except (SttError, OSError) as error:
+                outcomes.put(error)
+                return
+            with self.lock:
+                lost, race.over = race.over, True
+                self._stir()
+            session.abort() if lost else outcomes.put(session)
+
+        errors: list[Exception] = []
+        for number, way in enumerate(ways):
+            threading.Thread(target=dial, args=way, name="BlockingNode.connect", daemon=True).start()
+            last = number == len(ways) - 1
+            while (last and len(errors) < len(ways)) or (not last and not errors):
+                try:
+                    outcome = outcomes.get(timeout=None if last else HEAD_START)
+                except queue.Empty:
+                    break
+                if isinstance(outcome, BlockingSession):
+                    return outcome
+                errors.append(outcome)
+        raise errors[0] from errors[1]
+
+    # -- being dialled ---------------------------------------------------------------------------------------------
+
+    def listen_tcp(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
+        """Accept sessions over TCP too, until the node stops; see `STTNode.listen_tcp`."""
+        return self._listen("stream", host, port, FramedLink)
+
+    def listen_websocket(
+        self,
+        host: str | None = None,
+        port: int = 0,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        path: str | None = None,
+        origins: Iterable[Any] = (),
+    ) -> tuple[str, int]:
+        """Accept sessions over WebSocket too, until the node stops; see `STTNode.listen_websocket`."""
+        return self._listen("ws", host, port, server_links(ssl_context, path, origins))
+
+    def _listen(self, name: str, host: str | None, port: int, make_link: Callable[[], Link]) -> tuple[str, int]:
+        found = socket.getaddrinfo(host or self.config.bind_address, port, type=socket.SOCK_STREAM)
+        with self.lock:
+            connections = self._connections_of(name)
+            sock = listen_tcp(found[0][0], found[0][4], self.config.reuse_port)
+            connections.listen(sock, make_link)
+            bound = sock.getsockname()
+        return bound[0], bound[1]
+
+    def serve_stream(self, stream: Any) -> None:
+        """Be dialled over what the program has opened (see `connect_stream`); returns at once."""
+        medium = medium_of(stream)
+        with self.lock:
+            self._connections_of("stream").begin(medium, FramedLink(), stranger=True)
+
+    def _connections_of(self, name: str) -> Connections:
+        self.driver  # noqa: B018  # raises when the node is not running
+        return self._connections[name]
+
+
+def _named(hop: tuple[str, int] | Medium) -> Any:
+    """What an error calls it."""
+    return "the stream" if isinstance(hop, Medium) else hop
+
+
+def _left(give_up: float | None) -> float | None:
+    """Seconds until then."""
+    return None if give_up is None else max(0.0, give_up - time.monotonic())

@@ -1,0 +1,232 @@
+"""The ways on which a node reaches others, and others reach it, beside UDP: TCP, WebSocket, any byte stream."""
+
+from __future__ import annotations
+
+import ssl
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import anyio
+from anyio.abc import ByteStream, Listener
+
+from stt_anyio.carrier import Carrier
+from stt_anyio.connections import ConnectionCarrier, listen_tcp
+from stt_anyio.connections.streams import TaskConnection
+from stt_anyio.errors import StateError, SttError, connection_failed
+from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
+from stt_anyio.node_base import HEAD_START, NodeBase, no_way
+from stt_anyio.session import Session
+from stt_proto import NetworkPath
+
+
+class Ways(NodeBase[Session]):
+    """Part of `STTNode`."""
+
+    _carriers: dict[str, Carrier]
+    _listens_at: tuple[str, int] | None
+
+    @abstractmethod
+    async def connect(
+        self,
+        address: Any,
+        peer_node_id: bytes | None = None,
+        timeout: float | None = 10.0,
+        transport: str | None = None,
+        *,
+        websocket: str | WebSocketTarget | None = None,
+    ) -> Session: ...
+
+    # -- dialling --------------------------------------------------------------------------------------------------
+
+    async def connect_udp(
+        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> Session:
+        """`connect` over UDP."""
+        return await self.connect((host, port), peer_node_id, timeout, "udp")
+
+    async def connect_tcp(
+        self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> Session:
+        """`connect` over TCP."""
+        return await self.connect((host, port), peer_node_id, timeout, "tcp")
+
+    async def connect_websocket(
+        self, url: str, peer_node_id: bytes | None = None, timeout: float | None = 10.0, **options: Any
+    ) -> Session:
+        """`connect` over a WebSocket.
+
+        Args:
+            url: `ws://HOST[:PORT][/PATH]` or `wss://...`; a user and password in it are sent as `Authorization`.
+            peer_node_id: accept nobody but the node with this id.
+            timeout: seconds in all.
+            options: `headers`, `ssl_context`, `proxy`, `proxy_auth` and `origin`, as for `WebSocketTarget`. The proxy
+                of the configuration is used when none is given.
+
+        Raises:
+            WebSocketHandshakeError: who answered does not speak WebSocket there, or not for STT.
+            ProxyError: the proxy refused, or is none.
+            TlsError: TLS failed, or the certificate does not verify.
+            ArgumentError: the URL or an option is none.
+            SttError: all that `connect` raises.
+        """
+        if self.config.proxy is not None:
+            options = {"proxy": self.config.proxy, "proxy_auth": self.config.proxy_auth, **options}
+        return await self.connect(WebSocketTarget(url=url, **options), peer_node_id, timeout, "ws")
+
+    async def connect_stream(
+        self, stream: ByteStream, peer_node_id: bytes | None = None, timeout: float | None = 10.0
+    ) -> Session:
+        """`connect` over an open byte stream, which belongs to the session from now on and is closed with it.
+
+        The other side hands its end to `serve_stream`.
+        """
+        return await self.connect(stream, peer_node_id, timeout, "stream")
+
+    async def _race(
+        self,
+        address: Any,
+        websocket: WebSocketTarget,
+        peer_node_id: bytes | None,
+        timeout: float | None,
+        transport: str | None,
+    ) -> Session:
+        """Dial both ways; the first session wins, and what came of the other is ended."""
+        won: list[Session] = []
+        errors: dict[str, Exception] = {}
+        failed = anyio.Event()
+
+        async def dial(where: Any, how: str | None) -> None:
+            try:
+                session = await self.connect(where, peer_node_id, timeout, how)
+            except (SttError, OSError) as error:
+                errors[how or ""] = error
+                failed.set()
+                return
+            if won:
+                session.abort()  # both in one moment
+            else:
+                won.append(session)
+                tasks.cancel_scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(dial, address, transport)
+                with anyio.move_on_after(HEAD_START):
+                    await failed.wait()
+                tasks.start_soon(dial, websocket, "ws")
+        except BaseException:
+            for session in won:
+                session.abort()
+            raise
+        if won:
+            return won[0]
+        first, *others = errors.values()
+        raise first from (others[0] if others else None)
+
+    async def _find_path(self, carrier: Carrier, address: Any) -> NetworkPath:
+        """Have a carrier open what must be opened; whatever goes wrong with that is an error of `connect`."""
+        try:
+            return await carrier.path_to(address)
+        except SttError as error:
+            raise connection_failed(error) from error.__cause__
+        except OSError as error:
+            where = target_of(address).next_hop if carrier.name == "ws" else address
+            raise no_way(where, error) from error
+
+    # -- being dialled ---------------------------------------------------------------------------------------------
+
+    async def listen_tcp(self, host: str | None = None, port: int = 0) -> tuple[str, int]:
+        """Accept sessions over TCP too, until the node stops.
+
+        Args:
+            host: the address to bind; the node's `bind_address` when `None`.
+            port: the port to bind, 0 for any.
+
+        Returns:
+            the address that it is bound to.
+
+        Raises:
+            OSError: the address is taken, or not ours.
+            StateError: the node is not running.
+        """
+        return await self._listen("stream", host, port, FramedLink)
+
+    async def listen_websocket(
+        self,
+        host: str | None = None,
+        port: int = 0,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        path: str | None = None,
+        origins: Iterable[Any] = (),
+    ) -> tuple[str, int]:
+        """Accept sessions over WebSocket too, until the node stops.
+
+        Args:
+            host: the address to bind; the node's `bind_address` when `None`.
+            port: the port to bind, 0 for any.
+            ssl_context: with one it is `wss://`, and the context must hold a certificate and its key.
+            path: the path of the URL, `"/stt"` say, that must be asked for; any when `None`.
+            origins: web pages that may connect: `"https://example.org"`, or compiled patterns. Whoever sends no
+                `Origin` is no browser, and may.
+
+        Returns:
+            the address that it is bound to.
+
+        Raises:
+            OSError: the address is taken, or not ours.
+            StateError: the node is not running.
+            ArgumentError: an argument is none.
+        """
+        return await self._listen("ws", host, port, server_links(ssl_context, path, origins))
+
+    async def _listen_as_configured(self) -> None:
+        """Bind what the configuration says, where that is not UDP."""
+        config = self.config
+        if config.transport == "tcp":
+            self._listens_at = await self.listen_tcp(config.bind_address, config.port)
+        elif config.transport == "websocket":
+            context = None
+            if config.tls_cert is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(config.tls_cert, config.tls_key)
+            self._listens_at = await self.listen_websocket(config.bind_address, config.port, ssl_context=context)
+
+    async def _listen(self, name: str, host: str | None, port: int, make_link: Any) -> tuple[str, int]:
+        carrier = self._connections(name)
+        await carrier.ready()
+        found = await anyio.getaddrinfo(host or self.config.bind_address, port, type=1)
+        sock = listen_tcp(found[0][0], found[0][4], self.config.reuse_port)
+        bound = sock.getsockname()
+        carrier.listen(sock, make_link)
+        return bound[0], bound[1]
+
+    async def serve_stream(self, stream: ByteStream) -> None:
+        """Be dialled over an open byte stream, which belongs to the node from now on; returns when it has ended."""
+        await self._connections("stream").serve_stream(stream, FramedLink)
+
+    async def serve_listener(self, listener: Listener[ByteStream]) -> None:
+        """Be dialled over whatever a listener of anyio accepts (TCP, Unix sockets, TLS); until it is closed."""
+        await self._connections("stream").serve_listener(listener, FramedLink)
+
+    async def take_websocket(self, connection: TaskConnection) -> bool:
+        """Be dialled on a WebSocket that somebody else speaks (see `stt_anyio.asgi`); returns when it has ended.
+
+        Returns:
+            whether there was room for it.
+        """
+        return await self._connections("ws").serve(connection)
+
+    def _connections(self, name: str) -> ConnectionCarrier:
+        """One of the carriers that every node has.
+
+        Raises:
+            StateError: the node is not running, or has a carrier of that name which is somebody else's.
+        """
+        carrier = self._carriers.get(name) if self.running else None
+        if not isinstance(carrier, ConnectionCarrier):
+            raise StateError(
+                "the node is not running" if carrier is None else f"carrier {name!r} is not the node's own"
+            )
+        return carrier
