@@ -148,7 +148,7 @@ class ControlQueue:
             case "rotate":
                 offer = self.rotation.encode(number)
                 if offer is None:
-                    self._awaited.discard(key)
+                    self._awaited.pop(key, None)
                 return offer
             case "frame" | "frame_once":
                 return self.frames.encode(number)
