@@ -190,6 +190,20 @@ def test_a_host_learns_cheaply_that_there_is_no_news() -> None:
     assert not endpoint.is_idle
 
 
+def test_both_probes_of_a_timeout_leave_at_once() -> None:
+    """R-5: the second is no news, but it is to be sent."""
+    pair = session_pair()
+    pair.settle()
+    endpoint = pair.client.endpoint
+    pair.session.open_stream().write(b"lost", pair.now)
+    assert len(list(endpoint.transmits(pair.now))) == 1
+    deadline = endpoint.next_deadline()
+    assert deadline is not None
+    assert deadline.reason == "loss"
+    endpoint.tick(deadline.at)
+    assert len(list(endpoint.transmits(deadline.at))) == 2
+
+
 def test_an_endpoint_that_waits_for_nothing() -> None:
     endpoint = lone_endpoint()
     assert (endpoint.next_deadline(), endpoint.next_tick()) == (None, inf)
