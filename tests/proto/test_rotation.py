@@ -808,6 +808,20 @@ def test_no_rotation_lets_a_key_live_too_long() -> None:
     assert isinstance(pair.session.close_error, EncryptionError)
 
 
+def test_a_key_that_is_worn_while_it_is_replaced() -> None:
+    """V-7: nothing more begins then, and nothing is sealed twice for it."""
+    pair = session_pair(client={"rotate_after_packets": 256})
+    engines = pair.session._engines
+    assert engines is not None
+    pair.session.rotate_key(pair.now)
+    while engines.sealer.sealed < 300:
+        sealed(pair.session, Ping())
+    pair.settle(1.0)
+    assert pair.session.key_version == pair.peer.key_version == 1
+    assert engines.sealer.keys.version == 1
+    assert states(pair) == (SETTLED, SETTLED)
+
+
 # -- closing, watching ---------------------------------------------------------------------------------------------
 
 
