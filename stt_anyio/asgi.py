@@ -124,7 +124,7 @@ class AsgiConnection(TaskConnection):
     async def write(self, buffers: list[bytes | memoryview]) -> None:
         for message in buffers:
             await self._send({"type": "websocket.send", "bytes": message})
-            self._writing -= len(message)
+            self.unsent -= len(message)
             self.relieve()
 
     async def write_end(self) -> None:

@@ -73,17 +73,14 @@ class Connections:
 
     def _on_blocked(self, connection: SocketConnection) -> None:
         def go_on() -> None:
-            connection.flush()
-            if not connection.backlog and not connection.over:
-                connection.blocked = False
+            if connection.go_on() and not (connection.blocked or connection.over):
                 self._sockets.unwatch(connection.medium.writes, _WRITE)
 
         self._sockets.watch(connection.medium.writes, _WRITE, go_on)
 
     def _on_released(self, connection: SocketConnection) -> None:
-        self._sockets.unwatch(connection.medium.reads, _READ)
-        if connection.blocked:
-            self._sockets.unwatch(connection.medium.writes, _WRITE)
+        self._sockets.forget(connection.medium.reads)
+        self._sockets.forget(connection.medium.writes)
 
     def listen(self, sock: socket.socket, make_link: Callable[[], Link]) -> None:
         """Take what a listening socket accepts, until the node stops."""
@@ -114,7 +111,7 @@ class Connections:
         """End everything."""
         self.registry.close()
         for sock in self._listening:
-            self._sockets.unwatch(sock, _READ)
+            self._sockets.forget(sock)
             sock.close()
 
 

@@ -87,6 +87,12 @@ class Sockets:
             del self._watched[number]
             self._selector.unregister(number)
 
+    def forget(self, file: Any) -> None:
+        """Wait for nothing of a file any more, which is about to be closed."""
+        number = file if isinstance(file, int) else file.fileno()
+        if self._watched.pop(number, None) is not None:
+            self._selector.unregister(number)
+
     def unblock(self) -> None:
         """The socket that was full has room again."""
         assert self.blocked is not None

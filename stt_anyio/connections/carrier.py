@@ -177,13 +177,12 @@ class ConnectionCarrier(Carrier):
     async def _await_room(self, connection: SocketConnection) -> None:
         """Go on writing when there is room, until nothing waits any more."""
         try:
-            while connection.backlog and not connection.over:
+            while not connection.over:
                 await anyio.wait_writable(connection.medium.writes)
-                connection.flush()
+                if connection.go_on():
+                    return
         except anyio.ClosedResourceError:
             pass
-        finally:
-            connection.blocked = False
 
     # -- what others open ------------------------------------------------------------------------------------------
 

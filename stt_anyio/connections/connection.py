@@ -34,6 +34,8 @@ class Connection(ABC):
 
     Attributes:
         sessions: sessions that use it now.
+        unsent: bytes that were taken from the link and are not written yet.
+        gathered: whether `flush` will be called when the node has no more to send.
         full: whether the core was told that there is no room.
         leaving: whether it ends as soon as what is queued was written.
         told: whether the core was told that the path has ended.
@@ -49,6 +51,8 @@ class Connection(ABC):
         self.path = path
         self.stranger = stranger
         self.sessions = 0
+        self.unsent = 0
+        self.gathered = False
         self.full = False
         self.leaving = False
         self.told = False
@@ -69,22 +73,23 @@ class Connection(ABC):
     @property
     def backlog(self) -> int:
         """Bytes that wait to be written."""
-        return self.link.pending
+        return self.link.pending + self.unsent
 
     def send(self, transmit: Transmit) -> Transmit | None:
         """Queue a packet; `flush` writes it. What is given back did not fit."""
-        if not self.link.open:
+        link = self.link
+        if not link.open:
             return None  # lost with its path
-        if self.backlog >= HIGH:
+        if link.pending + self.unsent >= HIGH:
             self.flush()
-            if self.backlog >= HIGH:
+            if link.pending + self.unsent >= HIGH:
                 self.full = True
                 return transmit
         if transmit.segment_size is None:
-            self.link.send(transmit.buffers)
+            link.send(transmit.buffers)
         else:
             for datagram in transmit.datagrams():
-                self.link.send((datagram,))
+                link.send((datagram,))
         return None
 
     @abstractmethod
@@ -192,7 +197,7 @@ class Registry:
         self._port: Port | None = None
         self._strangers: dict[str, int] = {}
         self._strange = 0
-        self._unflushed: dict[Connection, None] = {}
+        self._gathered: list[Connection] = []
         self.by_path: dict[NetworkPath, Connection] = {}
         self.timed: dict[Connection, None] = {}
 
@@ -252,15 +257,18 @@ class Registry:
         connection = self.by_path.get(transmit.path)
         if connection is None:
             return None
-        if not self._unflushed:
-            self.port.at_end(self.flush)
-        self._unflushed[connection] = None
+        if not connection.gathered:
+            connection.gathered = True
+            if not self._gathered:
+                self.port.at_end(self.flush)
+            self._gathered.append(connection)
         return connection.send(transmit)
 
     def flush(self) -> None:
         """Write what was queued since the last time."""
-        unflushed, self._unflushed = self._unflushed, {}
-        for connection in unflushed:
+        gathered, self._gathered = self._gathered, []
+        for connection in gathered:
+            connection.gathered = False
             connection.flush()
 
     def remove(self, connection: Connection) -> None:

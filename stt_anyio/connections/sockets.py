@@ -131,7 +131,7 @@ class SocketConnection(Connection):
     Attributes:
         medium: the socket, or the files.
         blocked: whether it waits until the medium can be written to again.
-        on_blocked: called when it begins to wait for that; whoever does calls `flush` then.
+        on_blocked: called when it begins to wait for that; then `go_on` is to be called, until that is True.
         on_released: called before the medium is closed.
     """
 
@@ -142,12 +142,7 @@ class SocketConnection(Connection):
         self.on_blocked: Callable[[SocketConnection], None] = lambda connection: None
         self.on_released: Callable[[SocketConnection], None] = lambda connection: None
         self._unsent: list[bytes | memoryview] = []
-        self._unsent_size = 0
         self._ended = False
-
-    @property
-    def backlog(self) -> int:
-        return self.link.pending + self._unsent_size
 
     def read(self, view: memoryview) -> None:
         """Take in what has arrived, a bounded amount; `view` is only used meanwhile."""
@@ -160,7 +155,7 @@ class SocketConnection(Connection):
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                self._break(error)
+                self.broke(error.strerror or str(error))
                 return
             if not size:
                 self.take_end()
@@ -172,31 +167,47 @@ class SocketConnection(Connection):
             self.flush()
 
     def flush(self) -> None:
+        if not self.blocked and not self._write_out():
+            self.on_blocked(self)
+
+    def go_on(self) -> bool:
+        """The medium can be written to again; whether that was enough for all that waited."""
+        self.blocked = False
+        return self._write_out()
+
+    def _write_out(self) -> bool:
+        """Write as much as the medium takes; whether that was all, or the connection is over.
+
+        When room is reported the node may call `flush` again, in the middle of this; so all is in order by then.
+        """
         while not self.over:
             if not self._unsent:
                 self._unsent = self.link.take()
-                self._unsent_size = sum(map(len, self._unsent))
-                if not self._unsent:
-                    break
+                self.unsent = sum(map(len, self._unsent))
+            if not self._unsent:
+                break
             try:
                 self._advance(self.medium.write(self._unsent[:MAX_BUFFERS]))
             except (BlockingIOError, InterruptedError):
-                self._wait()
-                break
+                self.blocked = True
+                self.relieve()
+                return self.over
             except OSError as error:
-                self._break(error)
-                return
-        else:
-            return
-        self.relieve()
-        if self.leaving and not self._ended and not self.backlog:
-            self._ended = True
-            self.medium.end()
+                self.broke(error.strerror or str(error))
+        if not self.over:
+            self.relieve()
+            if self.leaving and not self._ended and not self.backlog:
+                self._ended = True
+                self.medium.end()
+        return True
 
     def _advance(self, written: int) -> None:
         """So many bytes are gone."""
-        self._unsent_size -= written
+        self.unsent -= written
         unsent = self._unsent
+        if not self.unsent:
+            unsent.clear()
+            return
         for index, buffer in enumerate(unsent):
             if written < len(buffer):
                 if written:
@@ -204,15 +215,6 @@ class SocketConnection(Connection):
                 del unsent[:index]
                 return
             written -= len(buffer)
-        unsent.clear()
-
-    def _wait(self) -> None:
-        if not self.blocked:
-            self.blocked = True
-            self.on_blocked(self)
-
-    def _break(self, error: OSError) -> None:
-        self.broke(error.strerror or str(error))
 
     def release(self) -> None:
         self.on_released(self)

@@ -22,11 +22,6 @@ class TaskConnection(Connection):
     def __init__(self, link: Link, path: NetworkPath, *, stranger: bool) -> None:
         super().__init__(link, path, stranger=stranger)
         self._bell = Bell()
-        self._writing = 0
-
-    @property
-    def backlog(self) -> int:
-        return self.link.pending + self._writing
 
     def flush(self) -> None:
         self._bell.ring()
@@ -67,7 +62,7 @@ class TaskConnection(Connection):
             if not (buffers or self.leaving):
                 await self._bell.wait()
                 continue
-            self._writing = sum(map(len, buffers))
+            self.unsent = sum(map(len, buffers))
             try:
                 if not buffers:
                     await self.write_end()
@@ -76,7 +71,7 @@ class TaskConnection(Connection):
             except Exception as error:
                 self.broke(_told(error))
                 return
-            self._writing = 0
+            self.unsent = 0
             self.relieve()
             self.port.pump()
 

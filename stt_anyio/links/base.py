@@ -24,10 +24,12 @@ class Link(ABC):
         open: whether messages can be sent.
         failure: what went wrong, or `None`.
         over: whether nothing more will come in or should be sent, but for what `take` still gives.
+        pending: bytes that wait for `take`, more or less.
     """
 
     open = False
     over = False
+    pending = 0
     failure: SttError | None = None
 
     @abstractmethod
@@ -50,11 +52,6 @@ class Link(ABC):
     def close(self) -> None:
         """Say goodbye, if what is spoken here has a way to."""
 
-    @property
-    @abstractmethod
-    def pending(self) -> int:
-        """Bytes that wait for `take`, more or less."""
-
     @abstractmethod
     def take(self) -> list[bytes | memoryview]:
         """What is to be written now, in order."""
@@ -74,20 +71,15 @@ class Outlink(Link):
 
     def __init__(self) -> None:
         self._out: list[bytes | memoryview] = []
-        self._pending = 0
-
-    @property
-    def pending(self) -> int:
-        return self._pending
 
     def put(self, *buffers: bytes | memoryview) -> None:
         """Queue bytes."""
         self._out += buffers
-        self._pending += sum(map(len, buffers))
+        self.pending += sum(map(len, buffers))
 
     def take(self) -> list[bytes | memoryview]:
         out, self._out = self._out, []
-        self._pending = 0
+        self.pending = 0
         return out
 
 
@@ -130,7 +122,7 @@ class Layer(Link):
         return self.inner.failure
 
     @property
-    def pending(self) -> int:
+    def pending(self) -> int:  # type: ignore[override]
         return self.inner.pending
 
     def send(self, buffers: tuple[bytes | memoryview, ...]) -> None:

@@ -6,6 +6,9 @@ from stt_anyio.links.base import Outlink, Sink
 from stt_proto.types import Buffer
 from stt_proto.wire.framing import Deframer, encode_length
 
+SHORT = 64
+"""Bytes of a buffer that is cheaper to copy than to write by itself."""
+
 
 class FramedLink(Outlink):
     """TCP, Unix sockets, pipes, serial lines."""
@@ -32,13 +35,12 @@ class FramedLink(Outlink):
 
     def send(self, buffers: tuple[bytes | memoryview, ...]) -> None:
         size = sum(map(len, buffers))
-        first, *rest = buffers
-        if len(first) < 64:  # a header: one short buffer is cheaper to write than two
-            self._out.append(encode_length(size) + first)
+        first = buffers[0]
+        if len(first) < SHORT and len(buffers) == 2:  # header and ciphertext, as the core gives them
+            self._out += encode_length(size) + first, buffers[1]
         else:
-            self._out += encode_length(size), first
-        self._out += rest
-        self._pending += size
+            self._out += encode_length(size), *buffers
+        self.pending += size
 
     def close(self) -> None:
         """The end of the stream says it."""

@@ -117,7 +117,7 @@ class TlsLink(Layer):
             buffer = memoryview(buffer)[written:]
 
     @property
-    def pending(self) -> int:
+    def pending(self) -> int:  # type: ignore[override]
         return self.inner.pending + self._outgoing.pending
 
 

@@ -158,7 +158,7 @@ class WebSocketLink(Outlink):
         protocol = self._protocol
         writes = protocol.data_to_send()
         if protocol.state is OPEN:
-            if writes and self.open and self._pending > MAX_PONGS:
+            if writes and self.open and self.pending > MAX_PONGS:
                 return  # who does not read gets no pongs: the last ping is the only one that matters (RFC 6455, 5.5.3)
             self.open = True
         elif self.open or protocol.close_expected():
@@ -226,7 +226,7 @@ class WebSocketServerLink(WebSocketLink):
         size = sum(map(len, buffers))
         self._out.append(_header(size, 0) + buffers[0] if len(buffers[0]) < 64 else _header(size, 0))
         self._out += buffers[1:] if len(buffers[0]) < 64 else buffers
-        self._pending += size
+        self.pending += size
 
 
 class WebSocketClientLink(WebSocketLink):
@@ -281,7 +281,7 @@ class WebSocketClientLink(WebSocketLink):
         data = b"".join(buffers)
         mask = os.urandom(4)
         self._out += _header(len(data), 0x80) + mask, apply_mask(data, mask)
-        self._pending += len(data)
+        self.pending += len(data)
 
 
 def _header(size: int, mask_bit: int) -> bytes:

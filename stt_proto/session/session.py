@@ -447,8 +447,14 @@ class Session(SessionFacade):
             self._fail(error, now)
 
     def path_closed(self, now: float, reason: str | None) -> None:
-        """The carrier of the only path is gone."""
-        self._end(lost_path(reason, self.state is SessionState.HANDSHAKING), now, linger=False)
+        """The carrier of the only path is gone. Once SESSION_CLOSE was said, that is how a peer that heard it goes."""
+        error = lost_path(reason, self.state is SessionState.HANDSHAKING)
+        if self.state is SessionState.CLOSING:
+            assert self._engines is not None
+            assert self._ending.frame is not None
+            if self._engines.control.closing:
+                error = closed_here(self._ending.frame)
+        self._end(error, now, linger=False)
 
     def datagram_refused(self, size: int, limit: int | None, now: float) -> None:
         """The host could not send a datagram of `size` bytes (see `Endpoint.datagram_refused`)."""

@@ -89,6 +89,20 @@ def test_why_a_path_is_gone(reason: str | None, error: type[Exception]) -> None:
     assert type(pair.session.close_error) is SessionClosedError
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_a_path_that_ends_after_the_goodbye(said: bool) -> None:
+    """K-1: a peer that heard SESSION_CLOSE closes its connection, perhaps before its acknowledgement is read."""
+    pair = session_pair()
+    stream = pair.session.open_stream()
+    if not said:
+        stream.write(b"not delivered yet", pair.now)
+    pair.session.close(pair.now, detail="done")
+    pair.client.endpoint.path_closed(pair.session.path, pair.now, "the connection ended")
+    error = pair.session.close_error
+    assert isinstance(error, SessionClosedError)
+    assert (error.reason, error.message) == (("graceful", "done") if said else ("error", "the connection ended"))
+
+
 def test_a_path_that_is_gone_when_both_have_keys() -> None:
     """Nothing is sealed for a path that does not exist."""
     world = World(1)
