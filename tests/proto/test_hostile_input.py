@@ -137,7 +137,7 @@ def known_id(pair: Pair) -> NewConnectionId:
 BROKEN: dict[str, tuple[int, Callable[[Pair], list[Frame | bytes]]]] = {
     "no frame": (0x0401, lambda _: [b""]),
     "cut short": (0x0401, lambda _: [ResetStream(0, 0, 0).encode()[:-1]]),
-    "unknown type": (0x0404, lambda _: [b"\x20"]),
+    "unknown type": (0x0404, lambda _: [b"\x23"]),
     "custom frame that was not announced": (0x0404, lambda _: [Ping(), b"\x80"]),
     "ACK of what was never sent": (0x0401, lambda _: [Ack(1 << 20, 0, 0, ((1 << 20, 1 << 20),), None)]),
     "ACK below zero": (0x0401, lambda _: [b"\x02\x00\x00\x00\x00\x05"]),
