@@ -70,8 +70,6 @@ class Ways(NodeBase[Session]):
             ArgumentError: the URL or an option is none.
             SttError: all that `connect` raises.
         """
-        if self.config.proxy is not None:
-            options = {"proxy": self.config.proxy, "proxy_auth": self.config.proxy_auth, **options}
         return await self.connect(WebSocketTarget(url=url, **options), peer_node_id, timeout, "ws")
 
     async def connect_stream(

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import anyio
 from anyio.abc import ByteStream, Listener, SocketAttribute, TaskGroup
+from attrs import evolve
 
 from stt_anyio.carrier import Carrier, Port
 from stt_anyio.config import NodeConfig
@@ -45,6 +46,7 @@ class ConnectionCarrier(Carrier):
 
     def __init__(self, name: str, config: NodeConfig) -> None:
         self.name = name
+        self._config = config
         self.traits = CARRIERS[name]
         self.connections = Registry(config.limits, config.handshake_timeout, anyio.current_time, _rearm)
         self._tasks: TaskGroup | None = None
@@ -78,6 +80,8 @@ class ConnectionCarrier(Carrier):
         """
         if self.name == "ws":
             target = target_of(address)
+            if target.proxy is None and self._config.proxy is not None:
+                target = evolve(target, proxy=self._config.proxy, proxy_auth=self._config.proxy_auth)
             return await self._dial(*target.next_hop, target.make_link())
         if isinstance(address, ByteStream):
             return await self._open(self._over(address, FramedLink(), stranger=False))

@@ -37,6 +37,19 @@ def _certificate(name: str, key: ec.EllipticCurvePrivateKey, issuer: str, signs:
     return builder.sign(signs, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
+def files(folder: Path, name: str = "localhost") -> tuple[Path, Path, Path]:
+    """A certificate, its key, and that of its authority, as files."""
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    contents = {
+        "cert.pem": _certificate(name, key, "the authority", authority),
+        "key.pem": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "root.pem": _certificate("the authority", authority, "the authority", authority),
+    }
+    for file, content in contents.items():
+        (folder / file).write_bytes(content)
+    return folder / "cert.pem", folder / "key.pem", folder / "root.pem"
+
+
 @cache
 def contexts(name: str = "localhost") -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A context for a server of this name (and 127.0.0.1), and one for clients who trust its authority."""

@@ -296,6 +296,11 @@ def test_no_address(address: Any, transport: str) -> None:
         client.connect(address, transport=transport)
 
 
+def test_it_has_udp_in_any_case() -> None:
+    with pytest.raises(ArgumentError, match="listen_websocket"):
+        BlockingNode(shared_seed="x", transport="websocket")
+
+
 def test_what_needs_a_node_that_runs() -> None:
     node = BlockingNode(shared_seed="x", host=LOOPBACK)
     one, two = socket.socketpair()

@@ -105,6 +105,35 @@ def test_secrets_are_not_shown() -> None:
     assert "0123456789" not in repr(NodeConfig(reset_key=b"0123456789" * 4))
 
 
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"transport": "tcp", "proxy": "http://proxy"}, "proxy"),
+        ({"transport": "websocket", "tls": True}, "tls"),
+        ({"transport": "websocket", "tls_cert": "cert.pem"}, "tls"),
+        ({"transport": "websocket", "tls_key": "key.pem"}, "tls"),
+        ({"transport": "websocket", "tls": "yes"}, "tls"),
+        ({"transport": "websocket", "tls": True, "tls_cert": 5}, "tls_cert"),
+        ({"transport": "websocket", "proxy": "ftp://user:hunter2@proxy"}, "proxy"),
+        ({"transport": "websocket", "proxy_auth": "user:hunter2"}, "proxy"),
+        ({"transport": "websocket", "proxy": "http://proxy", "proxy_auth": "hunter2"}, "proxy_auth"),
+    ],
+)
+def test_what_goes_with_a_transport(parameters: dict[str, Any], name: str) -> None:
+    """And no password is told."""
+    with pytest.raises(ArgumentError) as caught:
+        NodeConfig(**parameters)
+    assert caught.value.argument == name
+    assert "hunter2" not in str(caught.value)
+
+
+def test_websockets_take_tls_and_a_proxy() -> None:
+    config = NodeConfig(
+        transport="websocket", tls=True, tls_cert="cert.pem", proxy="http://proxy", proxy_auth="user:hunter2"
+    )
+    assert "hunter2" not in repr(config)
+
+
 def test_presets() -> None:
     fast, bulk, usual = NodeConfig.low_latency(), NodeConfig.high_throughput(port=4433), NodeConfig.balanced()
     assert fast.default_max_frame_size < usual.default_max_frame_size < bulk.default_max_frame_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,10 +29,10 @@ from stt_anyio import (
 )
 from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.connections.connection import HIGH
-from stt_anyio.errors import TooManySessionsError
+from stt_anyio.errors import TooManySessionsError, WebSocketHandshakeError
 from stt_anyio.memory import MemoryNetwork
-from tests.anyio.certificates import contexts
-from tests.anyio.wires import LOOPBACK, Cable, PipeStream, serving
+from tests.anyio.certificates import contexts, files
+from tests.anyio.wires import LOOPBACK, Cable, HttpProxy, PipeStream, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -203,6 +204,56 @@ async def test_udp_and_websocket_and_tcp_on_one_node(tmp_path: Path) -> None:
         assert [session.transport_type for session in theirs] == ["udp", "ws", "stream", "ws", "stream"]
         assert {session.peer_addr[0] for session in theirs} == {LOOPBACK}
         assert set(await server.send_to_all(b"to all")) == {session.session_id for session in sessions}
+
+
+# -- nodes without UDP ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["tcp", "websocket"])
+async def test_a_node_without_udp(transport: str) -> None:
+    """A1: it binds exactly what it is asked for, and nothing else; a client binds nothing."""
+    parameters = PARAMETERS | {"transport": transport}
+    async with STTNode(server_mode=True, **parameters) as server, STTNode(**parameters) as client:
+        assert server.host == LOOPBACK
+        assert server.port > 0
+        assert client.port == 0
+        assert [*server._udp_sockets(), *client._udp_sockets()] == []
+        address = (LOOPBACK, server.port) if transport == "tcp" else f"ws://{LOOPBACK}:{server.port}/"
+        session = await client.connect(address, server.node_id)
+        assert session.transport_type in ("stream", "ws")
+        with pytest.raises(ArgumentError, match="stream, ws"):
+            await client.connect(address, transport="udp")
+        taken = STTNode(server_mode=True, **parameters | {"port": server.port})
+        with pytest.raises(OSError, match="in use"):
+            await taken.start()
+        assert not taken.running
+
+
+async def test_a_node_for_wss(tmp_path: Path) -> None:
+    """`tls`, `tls_cert`, `tls_key`; a certificate that is none is an error of `start`."""
+    cert, key, root = files(tmp_path)
+    parameters = PARAMETERS | {"transport": "websocket", "tls": True}
+    trusting = ssl.create_default_context(cafile=str(root))
+    async with STTNode(server_mode=True, tls_cert=cert, tls_key=key, **parameters) as server:
+        async with STTNode(**PARAMETERS) as client:
+            await client.connect_websocket(f"wss://localhost:{server.port}", ssl_context=trusting)
+            with pytest.raises(WebSocketHandshakeError):
+                await client.connect_websocket(f"ws://localhost:{server.port}")
+    broken = STTNode(server_mode=True, tls_cert=root, tls_key=key, **parameters)
+    with pytest.raises(ssl.SSLError):
+        await broken.start()
+    assert not broken.running
+
+
+async def test_the_proxy_of_the_configuration() -> None:
+    proxy = HttpProxy("user:word")
+    parameters = PARAMETERS | {"transport": "websocket", "proxy_auth": "user:word"}
+    async with STTNode(server_mode=True, **PARAMETERS) as server, serving(proxy.handle) as port:
+        _, target = await server.listen_websocket()
+        async with STTNode(proxy=f"http://{LOOPBACK}:{port}", **parameters) as client:
+            await client.connect_websocket(f"ws://{LOOPBACK}:{target}")
+            await client.connect(f"ws://{LOOPBACK}:{target}")
+            assert len(proxy.asked) == 2
 
 
 # -- what goes wrong -----------------------------------------------------------------------------------------------

@@ -40,6 +40,11 @@ PANELS = (
             ("bulk-no-offload", "stt, segmentation off"),
         ),
     ),
+    Panel(
+        "bulk over TCP and WebSockets: MB/s, more is better",
+        "mb_per_s",
+        (("bulk-tcp", "stt, TCP"), ("bulk-ws", "stt, WebSocket"), ("bulk-wss", "stt, WebSocket in TLS")),
+    ),
     Panel("bulk in memory: MB/s, more is better", "mb_per_s", (("memory", "stt"),)),
     Panel(
         "round trip of 100 bytes, median: us, less is better",

@@ -42,6 +42,7 @@ PEERS: Mapping[str, Peer] = {
     "aioquic": Peer("aioquic", "quic.py", ("aioquic", "cryptography")),
     "aiopquic": Peer("aiopquic (C)", "quic.py", ("aiopquic", "cryptography")),
     "tls": Peer("asyncio TLS/TCP", "tls.py", ("cryptography",)),
+    "wss": Peer("websockets, TLS", "wss.py", ("websockets", "cryptography")),
     "zmq": Peer("pyzmq CURVE", "curve.py", ("pyzmq",)),
 }
 

@@ -53,6 +53,8 @@ GOALS: tuple[Goal, ...] = (
     *_bulk("bulk-asyncio"),
     *_bulk("bulk-trio"),
     Goal("bulk, UDP, 1452 B, segmentation off", "bulk-no-offload", "mb_per_s", "qh3", 1.5, 2.5),
+    Goal("bulk, TCP", "bulk-tcp", "mb_per_s", "wss", 1.0, 1.5),
+    Goal("bulk, WebSocket", "bulk-ws", "mb_per_s", "wss", 0.6, 1.0),
     Goal("bulk in memory, both ends in one process", "memory", "mb_per_s", "qh3", 1.5, 3.0),
     Goal("full handshake, both ends", "handshake", "handshake_ms", "qh3", 1.0, 0.8),
     Goal("echo p50, 100 B, UDP, asyncio", "echo-asyncio", "echo_p50_us", "qh3", 1.5, 1.0),

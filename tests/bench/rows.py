@@ -13,7 +13,7 @@ from tests.bench.environments import command
 
 OURS = "stt"
 _COMMAND = (sys.executable, "-m", "stt_anyio.cli", "perf", "--json")
-_ONLY_OURS = ("backend", "offload", "search_mtu", "seconds")
+_ONLY_OURS = ("backend", "carrier", "offload", "search_mtu", "seconds")
 """Options that peers do not have."""
 _QUICK = {"mb": 4, "streams": 100, "count": 200, "sessions": 50, "seconds": 1.0}
 """What options are cut down to with `--quick`, which shows that everything runs."""
@@ -126,6 +126,11 @@ def _bulk(name: str, title: str, *peers: str, **options: Any) -> Plan:
     return Plan(name, f"bulk, UDP, {title}", "bulk", peers, {"mb": 256, "datagram_size": 1452, **options})
 
 
+def _over(carrier: str, title: str, *peers: str) -> Plan:
+    """Bulk over a connection, 256 MiB up one stream, under asyncio."""
+    return Plan(f"bulk-{carrier}", f"bulk, {title}", "bulk", peers, {"mb": 256, "carrier": carrier})
+
+
 def _scaling(name: str, title: str, **options: int) -> Plan:
     return Plan(name, title, "scaling", (), {"count": 10_000, **options})
 
@@ -144,6 +149,9 @@ PLANS: tuple[Plan, ...] = (
     _bulk("bulk-both", "both ways", "qh3", "aioquic", "tls", mb=128, direction="both"),
     _bulk("bulk-10-streams", "10 streams", "qh3", "aioquic", streams=10),
     _bulk("bulk-100-streams", "100 streams", "qh3", "aioquic", streams=100),
+    _over("tcp", "TCP", "wss", "tls"),
+    _over("ws", "WebSocket", "wss"),
+    _over("wss", "WebSocket in TLS", "wss"),
     Plan("memory", "in memory, both ends in one process", "memory", ("qh3", "aioquic"), _IN_MEMORY),
     Plan("handshake", "full handshake, both ends", "handshake", ("qh3", "aioquic"), {"count": 200}),
     Plan("echo-asyncio", "echo, 100 B, asyncio", "echo", ALL, {"count": 2000, "backend": "asyncio"}),

@@ -20,7 +20,7 @@ from tests.bench import chart, environments, report, simulated
 from tests.bench.environments import PEERS, ROOT, SCRIPTS, command, install
 from tests.bench.goals import GOALS, Goal, State, judge
 from tests.bench.measure import Result, RunFailed, Spread, measure, run
-from tests.bench.rows import OURS, PLANS, Figure, Plan, Row, Subject
+from tests.bench.rows import ALL, OURS, PLANS, Figure, Plan, Row, Subject
 
 SPEED = Figure("speed", "MB/s", "higher")
 TIME = Figure("time", "ms")
@@ -262,7 +262,7 @@ def test_our_commands_are_understood(plan: Plan, quick: bool) -> None:
     perf.make_context("perf", list(ours.command[4:]))
     for peer in peers:
         assert peer.command[: len(command(peer.name))] == command(peer.name)
-        assert not {"--backend", "--no-offload"} & set(peer.command)
+        assert not {"--backend", "--carrier", "--no-offload"} & set(peer.command)
 
 
 def test_everybody_gets_the_same_work() -> None:
@@ -282,11 +282,12 @@ def test_rows_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("mode", ["bulk", "echo", "messages"])
-def test_a_peer_s_script_needs_no_stt(mode: str) -> None:
-    """TLS over TCP, which needs nothing but `cryptography`, on the yardstick of `stt perf`."""
+@pytest.mark.parametrize("peer", ["tls", "wss"])
+def test_a_peer_s_script_needs_no_stt(peer: str, mode: str) -> None:
+    """Those that need nothing but what is installed anyway, on the yardstick of `stt perf`."""
     words = ("--mode", mode, "--mb", "1", "--count", "5", "--direction", "both" if mode == "bulk" else "up")
     done = subprocess.run(
-        [sys.executable, str(SCRIPTS / "tls.py"), "tls", *words],
+        [sys.executable, str(SCRIPTS / f"{peer}.py"), peer, *words],
         capture_output=True,
         text=True,
         timeout=120,
@@ -482,7 +483,8 @@ def everything() -> list[Result]:
 def test_the_chart_has_ours_once_for_each_row_and_each_peer_once() -> None:
     shown = chart.bars(chart.PANELS[0], everything())
     assert [name for name, _, ours in shown if ours] == [name for _, name in chart.PANELS[0].rows]
-    assert [name for name, _, ours in shown if not ours] == [PEERS[peer].title for peer in PEERS]
+    assert [name for name, _, ours in shown if not ours] == [PEERS[peer].title for peer in ALL]
+    assert {peer for plan in PLANS for peer in plan.peers} == set(PEERS)
     assert chart.bars(chart.PANELS[0], []) == []
     assert all(chart.bars(panel, everything()) for panel in chart.PANELS)
 

@@ -112,6 +112,20 @@ def test_as_it_is_typed(place: Place) -> None:
     assert place.received() == {"big.bin": place.data}
 
 
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
+def test_over_a_connection(place: Place, scheme: str) -> None:
+    """E2, E3."""
+    recv = place.stt(
+        "recv", "--listen", f"{scheme}://127.0.0.1:0", "--seed-file", "seed", "--dir", "inbox", "--once", "--json"
+    )
+    event = recv.event()
+    assert event["address"].startswith(f"{scheme}://127.0.0.1:")
+    code, out, _ = place.send(event["address"], "--peer", event["node_id"], "--json").end()
+    assert (code, json.loads(out)["event"]) == (0, "sent")
+    assert recv.end()[0] == 0
+    assert place.received() == {"big.bin": place.data}
+
+
 def test_several_files_and_everything_that_is_refused(place: Place) -> None:
     """One receiver, which none of this ends."""
     recv, address, node_id = place.recv()
