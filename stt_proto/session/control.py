@@ -37,6 +37,7 @@ KEEP_ALIVE: ControlKey = ("keep_alive", 0)
 KEEP_ALIVE_ACK: ControlKey = ("keep_alive_ack", 0)
 PATH_RESPONSE: ControlKey = ("path_response", 0)
 ACK_FREQUENCY: ControlKey = ("ack_frequency", 0)
+TICKET: ControlKey = ("ticket", 0)
 
 UNRELIABLE = frozenset({"ping", "keep_alive", "keep_alive_ack", "path_response", FRAME_ONCE})
 """Kinds that are not sent again when they are lost: whoever waits for them asks again."""
@@ -49,6 +50,7 @@ class ControlQueue:
 
     Attributes:
         frames: the application's own.
+        ticket: the frame with the ticket that the peer is given.
         ready: keys in the order in which they were put in.
     """
 
@@ -62,6 +64,7 @@ class ControlQueue:
         "_remote_ids",
         "frames",
         "ready",
+        "ticket",
     )
 
     def __init__(
@@ -79,6 +82,7 @@ class ControlQueue:
         self._asked = 0  # signs of life asked for and not given
         self._awaited: set[ControlKey] = set()  # kept until they are acknowledged
         self._close: SessionClose | None = None
+        self.ticket = b""
         self.ready: dict[ControlKey, None] = {}
 
     def put(self, key: ControlKey) -> None:
@@ -136,6 +140,8 @@ class ControlQueue:
             case "ack_frequency":
                 rate = self._ack_rate
                 return AckFrequency(rate.number, rate.threshold, round(rate.delay * 1e6)).encode()
+            case "ticket":
+                return self.ticket
             case "frame" | "frame_once":
                 return self.frames.encode(number)
             case _:

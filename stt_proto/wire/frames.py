@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from stt_proto.errors import ArgumentError
 from stt_proto.types import CloseReason
-from stt_proto.wire.extensions import AckFrequency, Expired, Extension, Priority
+from stt_proto.wire.extensions import AckFrequency, Expired, Extension, Priority, Ticket
 from stt_proto.wire.varint import MAX_VARINT, encode_varint, varint_size
 
 __all__ = [
@@ -97,6 +97,7 @@ class FrameType(IntEnum):
     SESSION_CLOSE = 0x1C
     CONFIRM = 0x1D
     STREAM_OPEN = 0x1E
+    TICKET = 0x21
     PRIORITY = 0x24
     EXPIRED = 0x25
     ACK_FREQUENCY = 0x26
@@ -519,6 +520,7 @@ Frame: TypeAlias = (
     | Priority
     | Expired
     | AckFrequency
+    | Ticket
     | Extension
 )
 """Any frame. `type(frame)` is what to dispatch on."""
