@@ -16,6 +16,7 @@ from stt_proto.identity import Identity
 from stt_proto.recovery import CongestionController, ControllerFactory, PathState, RttEstimator, SentPacket
 from stt_proto.session import KeyLog, Session, SessionStats, Stream, Trace, TracedFrame, TracedSession
 from stt_proto.streams import Priority
+from stt_proto.tickets import Ticket, TicketRefusal
 from stt_proto.types import (
     CarrierTraits,
     CloseReason,
@@ -51,6 +52,8 @@ __all__ = [
     "SessionState",
     "SessionStats",
     "Stream",
+    "Ticket",
+    "TicketRefusal",
     "Trace",
     "TracedFrame",
     "TracedSession",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from stt_proto.clock import Clock, DeadlineQueue
 from stt_proto.config import Config
-from stt_proto.crypto import MLKEM768, Kem
+from stt_proto.crypto import MLKEM768, Kem, channel_identifier
 from stt_proto.errors import (
     ArgumentError,
     ChecksumError,
@@ -47,7 +47,7 @@ from stt_proto.session.sight import Sight
 from stt_proto.session.trace import KeyLog, Trace
 from stt_proto.streams import GrowthBudget
 from stt_proto.types import EndpointCounters, NetworkPath, Transmit
-from stt_proto.wire import MAX_VARINT, Message, MessageType, decode_datagram_untrusted
+from stt_proto.wire import FIRST_MESSAGES, MAX_VARINT, Message, MessageType, decode_datagram_untrusted
 from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, FORM_BITS, PACKET_FORM, PACKET_HEADER
 
 Admit = Callable[[bytes, NetworkPath, float], "int | None"]
@@ -58,7 +58,6 @@ HANDSHAKE_DATAGRAM = 1200
 OUTBOX = 4096
 """Answers of the handshake that may wait for the host to take them; beyond, the oldest is dropped."""
 
-_TO_RESPONDER = frozenset({MessageType.HELLO, MessageType.RESUME})
 _TO_INITIATOR = frozenset(
     {MessageType.CHALLENGE, MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION, MessageType.RESUMED}
 )
@@ -118,6 +117,7 @@ class Reception:
             lifetime=int(config.resumption_timeout),
             fleet_secret=config.fleet_secret,
             previous_fleet_secret=config.previous_fleet_secret,
+            channel=channel_identifier(config.application.encode()),
             generation=config.seed_generation,
             suites=config.suites,
             limit=config.limits.used_tickets,
@@ -241,7 +241,7 @@ class Reception:
 
     def _recipient(self, kind: MessageType, connection_id: bytes, path: NetworkPath) -> Session | Responder | None:
         """Who waits for a message of this kind, on this path, under this connection ID (H-30)."""
-        if kind in _TO_RESPONDER:
+        if kind in FIRST_MESSAGES:
             return self._responder
         if kind in _TO_INITIATOR:
             owner = self._context.connection_ids.route(connection_id)

@@ -112,9 +112,9 @@ class RingKey(Secret):
         self.key_id = hkdf_expand(key, b"stt1 ticket key id", KEY_ID_SIZE)
 
     @classmethod
-    def of_fleet(cls, secret: bytes) -> RingKey:
-        """The key that all servers have who share a secret."""
-        return cls(hkdf(b"stt1 fleet", secret, b"stt1 ticket ring", KEY_SIZE))
+    def of_fleet(cls, secret: bytes, channel: bytes) -> RingKey:
+        """The key that all servers of one application have who share a secret."""
+        return cls(hkdf(b"stt1 fleet", secret, b"stt1 ticket ring" + channel, KEY_SIZE))
 
     def seal(self, content: bytes, salt: bytes) -> bytes:
         """Make a ticket; a salt is used once."""
@@ -143,6 +143,7 @@ class TicketTerms:
     Attributes:
         lifetime: seconds; 0 for no tickets at all.
         fleet_secret, previous_fleet_secret: 32 bytes, or `None`.
+        channel: the name of the application, as CPace takes it.
         generation: of the seeds.
         suites: of those that are spoken.
         limit: ids of used tickets that are remembered.
@@ -151,6 +152,7 @@ class TicketTerms:
     lifetime: int
     fleet_secret: bytes | None = field(repr=False)
     previous_fleet_secret: bytes | None = field(repr=False)
+    channel: bytes
     generation: int
     suites: Container[int]
     limit: int
@@ -177,7 +179,7 @@ class TicketOffice(Secret):
         self._clock = clock
         self._entropy = entropy
         secrets = (terms.fleet_secret, terms.previous_fleet_secret)
-        self._ring = [RingKey.of_fleet(secret) for secret in secrets if secret is not None]
+        self._ring = [RingKey.of_fleet(secret, terms.channel) for secret in secrets if secret is not None]
         self._changes_at = inf if terms.fleet_secret is not None else -inf
         self._claims: dict[bytes, _Claim] = {}
         self.used = UsedTickets(terms.limit)

@@ -322,7 +322,8 @@ class Inbound:
 
     def _on_ticket(self, frame: Ticket, now: float) -> bool:
         engines = self._engines
-        self._suspect(1, now)  # one is enough
+        if engines.tickets.latest is not None:
+            self._suspect(1, now)  # one is enough
         ticket = engines.tickets.add(frame, now)
         event = TicketReceived(ticket, ticket.expires_at)
         self._events.append(event)

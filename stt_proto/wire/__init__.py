@@ -67,6 +67,7 @@ from stt_proto.wire.frames import (
     stream_header_size,
 )
 from stt_proto.wire.messages import (
+    FIRST_MESSAGES,
     MAX_BODY,
     MESSAGE_HEADER,
     PIECE_HEADER,
@@ -82,6 +83,7 @@ from stt_proto.wire.varint import MAX_VARINT, decode_varint_untrusted, encode_va
 
 __all__ = [
     "APPLICATION_FRAMES",
+    "FIRST_MESSAGES",
     "MAX_ACK_RANGES",
     "MAX_BODY",
     "MAX_DETAIL",

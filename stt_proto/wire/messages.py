@@ -19,6 +19,7 @@ from stt_proto.types import Buffer
 from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BITS, FRAGMENT_BIT, HANDSHAKE_FORM
 
 __all__ = [
+    "FIRST_MESSAGES",
     "HASH_SIZE",
     "MAX_BODY",
     "MESSAGE_HEADER",
@@ -62,6 +63,9 @@ class MessageType(IntEnum):
         """How a message of this type begins."""
         return _FIRST_BYTES[self]
 
+
+FIRST_MESSAGES = frozenset({MessageType.HELLO, MessageType.RESUME})
+"""What a stranger begins with: there is no handshake yet that it belongs to, and no address that was shown."""
 
 _FIRST_BYTES = {kind: bytes((HANDSHAKE_FORM | kind,)) for kind in MessageType}
 _TYPES = {int(kind): kind for kind in MessageType}
@@ -126,7 +130,7 @@ def encode_datagram(message: Message, padded_to: int = 0) -> bytes:
         padded_to: zero bytes are added up to this size of the datagram; only HELLO and RESUME may be padded (W-4).
     """
     _check_message(message)
-    if padded_to and message.type not in (MessageType.HELLO, MessageType.RESUME):
+    if padded_to and message.type not in FIRST_MESSAGES:
         raise ArgumentError(f"{message.type.name} cannot be padded", argument="padded_to")
     return _with_check(message.encoded.ljust(padded_to - HASH_SIZE, b"\0"))
 
