@@ -57,7 +57,17 @@ from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
 from stt_anyio.session import Session, SessionDatagrams
 from stt_anyio.stream import Stream
 from stt_anyio.udp import UdpCarrier
-from stt_proto import CarrierTraits, Identity, NetworkPath, Priority, SessionState, SessionStats, Transmit
+from stt_proto import (
+    CarrierTraits,
+    Identity,
+    NetworkPath,
+    Priority,
+    SessionState,
+    SessionStats,
+    Ticket,
+    TicketRefusal,
+    Transmit,
+)
 
 STTSession = Session
 STTStream = Stream
@@ -102,6 +112,8 @@ __all__ = [
     "StreamIdConflict",
     "SttAttribute",
     "SttError",
+    "Ticket",
+    "TicketRefusal",
     "TooManySessionsError",
     "TooManyStreamsError",
     "Transmit",

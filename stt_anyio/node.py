@@ -30,7 +30,7 @@ from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import single_bytes
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming
-from stt_proto import NetworkPath
+from stt_proto import NetworkPath, Ticket
 from stt_proto.events import (
     DatagramReceived,
     Event,
@@ -285,6 +285,7 @@ class STTNode(NodeBase[Session]):
         peer_node_id: bytes | None = None,
         timeout: float | None = 10.0,
         transport: str | None = None,
+        ticket: Ticket | None = None,
     ) -> Session:
         """Dial, and return the established session.
 
@@ -293,6 +294,8 @@ class STTNode(NodeBase[Session]):
             peer_node_id: accept nobody but the node with this id.
             timeout: seconds in all, looking up the name included; `None` leaves it to `handshake_timeout`.
             transport: the carrier to use, by name.
+            ticket: of an earlier session with that peer (`session.ticket`): saves a round trip. It is good once; where
+                it is good for nothing the session says why in its `resumption_error`.
 
         Raises:
             ConnectionTimeoutError: no answer in time; also a `TimeoutError`.
@@ -301,7 +304,7 @@ class STTNode(NodeBase[Session]):
             TooManySessionsError: one side holds as many as it may.
             UnreachableError: the name is unknown, or no way leads there.
             VersionError: no version or suite in common.
-            ArgumentError: `peer_node_id` or `transport` is none.
+            ArgumentError: `peer_node_id`, `transport` or `ticket` is none.
 
         All but the last are also an `anyio.ConnectionFailed`. Cancelled, it leaves nothing behind.
         """
@@ -316,14 +319,16 @@ class STTNode(NodeBase[Session]):
                 path = await carrier.path_to(address)
             except OSError as error:
                 raise no_way(address, error) from error
-            return await self._dial(driver, path, peer_node_id)
+            return await self._dial(driver, path, peer_node_id, ticket)
         raise no_answer(address, timeout)
 
-    async def _dial(self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None) -> Session:
+    async def _dial(
+        self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None, ticket: Ticket | None
+    ) -> Session:
         if self._driver is not driver:
             raise StateError("the node was stopped meanwhile")
         try:
-            core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
+            core = driver.endpoint.connect(path, peer_node_id, ticket, now=driver.clock())
         except SttError as error:
             raise connection_failed(error) from None
         session = Session(self, core)

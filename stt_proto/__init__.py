@@ -12,6 +12,7 @@ from stt_proto import errors, events
 from stt_proto.config import CARRIERS, Config, Limits
 from stt_proto.endpoint import Endpoint
 from stt_proto.events import Event
+from stt_proto.handshake import UsedTickets
 from stt_proto.identity import Identity
 from stt_proto.recovery import CongestionController, ControllerFactory, PathState, RttEstimator, SentPacket
 from stt_proto.session import KeyLog, Session, SessionStats, Stream, Trace, TracedFrame, TracedSession
@@ -58,6 +59,7 @@ __all__ = [
     "TracedFrame",
     "TracedSession",
     "Transmit",
+    "UsedTickets",
     "errors",
     "events",
 ]

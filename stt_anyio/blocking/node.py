@@ -18,7 +18,7 @@ from stt_anyio.errors import SessionClosedError, StateError, SttError, connectio
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_answer, no_way
 from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
-from stt_proto import NetworkPath, SessionState
+from stt_proto import NetworkPath, SessionState, Ticket
 from stt_proto import Session as CoreSession
 from stt_proto.events import Event
 
@@ -270,7 +270,11 @@ class BlockingNode(NodeBase[BlockingSession]):
     # -- dialling and accepting ------------------------------------------------------------------------------------
 
     def connect(
-        self, address: tuple[str, int], peer_node_id: bytes | None = None, timeout: float | None = 10.0
+        self,
+        address: tuple[str, int],
+        peer_node_id: bytes | None = None,
+        timeout: float | None = 10.0,
+        ticket: Ticket | None = None,
     ) -> BlockingSession:
         """Dial, and return the established session; see `STTNode.connect`."""
         host, port = check_address(address)
@@ -282,7 +286,7 @@ class BlockingNode(NodeBase[BlockingSession]):
             driver = self.driver
             path = self._path_to(found)
             try:
-                core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
+                core = driver.endpoint.connect(path, peer_node_id, ticket, now=driver.clock())
             except SttError as error:
                 raise connection_failed(error) from None
             session = BlockingSession(self, core)
