@@ -55,7 +55,7 @@ EVENTS: list[tuple[Event, str, dict[str, Any]]] = [
     (SessionReattached(PATH), "stt:session_reattached", ENDS),
     (PathLost(PATH, "unplugged"), "stt:path_lost", {**ENDS, "reason": "unplugged"}),
     (SessionDetached(7.0), "stt:session_detached", {}),
-    (TicketReceived(b"secret", 7.0), "stt:ticket_received", {}),
+    (TicketReceived(None, 7.0), "stt:ticket_received", {}),
 ]
 
 
