@@ -151,7 +151,9 @@ def dial(run: Run, choices: Choices) -> None:
     elif how == 2:
         ticket = evolve(ticket, secret=bytes(32))
     elif how == 3:
-        ticket = evolve(ticket, sealed=choices.damage(ticket.sealed)[:512] or b"x")
+        damaged = choices.damage(ticket.sealed)[:512] or b"x"
+        how = 0 if damaged == ticket.sealed else how
+        ticket = evolve(ticket, sealed=damaged)
     begun: list[float] = []
     cid = run.entropy(8)
     resumer = Resumer(

@@ -913,6 +913,58 @@ def test_a_watcher_who_copies_from_everywhere() -> None:
     assert session.is_active(), "at the price of a full handshake"
 
 
+@pytest.mark.parametrize("check", ["memory", "host"])
+def test_copies_that_end_one_after_the_other(check: str) -> None:
+    """H-35, H-36: each goes in its time, whether the host was asked or not; the ticket stays used."""
+    there = stage(server={"ticket_check": check})
+    there.world.outage(there.client, there.server, there.world.now)
+    session = there.client.connect(there.server, ticket=there.ticket)
+    ((resume, _),) = there.wire
+    session.abort(there.world.now)
+    there.client.pump()
+    paths = [NetworkPath("udp", there.server.address, (f"watcher {number}", 1)) for number in range(2)]
+    there.server.receive(resume, paths[0])
+    there.world.run(5.0)
+    there.server.receive(resume, paths[1])
+    there.world.run(6.0)
+    assert there.server.events(HandshakeFailed) == [HandshakeFailed(paths[0], "timeout")]
+    assert len(there.server.events(TicketOffered)) == (check == "host")
+    there.world.run(5.0)
+    assert len(there.server.events(HandshakeFailed)) == 2
+    assert_empty(there.server)
+    there.wire.clear()
+    there.server.receive(resume, paths[0])
+    assert there.sent(MessageType.REFUSED)
+
+
+def test_a_resumption_takes_the_place_of_a_stranger() -> None:
+    """H-21: in a full table one that has shown its address comes before one that has not."""
+    there = stage(server={"limits": Limits(half_open=1)})
+    stranger = there.world.node("stranger")
+    there.world.outage(stranger, there.server, there.world.now + 1.5 * DELAY)
+    stranger.connect(there.server)
+    there.world.run(2 * DELAY)
+    session = there.resume(carrier="memory")
+    assert_resumed(there, session)
+    assert there.server.events(HandshakeFailed)[0].path.remote == stranger.address
+
+
+def test_the_carrier_ends_in_the_middle() -> None:
+    """H-30: with it goes the half-open resumption, about which the host may have been asked."""
+    for check in ("memory", "host"):
+        there = stage(server={"ticket_check": check}, carrier="ws")
+        session = there.client.connect(there.server, "ws", ticket=there.ticket)
+        there.world.run(1.5 * DELAY)
+        there.server.endpoint.path_closed(back(session.path), there.world.now)
+        there.client.endpoint.path_closed(session.path, there.world.now)
+        there.server.pump()
+        there.client.pump()
+        assert session.is_closed
+        assert there.server.events(HandshakeFailed)[0].reason == "timeout"
+        there.world.run(1.0)
+        assert_empty(there.client, there.server)
+
+
 def test_a_resume_is_replayed() -> None:
     """H-36: after it was confirmed a copy is refused, from wherever it comes, and a repetition is dropped."""
     there = stage()
