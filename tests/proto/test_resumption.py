@@ -913,6 +913,25 @@ def test_a_watcher_who_copies_from_everywhere() -> None:
     assert session.is_active(), "at the price of a full handshake"
 
 
+def test_two_come_with_one_ticket() -> None:
+    """H-35, H-36: only copies of one RESUME are forgiven; another RESUME with the ticket is refused, even meanwhile."""
+    there = stage()
+    copy = there.world.node("copy", config=there.client.config, address=("copy", 1))
+    there.client.connect(there.server, ticket=there.ticket)
+    there.world.run_until(lambda: there.sent(MessageType.RESUMED))
+    assert there.server.sessions == []
+    there.server.receive(resume_of(there, copy), NetworkPath("udp", there.server.address, copy.address))
+    assert there.sent(MessageType.REFUSED)
+    assert len(there.sent(MessageType.RESUMED)) == 1
+
+
+def resume_of(there: Stage, node: Node) -> bytes:
+    """The RESUME of a node that never gets an answer."""
+    node.endpoint.connect(node.path_to(there.server), ticket=there.ticket, now=there.world.now)
+    (transmit,) = node.endpoint.transmits(there.world.now)
+    return b"".join(transmit.buffers)
+
+
 @pytest.mark.parametrize("check", ["memory", "host"])
 def test_copies_that_end_one_after_the_other(check: str) -> None:
     """H-35, H-36: each goes in its time, whether the host was asked or not; the ticket stays used."""
