@@ -201,6 +201,12 @@ def test_no_room_and_no_place(tmp_path: Path) -> None:
     small = used(path, limit=1)
     assert [small.use(bytes((number,)) * 16, 2000.0) for number in range(3)] == [False, False, False]
     small.close()
+    now = [1000.0]
+    path.write_bytes(HEADER + b"61" * 16 + b" 2000.001\n" + b"62" * 16 + b" 3000.001\n")
+    small = TicketFile(str(path), 1, lambda: now[0])
+    now[0] = 2500.0
+    assert not small.use(b"b" * 16, 3000.0)
+    small.close()
     with pytest.raises(OSError):
         used(tmp_path / "nowhere" / "used")
 
