@@ -4,8 +4,8 @@ A ticket holds all that the responder needs to know, sealed for itself, so that 
 come back. Only of those that were used something is kept, until they expire.
 
 A ticket proves nothing by itself: it travels in clear, and whoever has stolen the key of the ring can make one. What
-proves is the handshake (`resumption`), which takes the static keys of both. So the worst that comes of a stolen key is
-that resumed sessions are not covered by the shared seed and the KEM of the session before.
+proves is the handshake (`resumption`), which takes the static keys of both. So a thief of that key stands for nobody but
+himself; but he gets in without the shared seed, which is why the key is replaced, and why `admit` is asked.
 """
 
 from __future__ import annotations
