@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from fuzz import fuzz_endpoint, fuzz_header, fuzz_initiator, fuzz_responder, fuzz_session
+from fuzz import fuzz_endpoint, fuzz_header, fuzz_initiator, fuzz_responder, fuzz_session, fuzz_tickets
 from fuzz.genuine import FRAMES
 from fuzz.harness import Part, Seeds, packed, program
 from stt_proto.types import CloseReason
@@ -20,7 +20,7 @@ from stt_proto.wire import (
     Stream,
 )
 
-__all__ = ["endpoint", "header", "initiator", "responder", "session", "tokens"]
+__all__ = ["endpoint", "header", "initiator", "responder", "session", "tickets", "tokens"]
 
 
 def step(steps: Sequence[Callable[..., object]], which: Callable[..., object], *parts: Part) -> bytes:
@@ -67,6 +67,59 @@ def header() -> Seeds:
         seeds[f"far-{far}"] = program(0, seal(b"near", 64), receive(0), sealed, receive(1), receive(0))
     seeds["made-up"] = program(0, 6, 1, 0x60, 0, packed(b"\0\0\0\0\0\3" + b"p" * 30), 0x40, 1, packed(b"q" * 40), 3)
     seeds["numbers"] = program(0, 8, b"\xc0\0\0\1\0\0\0\0", b"\x80\0\0\0", 8, 0, b"\xbf\xff\xff\xff")
+    return seeds
+
+
+def tickets() -> Seeds:
+    """Tickets given, shown, taken up; copies, damage, time."""
+    target, seeds = fuzz_tickets, {}
+    steps = target.STEPS
+
+    def give(suite: int = 0, who: int = 0) -> bytes:
+        return step(steps, target.give, suite, who)
+
+    def dial(which: int = 0, how: int = 0) -> bytes:
+        return step(steps, target.dial, which, how)
+
+    def resume(which: int = 0, how: int = 0, *more: Part, host: int = 0) -> bytes:
+        return step(steps, target.resume, which, how, *more, host)
+
+    def answer(which: int = 0, *more: Part) -> bytes:
+        return step(steps, target.answer, which, *(more or (0, 0)))
+
+    def wait(index: int, *more: Part) -> bytes:
+        return step(steps, target.wait, index, *(more or (0,)))
+
+    for fleet in (0, 1):
+        for suite in (0, 1):
+            seeds[f"way-through-{fleet}-{suite}"] = program(fleet, give(suite, suite), dial(), resume(), answer())
+        for how in (1, 2):
+            seeds[f"thief-{fleet}-{how}"] = program(fleet, give(), dial(0, how), resume(), answer(0, packed(bytes(64))))
+    seeds["damaged-ticket"] = program(0, give(), step(steps, target.dial, 0, 3, 0, 30, 3), resume())
+    seeds["damaged-on-the-way"] = program(
+        0, give(), dial(), resume(0, 1, 0, 60, 3), resume(), answer(0, 1, 0, 40, 1, 0)
+    )
+    seeds["changed-on-the-way"] = program(
+        0, give(), dial(), resume(0, 2, 0, 200, 3, 1), resume(), answer(0, 0, 1, 0, 60)
+    )
+    seeds["copies"] = program(0, give(), dial(), *(resume(host=host) for host in (0, 1, 2, 0)), answer(), answer())
+    seeds["used"] = program(0, give(), dial(), dial(), resume(), resume(1), answer(), answer(1, packed(b"")))
+    seeds["used-and-confirmed"] = program(0, give(), give(), dial(0), dial(1), resume(1), resume(1, host=1), answer(1))
+    seeds["expired"] = program(0, give(), dial(), wait(6), resume())
+    seeds["clock-set-back"] = program(
+        0, give(), dial(), resume(), wait(6, 7, 0, 0), dial(), resume(1), wait(0, 7, 1, 0)
+    )
+    seeds["many"] = program(1, *(give() for _ in range(8)), *(dial(number) + resume(number) for number in range(8)))
+    seeds["ring"] = program(0, give(), wait(5), give(), wait(5), give(), dial(0), dial(1), resume(), resume(1))
+    seeds["doubt"] = program(0, give(), dial(), *(step(steps, target.tick, 0) for _ in range(6)), resume(), answer())
+    seeds["kept"] = program(
+        0, give(), *(step(steps, target.take_back, 0, how, at) for how in range(6) for at in (3, 90))
+    )
+    seeds["shown"] = program(0, give(), *(step(steps, target.show, 1, 0, 1, how, 20) for how in range(6)))
+    resume_body = b"\1\0\6ticket" + b"e" * 32 + b"\0\x10" + b"p" * 16 + b"\0"
+    seeds["bodies"] = program(
+        0, step(steps, target.parse, packed(resume_body + bytes(9))), step(steps, target.parse, packed(b"r" * 70))
+    )
     return seeds
 
 

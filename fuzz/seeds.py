@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from fuzz.genuine import frames, links, messages, parameters, texts
 from fuzz.harness import CORPUS, Seeds
-from fuzz.programs import endpoint, header, initiator, responder, session, tokens
+from fuzz.programs import endpoint, header, initiator, responder, session, tickets, tokens
 
 TARGETS: tuple[Callable[[], Seeds], ...] = (
     endpoint,
@@ -22,6 +22,7 @@ TARGETS: tuple[Callable[[], Seeds], ...] = (
     responder,
     session,
     texts,
+    tickets,
     tokens,
 )
 

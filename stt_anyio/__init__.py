@@ -62,7 +62,17 @@ from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
 from stt_anyio.session import Session, SessionDatagrams
 from stt_anyio.stream import Stream
 from stt_anyio.udp import UdpCarrier
-from stt_proto import CarrierTraits, Identity, NetworkPath, Priority, SessionState, SessionStats, Transmit
+from stt_proto import (
+    CarrierTraits,
+    Identity,
+    NetworkPath,
+    Priority,
+    SessionState,
+    SessionStats,
+    Ticket,
+    TicketRefusal,
+    Transmit,
+)
 
 STTSession = Session
 STTStream = Stream
@@ -109,6 +119,8 @@ __all__ = [
     "SttAttribute",
     "SttError",
     "TlsError",
+    "Ticket",
+    "TicketRefusal",
     "TooManySessionsError",
     "TooManyStreamsError",
     "Transmit",

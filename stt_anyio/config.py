@@ -168,7 +168,14 @@ class NodeConfig:
         ack_delay: seconds that an acknowledgement may wait for company.
         no_delay: send small writes at once.
         detach_timeout: seconds that a session without a path waits for one.
-        resumption_timeout: seconds that a ticket is good for.
+        resumption_timeout: seconds that a ticket is good for; with less than 1 none is given, wanted or taken.
+        fleet_secret: 32 random bytes that servers share which stand for one node (one `node_seed`): each takes the
+            tickets of all, and takes them after a restart too. Random for each start when `None`.
+        previous_fleet_secret: the one before, whose tickets are still taken.
+        seed_generation: a number that goes into tickets; those with another are refused. Raise it when `shared_seed`
+            changes.
+        ticket_file: a file in which this node, and no other process, remembers which tickets were used, so that they
+            are good once over restarts too. It has a use together with `fleet_secret`.
         rotate_after_seconds: age of a key at which it is replaced.
         rotate_after_bytes: bytes under a key at which it is replaced.
         rotate_after_packets: packets under a key at which it is replaced.
@@ -218,6 +225,12 @@ class NodeConfig:
     no_delay: bool = _of_the_core("no_delay")
     detach_timeout: float = _of_the_core("detach_timeout")
     resumption_timeout: float = _of_the_core("resumption_timeout")
+    fleet_secret: bytes | None = field(default=None, repr=False, validator=_CORE["fleet_secret"].validator)
+    previous_fleet_secret: bytes | None = field(
+        default=None, repr=False, validator=_CORE["previous_fleet_secret"].validator
+    )
+    seed_generation: int = _of_the_core("seed_generation")
+    ticket_file: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
     rotate_after_seconds: float = _of_the_core("rotate_after_seconds")
     rotate_after_bytes: int = _of_the_core("rotate_after_bytes")
     rotate_after_packets: int = _of_the_core("rotate_after_packets")
@@ -306,6 +319,7 @@ class NodeConfig:
         """
         parameters: dict[str, Any] = {_CORE_NAMES.get(name, name): getattr(self, name) for name in _SHARED}
         parameters["carriers"] = {"udp": self.udp_traits(never_cut=False)}
+        parameters["ticket_check"] = "memory" if self.ticket_file is None else "host"
         return Config(identity=identity, shared_seed=shared_seed, **(parameters | changes))
 
     def udp_traits(self, *, never_cut: bool) -> CarrierTraits:

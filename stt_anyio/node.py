@@ -34,7 +34,7 @@ from stt_anyio.stream_base import single_bytes
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming
 from stt_anyio.ways import Ways
-from stt_proto import NetworkPath
+from stt_proto import NetworkPath, Ticket
 from stt_proto.events import (
     DatagramReceived,
     Event,
@@ -321,6 +321,7 @@ class STTNode(Ways):
         transport: str | None = None,
         *,
         websocket: str | WebSocketTarget | None = None,
+        ticket: Ticket | None = None,
     ) -> Session:
         """Dial, and return the established session.
 
@@ -332,6 +333,9 @@ class STTNode(Ways):
             transport: the carrier to use, by name: `"udp"`, `"tcp"`, `"websocket"`, or one of your own.
             websocket: where the same node can be reached by WebSocket. When `address` has not led to a session within
                 250 ms, both are tried, and the first session wins: UDP is blocked in many places.
+            ticket: of an earlier session with that peer (`session.ticket`): saves a round trip. It is good once, so of
+                two ways only the first is tried with it; where it is good for nothing the session says why in its
+                `resumption_error`.
 
         Raises:
             ConnectionTimeoutError: no answer in time; also a `TimeoutError`.
@@ -341,12 +345,12 @@ class STTNode(Ways):
             UnreachableError: the name is unknown, or no way leads there.
             WebSocketHandshakeError, ProxyError, TlsError: as `connect_websocket` says.
             VersionError: no version or suite in common.
-            ArgumentError: `peer_node_id` or `transport` is none.
+            ArgumentError: `peer_node_id`, `transport` or `ticket` is none.
 
         All but the last are also an `anyio.ConnectionFailed`. Cancelled, it leaves nothing behind.
         """
         if websocket is not None:
-            return await self._race(address, target_of(websocket), peer_node_id, timeout, transport)
+            return await self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
         driver = self.driver
         if transport is None:
             transport = self.config.transport if self._given_carriers is None else next(iter(self._carriers))
@@ -357,14 +361,16 @@ class STTNode(Ways):
             raise ArgumentError(f"transport is {transport!r}; this node has {known}", argument="transport")
         with anyio.move_on_after(timeout):
             path = await self._find_path(carrier, address)
-            return await self._dial(driver, path, peer_node_id)
+            return await self._dial(driver, path, peer_node_id, ticket)
         raise no_answer(address, timeout)
 
-    async def _dial(self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None) -> Session:
+    async def _dial(
+        self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None, ticket: Ticket | None
+    ) -> Session:
         if self._driver is not driver:
             raise StateError("the node was stopped meanwhile")
         try:
-            core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
+            core = driver.endpoint.connect(path, peer_node_id, ticket, now=driver.clock())
         except SttError as error:
             driver.path_unused(path)
             raise connection_failed(error) from None

@@ -29,10 +29,11 @@ from stt_anyio.errors import ConnectionRefusedError as RefusedError
 from stt_anyio.observing import Observers
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase
+from stt_anyio.ticket_file import TicketFile
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.endpoint import Admit
-from stt_proto.events import Event, HandshakeFailed, SessionClosed, SessionEstablished, TraceFailed
+from stt_proto.events import Event, HandshakeFailed, SessionClosed, SessionEstablished, TicketOffered, TraceFailed
 from stt_proto.types import CloseReason
 
 logger = logging.getLogger("stt.node")
@@ -186,6 +187,7 @@ class NodeBase(Generic[SessionT]):
         self._server_mode = server_mode
         self._driver: Driver | None = None
         self._observers = Observers()
+        self._ticket_file: TicketFile | None = None
         self._ever_ran = False
         self.sessions: dict[bytes, SessionT] = {}
         self._dialing: dict[SessionT, NetworkPath] = {}
@@ -375,6 +377,8 @@ class NodeBase(Generic[SessionT]):
             self._on_session_established(session)
         elif kind is SessionClosed:
             self._on_session_closed(session, event)  # type: ignore[arg-type]
+        elif isinstance(event, TicketOffered):
+            self._on_ticket_offered(session, event)
         self._publish(session, event)
 
     @abstractmethod
@@ -387,6 +391,13 @@ class NodeBase(Generic[SessionT]):
         if event.reason == CloseReason.AUTH_FAILURE:
             for callback in self._on_closed:
                 self._call(callback, None, b"", event.reason)
+
+    def _on_ticket_offered(self, session: SessionT, event: TicketOffered) -> None:
+        """A ticket may be used if nobody has used it; that somebody has is on the disk before it is answered."""
+        file, driver = self._ticket_file, self.driver
+        unused = file is not None and file.use(event.ticket_id, event.expires_at)
+        session.core.answer_ticket(unused, driver.clock())
+        driver.pump()
 
     def _on_session_established(self, session: SessionT) -> None:
         self.sessions[session.session_id] = session
@@ -480,6 +491,8 @@ class NodeBase(Generic[SessionT]):
         )
         observers = Observers.open(self.config, os.environ)
         try:
+            if self.config.ticket_file is not None:
+                self._ticket_file = TicketFile(self.config.ticket_file, self.config.limits.used_tickets)
             endpoint = Endpoint(
                 config,
                 now=clock(),
@@ -490,6 +503,7 @@ class NodeBase(Generic[SessionT]):
                 keylog=observers.keylog,
             )
         except BaseException:
+            self._close_ticket_file()
             observers.close()
             raise
         self._observers = observers
@@ -511,6 +525,12 @@ class NodeBase(Generic[SessionT]):
         """The core is given up: what watched it writes what is left."""
         driver.close()
         self._observers.close()
+        self._close_ticket_file()
+
+    def _close_ticket_file(self) -> None:
+        if self._ticket_file is not None:
+            self._ticket_file.close()
+            self._ticket_file = None
 
     def _path_failed(self, path: NetworkPath, reason: str) -> None:
         """The system says that nobody is there: a hint, which ends attempts to connect and nothing else."""

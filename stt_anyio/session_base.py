@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from attrs import asdict
 
 from stt_anyio.driver import GATHERED
-from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, TooManyStreamsError, broken, closed_here
+from stt_anyio.errors import (
+    ArgumentError,
+    SessionClosedError,
+    SessionResumptionError,
+    SttError,
+    TooManyStreamsError,
+    broken,
+    closed_here,
+)
 from stt_anyio.stream_base import StreamBase
-from stt_proto import Priority, SessionState
+from stt_proto import Priority, SessionState, Ticket
 from stt_proto import Session as CoreSession
 from stt_proto.events import (
     DatagramReceived,
@@ -85,6 +93,24 @@ class SessionBase(Generic[StreamT]):
     def key_version(self) -> int:
         """How often the keys were replaced."""
         return self.core.key_version
+
+    @property
+    def ticket(self) -> Ticket | None:
+        """The last ticket that the peer gave: with it `connect` comes back, once, in one round trip.
+
+        It comes a moment after the session is established, to the side that dialled; `None` until then.
+        """
+        return self.core.ticket
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it began with a ticket."""
+        return self.core.resumed
+
+    @property
+    def resumption_error(self) -> SessionResumptionError | None:
+        """Why it did not, though `connect` was given a ticket: its `reason` is a `TicketRefusal`."""
+        return self.core.resumption_error
 
     @property
     def capabilities(self) -> Any:

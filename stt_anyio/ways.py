@@ -17,7 +17,7 @@ from stt_anyio.errors import StateError, SttError, connection_failed
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
 from stt_anyio.node_base import HEAD_START, NodeBase, no_way
 from stt_anyio.session import Session
-from stt_proto import NetworkPath
+from stt_proto import NetworkPath, Ticket
 
 
 class Ways(NodeBase[Session]):
@@ -35,6 +35,7 @@ class Ways(NodeBase[Session]):
         transport: str | None = None,
         *,
         websocket: str | WebSocketTarget | None = None,
+        ticket: Ticket | None = None,
     ) -> Session: ...
 
     # -- dialling --------------------------------------------------------------------------------------------------
@@ -88,15 +89,16 @@ class Ways(NodeBase[Session]):
         peer_node_id: bytes | None,
         timeout: float | None,
         transport: str | None,
+        ticket: Ticket | None,
     ) -> Session:
         """Dial both ways; the first session wins, and what came of the other is ended."""
         won: list[Session] = []
         errors: dict[str, Exception] = {}
         failed = anyio.Event()
 
-        async def dial(where: Any, how: str | None) -> None:
+        async def dial(where: Any, how: str | None, ticket: Ticket | None) -> None:
             try:
-                session = await self.connect(where, peer_node_id, timeout, how)
+                session = await self.connect(where, peer_node_id, timeout, how, ticket=ticket)
             except (SttError, OSError) as error:
                 errors[how or ""] = error
                 failed.set()
@@ -109,10 +111,10 @@ class Ways(NodeBase[Session]):
 
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(dial, address, transport)
+                tasks.start_soon(dial, address, transport, ticket)
                 with anyio.move_on_after(HEAD_START):
                     await failed.wait()
-                tasks.start_soon(dial, websocket, "ws")
+                tasks.start_soon(dial, websocket, "ws", None)  # a ticket is shown once
         except BaseException:
             for session in won:
                 session.abort()

@@ -12,10 +12,12 @@ from stt_proto import errors, events
 from stt_proto.config import CARRIERS, Config, Limits
 from stt_proto.endpoint import Endpoint
 from stt_proto.events import Event
+from stt_proto.handshake import UsedTickets
 from stt_proto.identity import Identity
 from stt_proto.recovery import CongestionController, ControllerFactory, PathState, RttEstimator, SentPacket
 from stt_proto.session import KeyLog, Session, SessionStats, Stream, Trace, TracedFrame, TracedSession
 from stt_proto.streams import Priority
+from stt_proto.tickets import Ticket, TicketRefusal
 from stt_proto.types import (
     CarrierTraits,
     CloseReason,
@@ -51,10 +53,13 @@ __all__ = [
     "SessionState",
     "SessionStats",
     "Stream",
+    "Ticket",
+    "TicketRefusal",
     "Trace",
     "TracedFrame",
     "TracedSession",
     "Transmit",
+    "UsedTickets",
     "errors",
     "events",
 ]

@@ -7,6 +7,7 @@ One error names the parameter, the value and the allowed range. Configurations a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from hmac import compare_digest
 from math import isfinite
 from types import MappingProxyType
 from typing import Any
@@ -95,6 +96,7 @@ class Limits:
     datagram_bytes: int = field(default=MIB, validator=_whole(64 * KIB, 256 * MIB))  # S-11
     suspicious_burst: int = field(default=1000, validator=_whole(10, 1 << 20))  # F-5
     suspicious_per_second: float = field(default=100.0, validator=_per_second(0.1, 1_000_000))  # F-5
+    used_tickets: int = field(default=65_536, validator=_whole(0, 1 << 24))  # H-36
     failure_reports: int = field(default=1024, validator=_whole(1, 1 << 20))  # H-32, sources remembered
 
 
@@ -166,6 +168,19 @@ def _check_reset_key(_: Any, attribute: Attribute[Any], value: Any) -> None:
         raise ArgumentError(f"{attribute.name} must be None or at least 32 bytes", argument=attribute.name)
 
 
+def _check_fleet_secret(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and not (isinstance(value, bytes) and len(value) == 32):
+        raise ArgumentError(f"{attribute.name} must be None or 32 random bytes", argument=attribute.name)
+
+
+def _one_of(*words: str) -> _Validator:
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        if value not in words:
+            raise _refuse(attribute.name, value, " or ".join(map(repr, words)))
+
+    return check
+
+
 def _check_is(kind: type[Any], allowed: str) -> _Validator:
     """An object of one class. What it is instead is not quoted: it may be a secret in the wrong place."""
 
@@ -215,7 +230,14 @@ class Config:
         ack_delay: seconds that an acknowledgement may wait for company.
         no_delay: send small writes at once; False gathers them while earlier ones are unacknowledged.
         detach_timeout: seconds that a session without a path waits for one.
-        resumption_timeout: seconds that a ticket is good for.
+        resumption_timeout: seconds that a ticket is good for; with less than 1 none is given, wanted or taken.
+        fleet_secret: 32 random bytes that servers share which stand for one node (one node seed), so that each takes
+            the tickets of all, and takes them after a restart; random for each endpoint when `None`. Never a seed.
+        previous_fleet_secret: the one before, whose tickets are still taken.
+        seed_generation: a number that goes into tickets; tickets with another are refused. Raise it when
+            `shared_seed` changes, so that nobody comes in with a ticket from before.
+        ticket_check: who remembers which tickets were used: `"memory"`, this endpoint for as long as it lives; or
+            `"host"`, which is asked too (`TicketOffered`) and can remember for longer, or for several.
         rotate_after_seconds: age of a key at which it is replaced.
         rotate_after_bytes: bytes under a key at which it is replaced.
         rotate_after_packets: packets under a key at which it is replaced.
@@ -254,6 +276,10 @@ class Config:
     no_delay: bool = field(default=True, validator=_flag)
     detach_timeout: float = field(default=120.0, validator=_seconds(0.0, 86_400))
     resumption_timeout: float = field(default=86_400.0, validator=_seconds(0.0, 604_800))
+    fleet_secret: bytes | None = field(default=None, repr=False, validator=_check_fleet_secret)
+    previous_fleet_secret: bytes | None = field(default=None, repr=False, validator=_check_fleet_secret)
+    seed_generation: int = field(default=0, validator=_whole(0, (1 << 32) - 1))
+    ticket_check: str = field(default="memory", validator=_one_of("memory", "host"))
     rotate_after_seconds: float = field(default=3600.0, validator=_seconds(1.0, 86_400))
     rotate_after_bytes: int = field(default=1 << 30, validator=_whole(1 << 16, 1 << 40))
     rotate_after_packets: int = field(default=1 << 20, validator=_whole(1 << 8, 1 << 22))
@@ -271,6 +297,10 @@ class Config:
     def __attrs_post_init__(self) -> None:
         if self.identity.made_from(self.shared_seed):
             raise ArgumentError("node_seed and shared_seed must differ", argument="node_seed")
+        for name in ("fleet_secret", "previous_fleet_secret"):
+            secret = getattr(self, name)
+            if secret is not None and (compare_digest(secret, self.shared_seed) or self.identity.made_from(secret)):
+                raise ArgumentError(f"{name} must be neither of the seeds", argument=name)
         if self.keep_alive_timeout <= 2 * self.keep_alive_interval:
             allowed = f"more than twice keep_alive_interval, which is {self.keep_alive_interval:g} seconds"
             raise _refuse("keep_alive_timeout", self.keep_alive_timeout, allowed)

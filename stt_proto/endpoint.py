@@ -10,58 +10,33 @@ docs/integrating.md for the four steps that a host repeats.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from hashlib import sha256
 from types import MappingProxyType
 
-from stt_proto.clock import Clock, DeadlineQueue
 from stt_proto.config import Config
-from stt_proto.crypto import MLKEM768, Kem
-from stt_proto.errors import (
-    ArgumentError,
-    ChecksumError,
-    ConnectionRefusedError,
-    ProtocolError,
-    TooManySessionsError,
-)
-from stt_proto.events import Event, HandshakeFailed
-from stt_proto.handshake import (
-    Accepted,
-    Challenged,
-    Ended,
-    Established,
-    FailureReports,
-    Initiator,
-    Outcome,
-    PieceCollector,
-    Reply,
-    Responder,
-    Terms,
-)
-from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget, bytes_view, run_end
+from stt_proto.crypto import Kem
+from stt_proto.errors import ArgumentError, EncryptionError, TooManySessionsError
+from stt_proto.events import Event
+from stt_proto.handshake import Initiator, Resumer, UsedTickets
+from stt_proto.packet import bytes_view, run_end
+from stt_proto.reception import HANDSHAKE_DATAGRAM, OUTBOX, Admit, Reception
 from stt_proto.recovery import CONTROLLERS
-from stt_proto.session.context import SessionContext
 from stt_proto.session.engines import local_parameters
 from stt_proto.session.session import Session
-from stt_proto.session.sight import Sight
 from stt_proto.session.trace import KeyLog, Trace
-from stt_proto.streams import GrowthBudget
-from stt_proto.types import Buffer, Deadline, EndpointCounters, NetworkPath, Transmit
-from stt_proto.wire import MAX_VARINT, Message, MessageType, decode_datagram_untrusted
-from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, FORM_BITS, PACKET_FORM, PACKET_HEADER
+from stt_proto.tickets import Ticket, TicketRefusal
+from stt_proto.types import Buffer, Deadline, NetworkPath, Transmit
+from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, PACKET_HEADER
 
-Admit = Callable[[bytes, NetworkPath, float], "int | None"]
-"""Decides who may have a session: `(peer_node_id, path, now)` to an error code, or `None` to let in. It is pure."""
+__all__ = ["OUTBOX", "Admit", "Endpoint"]
 
-HANDSHAKE_DATAGRAM = 1200
-"""Bytes of the largest handshake datagram where datagrams can get lost (W-4)."""
-OUTBOX = 4096
-"""Answers of the handshake that may wait for the host to take them; beyond, the oldest is dropped."""
-
-_TO_INITIATOR = frozenset({MessageType.CHALLENGE, MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION})
+TICKET_NAME = 16
+"""Bytes of the hash by which an endpoint knows a ticket again that it has offered."""
 
 
-class Endpoint:
+class Endpoint(Reception):
     """One node, as the network sees it.
 
     Args:
@@ -84,23 +59,7 @@ class Endpoint:
             `keylog` no function.
     """
 
-    __slots__ = (
-        "_admit",
-        "_clock",
-        "_context",
-        "_deadlines",
-        "_entropy",
-        "_events",
-        "_kem",
-        "_lingering",
-        "_outbox",
-        "_reports",
-        "_responder",
-        "_terms",
-        "accepting",
-        "config",
-        "counters",
-    )
+    __slots__ = ("_lingering", "_offered")
 
     def __init__(
         self,
@@ -118,50 +77,11 @@ class Endpoint:
             raise ArgumentError(
                 f"congestion is {config.congestion!r}; it must be one of {sorted(CONTROLLERS)}", argument="congestion"
             )
-        self.config = config
-        self.accepting = True
-        self.counters = EndpointCounters()
-        self._admit = admit
-        self._kem = kem or MLKEM768()
-        self._entropy = entropy
-        self._clock = Clock(now, unix_time)
-        self._events: deque[tuple[Session | None, Event]] = deque()
-        self._outbox: deque[Transmit] = deque()
-        self._reports = FailureReports(config.limits.failure_reports)
-        self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
+        super().__init__(
+            config, now=now, unix_time=unix_time, entropy=entropy, admit=admit, kem=kem, trace=trace, keylog=keylog
+        )
         self._lingering: dict[Session, None] = {}
-        self._terms: dict[str, Terms] = {}
-        self._context = SessionContext(
-            config=config,
-            clock=self._clock,
-            entropy=entropy,
-            events=self._events,
-            ready=OrderedDict(),
-            unarmed={},
-            connection_ids=ConnectionIdTable(entropy),
-            reset_tokens=ResetTokens(config.reset_key or entropy(32), config.limits.resets_per_second),
-            expected_resets=ExpectedResets(entropy(32)),
-            train_budget=TrainBudget(config.limits.train_bytes_in_all),
-            window_budget=GrowthBudget(config.limits.grown_windows),
-            dial_keys={},
-            live={},
-            sessions={},
-            pieces=PieceCollector(config.limits.piece_groups, config.handshake_timeout),
-            full={},
-            sight=Sight(trace, keylog, self._events, self.counters),
-        )
-        self._responder = Responder(
-            identity=config.identity,
-            shared_seed=config.shared_seed,
-            application=config.application,
-            versions=config.versions,
-            suites=config.suites,
-            kem=self._kem,
-            entropy=entropy,
-            limits=config.limits,
-            allow_self=config.allow_self,
-            handshake_timeout=config.handshake_timeout,
-        )
+        self._offered = UsedTickets(config.limits.used_tickets)
 
     # -- sessions --------------------------------------------------------------------------------------------------
 
@@ -171,14 +91,16 @@ class Endpoint:
         return MappingProxyType(self._context.sessions)
 
     def connect(
-        self, path: NetworkPath, peer_node_id: bytes | None = None, ticket: bytes | None = None, *, now: float
+        self, path: NetworkPath, peer_node_id: bytes | None = None, ticket: Ticket | None = None, *, now: float
     ) -> Session:
         """Dial. The session is in `HANDSHAKING`; its events tell what becomes of it.
 
         Args:
             path: the way there; its carrier must be one of `config.carriers`.
-            peer_node_id: who must answer, 32 bytes; `None` for anybody with the shared seed.
-            ticket: reserved for resumption.
+            peer_node_id: who must answer, 32 bytes; `None` for anybody with the shared seed, or for whoever gave the
+                ticket.
+            ticket: of an earlier session with that peer: saves a round trip. It is good once. Where it is good for
+                nothing there is a full handshake, and `ResumptionRefused`.
             now: seconds.
 
         Raises:
@@ -189,33 +111,93 @@ class Endpoint:
         self._check_path(path)
         if peer_node_id is not None and not (isinstance(peer_node_id, bytes) and len(peer_node_id) == 32):
             raise ArgumentError(f"peer_node_id is {peer_node_id!r}; it must be 32 bytes", argument="peer_node_id")
-        if ticket is not None:
-            raise ArgumentError("ticket is given; this version cannot resume sessions", argument="ticket")
+        if not isinstance(ticket, Ticket | None):
+            raise ArgumentError(f"ticket is of type {type(ticket).__name__}; it must be a Ticket", argument="ticket")
         if self._is_full():
             raise TooManySessionsError(f"this endpoint holds {self.config.max_concurrent_sessions} sessions")
-        config, context = self.config, self._context
-        traits = config.carriers[path.carrier]
-        session = Session(context, path, True, now)
-        initiator = Initiator(
+        session = Session(self._context, path, True, now)
+        local_cid = self._context.connection_ids.issue(session)
+        pinned = ticket.peer_node_id if ticket is not None and peer_node_id is None else peer_node_id
+        until = now + self.config.handshake_timeout
+        begin_full = partial(self._begin_full, path.carrier, pinned, local_cid, until)
+        if ticket is None:
+            session.dial(begin_full(now), now)
+        else:
+            session.dial(self._resume(ticket, pinned, path.carrier, local_cid, begin_full, now), now)
+        return session
+
+    def _begin_full(
+        self, carrier: str, peer_node_id: bytes | None, local_cid: bytes, until: float, now: float
+    ) -> Initiator:
+        """A full handshake, which may last `until` then."""
+        config = self.config
+        traits = config.carriers[carrier]
+        return Initiator(
             identity=config.identity,
             shared_seed=config.shared_seed,
             application=config.application,
             versions=config.versions,
             suites=config.suites,
             parameters=local_parameters(config, traits),
-            local_cid=context.connection_ids.issue(session),
+            local_cid=local_cid,
             reliable=traits.reliable,
             max_datagram=traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM,
             peer_node_id=peer_node_id,
             allow_self=config.allow_self,
-            handshake_timeout=config.handshake_timeout,
+            handshake_timeout=until - now,
             max_challenges=config.limits.challenges_tried,
             entropy=self._entropy,
             kem=self._kem,
             now=now,
         )
-        session.dial(initiator, now)
-        return session
+
+    def _resume(
+        self,
+        ticket: Ticket,
+        pinned: bytes | None,
+        carrier: str,
+        local_cid: bytes,
+        begin_full: Callable[[float], Initiator],
+        now: float,
+    ) -> Initiator | Resumer:
+        """A dial with a ticket, or without it where it is good for nothing; it counts as offered."""
+        config = self.config
+        traits = config.carriers[carrier]
+        refusal = self._look_at(ticket, pinned, now)
+        if refusal is None:
+            try:
+                return Resumer(
+                    ticket,
+                    identity=config.identity,
+                    application=config.application,
+                    parameters=local_parameters(config, traits),
+                    local_cid=local_cid,
+                    reliable=traits.reliable,
+                    max_datagram=traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM,
+                    entropy=self._entropy,
+                    now=now,
+                    handshake_timeout=config.handshake_timeout,
+                    begin_full=begin_full,
+                )
+            except EncryptionError:  # the peer has no such node id
+                refusal = TicketRefusal.NOT_OURS
+        initiator = begin_full(now)
+        initiator.refusal = refusal
+        return initiator
+
+    def _look_at(self, ticket: Ticket, pinned: bytes | None, now: float) -> TicketRefusal | None:
+        """What speaks against a ticket that is to be offered, as far as that can be seen from here (H-37)."""
+        config, offered, unix_time = self.config, self._offered, self._clock.unix(now)
+        if ticket.node_id != config.identity.node_id or ticket.suite not in config.suites:
+            return TicketRefusal.NOT_OURS
+        if ticket.peer_node_id != pinned:
+            return TicketRefusal.PEER
+        if offered.is_over(ticket.expires_at, unix_time):
+            return TicketRefusal.EXPIRED
+        name = sha256(ticket.sealed).digest()[:TICKET_NAME]
+        if name in offered:
+            return TicketRefusal.OFFERED
+        return None if offered.add(name, ticket.expires_at, unix_time) else TicketRefusal.FULL
 
     def _check_path(self, path: NetworkPath) -> None:
         if not isinstance(path, NetworkPath):
@@ -225,9 +207,6 @@ class Endpoint:
                 f"path has the carrier {path.carrier!r}; the configuration knows {sorted(self.config.carriers)}",
                 argument="path",
             )
-
-    def _is_full(self) -> bool:
-        return len(self._context.live) >= self.config.max_concurrent_sessions
 
     # -- bytes in --------------------------------------------------------------------------------------------------
 
@@ -287,186 +266,14 @@ class Endpoint:
         for at in range(start, end, step):
             self._receive_datagram(bytes(view[at : min(at + step, end)]), path, now)
 
-    def _receive_datagram(self, datagram: bytes, path: NetworkPath, now: float) -> None:
-        """Take in a datagram that is not a packet for a session."""
-        form = datagram[0] & FORM_BITS
-        if form & FORM_BIT:
-            self._receive_handshake(datagram, path, now)
-            return
-        if form != PACKET_FORM or len(datagram) < PACKET_HEADER:
-            self.counters.malformed += 1
-            return
-        connection_id = datagram[1 : 1 + CONNECTION_ID_SIZE]
-        half_open = self._responder.get(connection_id)
-        if half_open is None:
-            self._receive_misdirected(datagram, connection_id, path, now)
-        elif half_open.path != path:
-            self.counters.misdirected += 1
-        elif not half_open.hold(datagram):
-            self.counters.overtaking += 1
-
-    def _receive_misdirected(self, datagram: bytes, connection_id: bytes, path: NetworkPath, now: float) -> None:
-        """A packet for nobody: a stateless reset of one of our sessions, or worth one itself (P-14)."""
-        context = self._context
-        session = context.expected_resets.owner_of(datagram)
-        if session is not None:
-            session.on_stateless_reset(now)
-            return
-        self.counters.misdirected += 1
-        if self.config.carriers[path.carrier].reliable:
-            return
-        reset = context.reset_tokens.make_reset(connection_id, len(datagram), now, self._entropy)
-        if reset is not None:
-            self.counters.resets_sent += 1
-            self._post(path, (reset,))
-
-    # -- handshakes ------------------------------------------------------------------------------------------------
-
-    def _receive_handshake(self, datagram: bytes, path: NetworkPath, now: float) -> None:
-        try:
-            decoded = decode_datagram_untrusted(datagram)
-        except ChecksumError:
-            self.counters.damaged += 1
-            return
-        except ProtocolError:
-            self.counters.malformed += 1
-            return
-        recipient = self._recipient(decoded.type, decoded.dcid, path)
-        if recipient is None:
-            if not (isinstance(decoded, Message) and self._is_repeated_proof(decoded, path, now)):
-                self.counters.refused += 1
-            return
-        reliable = self.config.carriers[path.carrier].reliable
-        message = decoded if isinstance(decoded, Message) else self._context.pieces.add(decoded, path, reliable, now)
-        if isinstance(recipient, Session):
-            if message is not None:
-                recipient.on_message(message, now)
-            return
-        if message is not None:
-            self._answer(message, path, len(datagram), now)
-        self._arm_half_open()
-
-    def _is_repeated_proof(self, message: Message, path: NetworkPath, now: float) -> bool:
-        """Whether this is the AUTH_PROOF of a session that has begun, whose peer has not heard of it yet (K-7)."""
-        if message.type is not MessageType.AUTH_PROOF:
-            return False
-        owner = self._context.connection_ids.route(message.dcid)
-        return owner.__class__ is Session and owner.on_repeated_proof(path, now)
-
-    def _recipient(self, kind: MessageType, connection_id: bytes, path: NetworkPath) -> Session | Responder | None:
-        """Who waits for a message of this kind, on this path, under this connection ID (H-30)."""
-        if kind is MessageType.HELLO:
-            return self._responder
-        if kind in _TO_INITIATOR:
-            owner = self._context.connection_ids.route(connection_id)
-            return owner if owner.__class__ is Session and owner.awaits(path) else None
-        half_open = self._responder.get(connection_id)
-        return self._responder if half_open is not None and half_open.path == path else None
-
-    def _answer(self, message: Message, path: NetworkPath, size: int, now: float) -> None:
-        """A message for the responder's side."""
-        context = self._context
-        outcome = self._responder.on_message(
-            message,
-            path,
-            now,
-            terms=self._terms_of(path.carrier),
-            size=size,
-            issue=lambda: context.connection_ids.issue(self._responder),
-            refusal=self._refusal(),
-            live_keys=context.dial_keys,
-        )
-        self._act(outcome, path, now)
-
-    def _terms_of(self, carrier: str) -> Terms:
-        """What the responder needs to know of a carrier, made once."""
-        terms = self._terms.get(carrier)
-        if terms is None:
-            traits = self.config.carriers[carrier]
-            largest = traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM
-            parameters = local_parameters(self.config, traits)
-            terms = self._terms[carrier] = Terms(traits.reliable, largest, parameters.encode())
-        return terms
-
-    def _act(self, outcome: Outcome, path: NetworkPath, now: float) -> None:
-        """Do what the responder decided."""
-        match outcome:
-            case Reply(datagrams):
-                self._post(path, datagrams)
-            case Challenged(half_open, ended):
-                self._post(path, half_open.datagrams)
-                if ended is not None:
-                    self._release(ended, now)
-            case Accepted():
-                self._accept(outcome, path, now)
-            case Ended():
-                self._release(outcome, now)
-            case _:
-                self.counters.refused += 1
-
-    def _accept(self, accepted: Accepted, path: NetworkPath, now: float) -> None:
-        """The peer has proven who it is: let it in, or tell it why not (H-29)."""
-        established = accepted.established
-        self._context.pieces.forget(path, established.local_cid)
-        try:
-            code = self._judge(established, path, now)
-        except Exception:  # out of `admit`: nobody is let in, and nothing is left of it
-            self._context.connection_ids.retire(established.local_cid)
-            raise
-        session = Session(self._context, path, False, now)
-        if code is None:
-            session.accept(established, now)
-        else:
-            session.refuse(established, code, now)
-            self._report(path, "too_many_sessions" if code == TooManySessionsError.code else "refused", now)
-        for packet in accepted.held_packets:
-            session.receive(packet, 0, len(packet), None, path, now, 0)
-
-    def _refusal(self) -> int | None:
-        """The code for which nobody at all is let in at the moment, or `None` (H-28)."""
-        if not self.accepting:
-            return ConnectionRefusedError.code
-        return TooManySessionsError.code if self._is_full() else None
-
-    def _judge(self, established: Established, path: NetworkPath, now: float) -> int | None:
-        """The code to refuse a proven peer with, or `None`."""
-        code = self._refusal()
-        if code is not None:
-            return code
-        twin = self._context.sessions.get(established.secrets.session_id)
-        if twin is not None and not twin.initiator:
-            return ConnectionRefusedError.code
-        code = None if self._admit is None else self._admit(established.peer_node_id, path, now)
-        if code is not None and not (type(code) is int and 0 <= code <= MAX_VARINT):
-            raise ArgumentError(f"admit gave {code!r}; it must give an error code or None", argument="admit")
-        return code
-
-    def _release(self, ended: Ended, now: float) -> None:
-        """A half-open handshake has failed."""
-        half_open = ended.half_open
-        self._context.connection_ids.retire(half_open.local_cid)
-        self._context.pieces.forget(half_open.path, half_open.local_cid)
-        self._report(half_open.path, ended.reason, now)
-
-    def _report(self, path: NetworkPath, reason: str, now: float) -> None:
-        """Tell the host of a failed attempt, at most once a second and source (H-32)."""
-        if self._reports.is_due(path, now):
-            self._events.append((None, HandshakeFailed(path, reason)))
-
-    def _post(self, path: NetworkPath, datagrams: tuple[bytes, ...]) -> None:
-        """Queue answers that belong to no session."""
-        for datagram in datagrams:
-            if len(self._outbox) >= OUTBOX:
-                self._outbox.popleft()
-                self.counters.outbox_dropped += 1
-            self._outbox.append(Transmit(path, (datagram,)))
-
     # -- bytes out -------------------------------------------------------------------------------------------------
 
     def next_transmit(self, now: float) -> Transmit | None:
         """Take the next thing to send; `None` when nothing is to be sent now. What was taken counts as sent."""
         now = self._clock.advance(now)
         full = self._context.full
+        if self._context.ticket_answers:
+            self._take_ticket_answers(now)
         while self._outbox:
             answer = self._outbox.popleft()
             if answer.path not in full:
@@ -532,11 +339,6 @@ class Endpoint:
             self._deadlines.arm(session, *session.due())
             if closed:
                 self._linger(session)
-
-    def _arm_half_open(self) -> None:
-        """Enter the deadline of what was begun with this endpoint and is no session yet."""
-        at = min(self._responder.deadline, self._context.pieces.deadline)
-        self._deadlines.arm(self._responder, at, "half_open")
 
     def _linger(self, session: Session) -> None:
         """Keep a session that is over to answer its peer; as many as there may be live ones, the oldest goes first."""

@@ -187,10 +187,18 @@ class SessionNotFound(SessionError, LocalError, LookupError):
 
 
 class SessionResumptionError(SessionError, RemoteError):
-    """The ticket was refused; a full handshake can still succeed."""
+    """The ticket was refused; a full handshake can still succeed.
+
+    Attributes:
+        reason: in a word or two; a `TicketRefusal`.
+    """
 
     code = 0x0205
     retryable = True
+
+    def __init__(self, message: str = "", *, reason: str = "unknown", code: int | None = None) -> None:
+        super().__init__(message, code=code)
+        self.reason = reason
 
 
 # -- streams -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
+from stt_proto.tickets import Ticket, TicketRefusal
 from stt_proto.types import CloseReason, HandshakeStep, NetworkPath, SessionState
 
 # -- life of a session ---------------------------------------------------------------------------------------------
@@ -80,15 +81,36 @@ class KeysRotated:
 
 @frozen
 class TicketReceived:
-    """The peer handed out a ticket for resumption."""
+    """The peer handed out a ticket for resumption; it is good once.
 
-    ticket: bytes = field(repr=False)
+    Attributes:
+        ticket: what to keep; `None` where an observer is told of it.
+        expires_at: wall clock, seconds since 1970.
+    """
+
+    ticket: Ticket | None = field(repr=False)
     expires_at: float
 
 
 @frozen
+class ResumptionRefused:
+    """There was a ticket, and yet a full handshake was necessary.
+
+    Attributes:
+        reason: what spoke against the ticket first; where the peer said so, anybody on the way could have.
+    """
+
+    reason: TicketRefusal
+
+
+@frozen
 class TicketOffered:
-    """Asks the host whether this ticket was used before; see `session.answer_ticket`."""
+    """Asks the host whether this ticket was used before; see `session.answer_ticket`.
+
+    Attributes:
+        ticket_id: 16 bytes.
+        expires_at: wall clock, seconds since 1970; from then on nobody needs to remember it.
+    """
 
     ticket_id: bytes
     expires_at: float
@@ -243,6 +265,7 @@ Event = (
     | KeysRotated
     | TicketReceived
     | TicketOffered
+    | ResumptionRefused
     | PathValidated
     | PathLost
     | SessionDetached

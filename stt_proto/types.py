@@ -31,12 +31,14 @@ class CloseReason(StrEnum):
 
 
 class HandshakeStep(StrEnum):
-    """The four messages of the handshake, in order."""
+    """The four messages of the handshake, in order; and the two of a resumption."""
 
     HELLO = "hello"
     CHALLENGE = "challenge"
     AUTH_PROOF = "auth_proof"
     FINAL = "final"
+    RESUME = "resume"
+    RESUMED = "resumed"
 
 
 @frozen(eq=True, cache_hash=True)

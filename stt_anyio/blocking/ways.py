@@ -18,7 +18,7 @@ from stt_anyio.errors import ArgumentError, SttError, connection_failed
 from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
 from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_way
 from stt_anyio.udp import check_address
-from stt_proto import NetworkPath, SessionState
+from stt_proto import NetworkPath, SessionState, Ticket
 
 T = TypeVar("T")
 
@@ -55,6 +55,7 @@ class BlockingWays(NodeBase[BlockingSession]):
         transport: str | None = None,
         *,
         websocket: str | WebSocketTarget | None = None,
+        ticket: Ticket | None = None,
     ) -> BlockingSession:
         """Dial, and return the established session; see `STTNode.connect`.
 
@@ -65,10 +66,11 @@ class BlockingWays(NodeBase[BlockingSession]):
             timeout: seconds in all.
             transport: `"udp"`, `"tcp"`, `"websocket"` or `"stream"`.
             websocket: where the same node can be reached by WebSocket, which is tried too after 250 ms.
+            ticket: of an earlier session with that peer, good once; it is shown on the first way only.
         """
         if websocket is None:
-            return self._connect(address, peer_node_id, timeout, transport, Race())
-        return self._race(address, target_of(websocket), peer_node_id, timeout, transport)
+            return self._connect(address, peer_node_id, timeout, transport, Race(), ticket)
+        return self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
 
     def connect_udp(
         self, host: str, port: int, peer_node_id: bytes | None = None, timeout: float | None = 10.0
@@ -105,7 +107,13 @@ class BlockingWays(NodeBase[BlockingSession]):
         return self.connect(stream, peer_node_id, timeout, "stream")
 
     def _connect(
-        self, address: Any, peer_node_id: bytes | None, timeout: float | None, transport: str | None, race: Race
+        self,
+        address: Any,
+        peer_node_id: bytes | None,
+        timeout: float | None,
+        transport: str | None,
+        race: Race,
+        ticket: Ticket | None,
     ) -> BlockingSession:
         give_up = None if timeout is None else time.monotonic() + timeout
         match ALIASES.get(transport or "udp", transport or "udp"):
@@ -122,7 +130,7 @@ class BlockingWays(NodeBase[BlockingSession]):
                 raise ArgumentError(
                     f"transport is {transport!r}; it must be udp, tcp, websocket or stream", argument="transport"
                 )
-        return self._dial(path, address, peer_node_id, _left(give_up), race)
+        return self._dial(path, address, peer_node_id, _left(give_up), race, ticket)
 
     def _open(
         self, name: str, hop: tuple[str, int] | Medium, link: Link, timeout: float | None, race: Race
@@ -167,13 +175,19 @@ class BlockingWays(NodeBase[BlockingSession]):
         """Something happened that is no event: whoever waits looks again."""
 
     def _dial(
-        self, path: NetworkPath, address: Any, peer_node_id: bytes | None, timeout: float | None, race: Race
+        self,
+        path: NetworkPath,
+        address: Any,
+        peer_node_id: bytes | None,
+        timeout: float | None,
+        race: Race,
+        ticket: Ticket | None,
     ) -> BlockingSession:
         """Dial on a path, and wait for the session."""
         with self.lock:
             driver = self.driver
             try:
-                core = driver.endpoint.connect(path, peer_node_id=peer_node_id, now=driver.clock())
+                core = driver.endpoint.connect(path, peer_node_id, ticket, now=driver.clock())
             except SttError as error:
                 driver.path_unused(path)
                 raise connection_failed(error) from None
@@ -204,14 +218,15 @@ class BlockingWays(NodeBase[BlockingSession]):
         peer_node_id: bytes | None,
         timeout: float | None,
         transport: str | None,
+        ticket: Ticket | None,
     ) -> BlockingSession:
         """Dial both ways, each in a thread of its own; the first session wins, and the other attempt is given up."""
-        ways = [(address, transport), (websocket, "websocket")]
+        ways = [(address, transport, ticket), (websocket, "websocket", None)]
         race, outcomes = Race(), queue.SimpleQueue[BlockingSession | Exception]()
 
-        def dial(where: Any, how: str | None) -> None:
+        def dial(where: Any, how: str | None, ticket: Ticket | None) -> None:
             try:
-                session = self._connect(where, peer_node_id, timeout, how, race)
+                session = self._connect(where, peer_node_id, timeout, how, race, ticket)
             except (SttError, OSError) as error:
                 outcomes.put(error)
                 return

@@ -19,6 +19,7 @@ from stt_proto.events import (
     KeysRotated,
     PathLost,
     PathValidated,
+    ResumptionRefused,
     SessionClosed,
     SessionEstablished,
     SessionReattached,
@@ -290,6 +291,8 @@ def of_event(event: Event) -> list[tuple[Name, Data]]:
             return [(ours(_snake(event)), ways(way))]
         case PathLost(way, reason):
             return [(ours("path_lost"), {**ways(way), "reason": reason})]
+        case ResumptionRefused(refusal):
+            return [(ours("resumption_refused"), {"reason": str(refusal)})]
     return [(ours(_snake(event)), {})]
 
 

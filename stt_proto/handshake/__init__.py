@@ -12,22 +12,29 @@ from stt_proto.handshake.established import Established, SessionSecrets
 from stt_proto.handshake.guesses import GuessMeter, source_of
 from stt_proto.handshake.half_open import HalfOpen
 from stt_proto.handshake.initiator import TRANSITIONS, Initiator, InitiatorState, Input
-from stt_proto.handshake.pieces import PieceCollector
-from stt_proto.handshake.reports import FailureReports
-from stt_proto.handshake.responder import (
+from stt_proto.handshake.outcomes import (
     Accepted,
     Challenged,
     Dropped,
     Ended,
+    Offered,
     Outcome,
     Reason,
     Reply,
-    Responder,
     Terms,
 )
+from stt_proto.handshake.pieces import PieceCollector
+from stt_proto.handshake.reports import FailureReports
+from stt_proto.handshake.responder import Responder
+from stt_proto.handshake.resumer import TICKET_USED, Resumer
+from stt_proto.handshake.resumption import Resuming
 from stt_proto.handshake.rotation import KeyChain, VersionSecrets, next_secrets
+from stt_proto.handshake.tickets import TicketOffice, TicketTerms, ticket_secret
+from stt_proto.handshake.used_tickets import UsedTickets
+from stt_proto.handshake.waiting import Waiting
 
 __all__ = [
+    "TICKET_USED",
     "TRANSITIONS",
     "Accepted",
     "Challenged",
@@ -42,14 +49,22 @@ __all__ = [
     "InitiatorState",
     "Input",
     "KeyChain",
+    "Offered",
     "Outcome",
     "PieceCollector",
     "Reason",
     "Reply",
     "Responder",
+    "Resumer",
+    "Resuming",
     "SessionSecrets",
     "Terms",
     "VersionSecrets",
     "next_secrets",
+    "TicketOffice",
+    "TicketTerms",
+    "UsedTickets",
+    "Waiting",
     "source_of",
+    "ticket_secret",
 ]

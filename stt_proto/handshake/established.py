@@ -1,8 +1,10 @@
 """What a handshake leaves behind: the secrets of the session, and the proof that it took place.
 
-An `Established` is evidence. It is made in exactly two places, after the last token of the key schedule: by the
-initiator when a CHALLENGE opened, by the responder when an AUTH_PROOF did. Whoever holds one need not ask again who the
-peer is or whether it has the seed.
+An `Established` is evidence. Of a full handshake it is made in exactly two places, after the last token of the key
+schedule: by the initiator when a CHALLENGE opened, by the responder when an AUTH_PROOF did. Of a resumption likewise:
+by the initiator when a RESUMED opened; by the responder with its RESUMED, and there it is evidence from the first
+packet on that opens under its keys. Whoever holds one need not ask again who the peer is or whether it has the seed, or
+had it when the ticket was given.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ from stt_proto.handshake.cookies import CookiePurse
 from stt_proto.handshake.established import Established, SessionSecrets
 from stt_proto.handshake.schedule import AbortKey, agree, hello_hash, open_challenge, seal_proof
 from stt_proto.identity import Identity
+from stt_proto.tickets import TicketRefusal
 from stt_proto.types import HandshakeStep
 from stt_proto.wire import (
     Challenge,
@@ -152,6 +153,7 @@ class Initiator(Secret):
         ephemeral: our ephemeral public key; a HELLO that carries it is our own, reflected (H-27).
         established: set when CHALLENGE opened.
         error: why it failed, once `state` is `FAILED`.
+        refusal: why it does without a ticket, if there was one.
         steps: what was sent and accepted, in order; whoever reports it empties the list.
     """
 
@@ -186,6 +188,7 @@ class Initiator(Secret):
         "error",
         "established",
         "local_cid",
+        "refusal",
         "state",
         "steps",
     )
@@ -258,6 +261,7 @@ class Initiator(Secret):
         self.state = InitiatorState.HELLO_SENT
         self.established: Established | None = None
         self.error: SttError | None = None
+        self.refusal: TicketRefusal | None = None
         self.steps: list[HandshakeStep] = [HandshakeStep.HELLO]
 
         self._due = 1

@@ -5,8 +5,8 @@ pieces, the oldest first out. A group whose bytes do not have the hash that its 
 next repetition of the message starts it anew. And of pieces that contradict each other the newest counts: whoever
 forges one spoils one repetition, and leaves nothing behind that could stand in the way of those after it.
 
-What was kept goes with the handshake that it is for. A HELLO in pieces is for none yet, so it has a time of its own,
-and goes with its path.
+What was kept goes with the handshake that it is for. A HELLO or RESUME in pieces is for none yet, so it has a time of
+its own, and goes with its path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import inf
 
 from stt_proto.types import NetworkPath
-from stt_proto.wire import Message, MessageType, Piece
+from stt_proto.wire import FIRST_MESSAGES, Message, Piece
 
 GROUPS = 64
 """Groups kept for an endpoint."""
@@ -34,7 +34,7 @@ class PieceCollector:
     __slots__ = ("_groups", "_hellos", "_limit", "_timeout")
 
     def __init__(self, limit: int = GROUPS, timeout: float = 10.0) -> None:
-        """Keep at most `limit` groups in all, and those of a HELLO for at most `timeout` seconds."""
+        """Keep at most `limit` groups in all, and those of a HELLO or RESUME for at most `timeout` seconds."""
         self._limit = limit
         self._timeout = timeout
         self._groups: dict[_Group, dict[int, bytes]] = {}
@@ -52,8 +52,8 @@ class PieceCollector:
     def add(self, piece: Piece, path: NetworkPath, reliable: bool, now: float) -> Message | None:
         """Take in a piece; give the message when this was the last one of it.
 
-        The caller has checked that the destination connection ID is one in use, unless the piece is of a HELLO. A
-        HELLO in pieces is only taken from a reliable carrier: elsewhere it has to pay with a datagram of its own (W-4).
+        The caller has checked that the destination connection ID is one in use, unless the piece is of a first message.
+        That is only taken in pieces from a reliable carrier: elsewhere it has to pay with a datagram of its own (W-4).
 
         Args:
             piece: as decoded.
@@ -61,7 +61,7 @@ class PieceCollector:
             reliable: whether the path's carrier is.
             now: seconds.
         """
-        if piece.type == MessageType.HELLO and not reliable:
+        if piece.type in FIRST_MESSAGES and not reliable:
             return None
         key = (path, piece.type, piece.dcid, piece.scid, piece.hash8, piece.total)
         group = self._groups.get(key)
@@ -101,7 +101,7 @@ class PieceCollector:
             self._drop(next(iter(groups)))
         group: dict[int, bytes] = {}
         groups[key] = group
-        if key[1] == MessageType.HELLO:
+        if key[1] in FIRST_MESSAGES:
             self._hellos[key] = now + self._timeout
         return group
 

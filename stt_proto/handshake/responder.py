@@ -12,26 +12,32 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Iterable
-from enum import StrEnum
 from math import inf
 
-from attrs import frozen
+from attrs import evolve
 
 from stt_proto.config import Limits
 from stt_proto.crypto import Kem, Secret, channel_identifier
-from stt_proto.errors import EncryptionError, HandshakeError
+from stt_proto.errors import ConnectionRefusedError, EncryptionError, HandshakeError
 from stt_proto.handshake.cookies import COOKIE_KEY_SIZE, CookieJar
-from stt_proto.handshake.established import Established
 from stt_proto.handshake.guesses import GuessMeter, Source, source_of
-from stt_proto.handshake.half_open import Answerer, HalfOpen, Offer
+from stt_proto.handshake.half_open import HalfOpen
+from stt_proto.handshake.outcomes import Accepted, Challenged, Dropped, Ended, Offered, Outcome, Reason, Reply, Terms
+from stt_proto.handshake.resumer import REFUSAL_CODES
+from stt_proto.handshake.resumption import VERSION as RESUMED_VERSION
+from stt_proto.handshake.resumption import Resuming
 from stt_proto.handshake.schedule import hello_hash
+from stt_proto.handshake.tickets import TicketOffice
+from stt_proto.handshake.waiting import Answerer, Caller, Offer, Waiting
 from stt_proto.identity import Identity
+from stt_proto.tickets import TicketRefusal
 from stt_proto.types import NetworkPath
 from stt_proto.wire import (
     Hello,
     Message,
     MessageType,
     Refused,
+    Resume,
     Retry,
     VersionList,
     decode_parameters_untrusted,
@@ -53,101 +59,10 @@ LEAST_PLACE = 1.0
 EXPANDED_KEYS = 8
 """The newest half-open handshakes keep their KEM key expanded, so that without a crowd it is expanded only once."""
 
+_CODES = {reason: code for code, reason in REFUSAL_CODES.items()}
 _REPLIES = (MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION)
 
 _HelloKey = tuple[NetworkPath, bytes]
-
-
-# -- what a message leads to ---------------------------------------------------------------------------------------
-
-
-class Reason(StrEnum):
-    """Why a message was dropped."""
-
-    SMALL = "HELLO in a datagram of less than 1,200 bytes"
-    MALFORMED = "does not parse, or holds a key that must be refused"
-    REPEATED = "a HELLO repeated too often, or after its handshake has ended well"
-    GUESSING = "its source has failed too often"
-    FULL = "no room for another handshake, or for another of its source"
-    REPLIES = "enough replies were sent already"
-    REFLECTED = "our own HELLO"
-    UNKNOWN = "no handshake of this path has these connection IDs"
-    SHUT = "does not open, or is from ourselves"
-    UNEXPECTED = "a message that a responder does not get"
-
-
-@frozen
-class Dropped:
-    """Nothing is to be done."""
-
-    reason: Reason
-
-
-@frozen
-class Reply:
-    """Send these datagrams back: a CHALLENGE again, or RETRY, REFUSED or VERSION."""
-
-    datagrams: tuple[bytes, ...]
-
-
-@frozen
-class Ended:
-    """A handshake has failed; its connection ID can be released.
-
-    Attributes:
-        half_open: which; it is in no table any more.
-        reason: `timeout` (silence, until its time or its place was needed) or `auth_failure` (ABORT).
-    """
-
-    half_open: HalfOpen
-    reason: str
-
-
-@frozen
-class Challenged:
-    """A handshake has begun: its connection ID is routed here, and its datagrams are to be sent back.
-
-    Attributes:
-        half_open: which; its `datagrams` are CHALLENGE.
-        ended: the one that had to make room, if any.
-    """
-
-    half_open: HalfOpen
-    ended: Ended | None
-
-
-@frozen
-class Accepted:
-    """The initiator has proven itself; what becomes of it is the endpoint's to decide (H-29).
-
-    Attributes:
-        established: the evidence, with the keys.
-        half_open: which; it is in no table any more.
-        held_packets: packets that overtook AUTH_PROOF, in order.
-    """
-
-    established: Established
-    half_open: HalfOpen
-    held_packets: tuple[bytes, ...]
-
-
-Outcome = Dropped | Reply | Challenged | Accepted | Ended
-"""The closed union of what a message leads to."""
-
-
-@frozen
-class Terms:
-    """What is the same for all handshakes over one carrier; make it once.
-
-    Attributes:
-        reliable: whether the carrier is: no padding, no cookies.
-        max_datagram: bytes of its largest datagram; 1,200 where it is not reliable (W-4).
-        parameters: ours, encoded.
-    """
-
-    reliable: bool
-    max_datagram: int
-    parameters: bytes
 
 
 # -- the responder -------------------------------------------------------------------------------------------------
@@ -169,6 +84,7 @@ class Responder(Secret):
         "_places",
         "_replies",
         "_suites",
+        "_tickets",
         "_timeout",
         "_unfinished",
         "_unproven",
@@ -186,6 +102,7 @@ class Responder(Secret):
         kem: Kem,
         entropy: Callable[[int], bytes],
         limits: Limits,
+        tickets: TicketOffice | None = None,
         allow_self: bool = False,
         handshake_timeout: float = 10.0,
     ) -> None:
@@ -200,6 +117,7 @@ class Responder(Secret):
             kem: the key encapsulation.
             entropy: gives random bytes.
             limits: of the endpoint.
+            tickets: judges those that come back; without it none is any good.
             allow_self: whether a peer may be ourselves.
             handshake_timeout: seconds.
         """
@@ -225,11 +143,12 @@ class Responder(Secret):
             per_second=limits.failed_guesses_per_second,
             sources=limits.sources,
         )
-        self._by_cid: OrderedDict[bytes, HalfOpen] = OrderedDict()  # by age, as all live equally long
-        self._unproven: OrderedDict[bytes, HalfOpen] = OrderedDict()  # those of them without a cookie
+        self._tickets = tickets
+        self._by_cid: OrderedDict[bytes, Waiting] = OrderedDict()  # by age, as all live equally long
+        self._unproven: OrderedDict[bytes, Waiting] = OrderedDict()  # those of them without a cookie
         self._places: dict[Source, int] = {}  # how many of them each source has that has shown itself
         self._expanded: OrderedDict[bytes, HalfOpen] = OrderedDict()  # the newest of them
-        self._by_hello: dict[_HelloKey, HalfOpen | None] = {}  # `None`: has ended well
+        self._by_hello: dict[_HelloKey, Waiting | None] = {}  # `None`: has ended well
         self._finished: deque[tuple[float, _HelloKey]] = deque()  # until when that is remembered
         self._unfinished = _Recent(limits.unfinished_without_cookie, UNFINISHED_WINDOW)
         self._replies = {kind: _Recent(limits.unsolicited_replies, REPLY_WINDOW) for kind in _REPLIES}
@@ -238,7 +157,7 @@ class Responder(Secret):
         """How many handshakes are half-open."""
         return len(self._by_cid)
 
-    def get(self, local_cid: bytes) -> HalfOpen | None:
+    def get(self, local_cid: bytes) -> Waiting | None:
         """The half-open handshake with this connection ID of ours, to hold a packet for it."""
         return self._by_cid.get(local_cid)
 
@@ -264,7 +183,7 @@ class Responder(Secret):
         """Take in a message that arrived undamaged.
 
         Args:
-            message: a HELLO, or one that names a connection ID of a half-open handshake.
+            message: a HELLO or RESUME, or one that names a connection ID of a half-open handshake.
             path: where it came from.
             now: seconds.
             terms: of the path's carrier.
@@ -275,9 +194,13 @@ class Responder(Secret):
         """
         if message.type is MessageType.HELLO:
             return self._on_hello(message, path, now, terms, size, issue, refusal, live_keys)
+        if message.type is MessageType.RESUME:
+            return self._on_resume(message, path, now, terms, size, refusal)
         half_open = self._by_cid.get(message.dcid)
         if half_open is None or half_open.path != path:
             return Dropped(Reason.UNKNOWN)
+        if not isinstance(half_open, HalfOpen):
+            return Dropped(Reason.UNEXPECTED)
         if message.type is MessageType.AUTH_PROOF:
             return self._on_auth_proof(half_open, message, now)
         if message.type is not MessageType.ABORT:
@@ -335,15 +258,9 @@ class Responder(Secret):
         proven = terms.reliable or self._cookies.check(hello.cookie, path, name, now)
         if self._guesses.is_exhausted(source, now):
             return Dropped(Reason.GUESSING)
-        if not proven and (self._is_crowded(now) or self._guesses.needs_cookie(source, now)):
-            body = Retry(name, self._cookies.make(path, name, now)).encode()
-            return self._unsolicited(MessageType.RETRY, message, body, now)
-        if refusal is not None:
-            return self._unsolicited(MessageType.REFUSED, message, Refused(name, refusal).encode(), now)
-        full = len(self._by_cid) >= self._limits.half_open
-        in_the_way = self._in_the_way(now) if full and proven else None
-        if (full and in_the_way is None) or (proven and self._has_its_share(source)):
-            return Dropped(Reason.FULL)
+        unwanted = self._screen(message, name, path, source, proven, refusal, now)
+        if unwanted is not None:
+            return unwanted
         if hello.e in live_keys and not self._answerer.allow_self:
             return Dropped(Reason.REFLECTED)
         try:
@@ -364,9 +281,34 @@ class Responder(Secret):
             self._guesses.begin(source, proven, now)
             self._failed(source, proven, now)
             return Dropped(Reason.MALFORMED)
-        ended = None if in_the_way is None else self._end(in_the_way, "timeout", now)
-        self._enter(half_open, now)
+        ended = self._make_room(now)
+        self._enter(half_open)
+        if len(self._expanded) >= EXPANDED_KEYS:
+            self._expanded.popitem(last=False)[1].shrink()
+        self._expanded[half_open.local_cid] = half_open
+        self._guesses.begin(source, proven, now)
         return Challenged(half_open, ended)
+
+    def _screen(
+        self,
+        message: Message,
+        name: bytes,
+        path: NetworkPath,
+        source: Source,
+        proven: bool,
+        refusal: int | None,
+        now: float,
+    ) -> Outcome | None:
+        """What becomes of a first message for which there is no room or no welcome, before anything dear is done."""
+        if not proven and (self._is_crowded(now) or self._guesses.needs_cookie(source, now)):
+            body = Retry(name, self._cookies.make(path, name, now)).encode()
+            return self._unsolicited(MessageType.RETRY, message, body, now)
+        if refusal is not None:
+            return self._unsolicited(MessageType.REFUSED, message, Refused(name, refusal).encode(), now)
+        full = len(self._by_cid) >= self._limits.half_open
+        if (full and not (proven and self._in_the_way(now))) or (proven and self._has_its_share(source)):
+            return Dropped(Reason.FULL)
+        return None
 
     def _repeat(self, path: NetworkPath, name: bytes) -> Outcome:
         """A HELLO that is known already gets what it got before (H-20)."""
@@ -390,7 +332,12 @@ class Responder(Secret):
         """Whether a source that has shown itself has as many places as one may have (H-21)."""
         return self._places.get(source, 0) >= self._limits.half_open_per_source
 
-    def _in_the_way(self, now: float) -> HalfOpen | None:
+    def _make_room(self, now: float) -> Ended | None:
+        """End whoever is in the way of one that `_screen` has let pass."""
+        in_the_way = self._in_the_way(now) if len(self._by_cid) >= self._limits.half_open else None
+        return None if in_the_way is None else self._end(in_the_way, "timeout", now)
+
+    def _in_the_way(self, now: float) -> Waiting | None:
         """Who makes room in a full table: the oldest without a cookie, or the oldest if it has had its time (H-21)."""
         if self._unproven:
             return next(iter(self._unproven.values()))
@@ -411,19 +358,15 @@ class Responder(Secret):
             issue=issue,
         )
 
-    def _enter(self, half_open: HalfOpen, now: float) -> None:
+    def _enter(self, half_open: Waiting) -> None:
         self._by_cid[half_open.local_cid] = half_open
         self._by_hello[half_open.path, half_open.hello_hash] = half_open
         if half_open.proven:
             self._places[half_open.source] = self._places.get(half_open.source, 0) + 1
         else:
             self._unproven[half_open.local_cid] = half_open
-        if len(self._expanded) >= EXPANDED_KEYS:
-            self._expanded.popitem(last=False)[1].shrink()
-        self._expanded[half_open.local_cid] = half_open
-        self._guesses.begin(half_open.source, half_open.proven, now)
 
-    def _leave(self, half_open: HalfOpen) -> None:
+    def _leave(self, half_open: Waiting) -> None:
         del self._by_cid[half_open.local_cid]
         self._expanded.pop(half_open.local_cid, None)
         del self._by_hello[half_open.path, half_open.hello_hash]
@@ -434,10 +377,14 @@ class Responder(Secret):
         if not self._places[half_open.source]:
             del self._places[half_open.source]
 
-    def _end(self, half_open: HalfOpen, reason: str, now: float) -> Ended:
-        """It failed: a guess, for all that we know."""
+    def _end(self, half_open: Waiting, reason: str, now: float) -> Ended:
+        """It failed: a guess, for all that we know, unless it was a resumption."""
         self._leave(half_open)
-        self._failed(half_open.source, half_open.proven, now)
+        if isinstance(half_open, Resuming):
+            self._unfinished.add(now)
+            self._office.release(half_open.grant.ticket_id, confirmed=False)
+        else:
+            self._failed(half_open.source, half_open.proven, now)
         return Ended(half_open, reason)
 
     def _failed(self, source: Source, proven: bool, now: float) -> None:
@@ -453,6 +400,91 @@ class Responder(Secret):
         self._guesses.succeed(half_open.source, half_open.proven, now)
         self._remember_finished((half_open.path, half_open.hello_hash), now)
         return Accepted(established, half_open, tuple(half_open.held))
+
+    # -- RESUME, in order of cost ----------------------------------------------------------------------------------
+
+    @property
+    def _office(self) -> TicketOffice:
+        assert self._tickets is not None
+        return self._tickets
+
+    def _on_resume(
+        self, message: Message, path: NetworkPath, now: float, terms: Terms, size: int, refusal: int | None
+    ) -> Outcome:
+        if size < LEAST_HELLO and not terms.reliable:
+            return Dropped(Reason.SMALL)
+        try:
+            resume = Resume.decode_untrusted(message.body)
+        except HandshakeError:
+            return Dropped(Reason.MALFORMED)
+        name = hello_hash(message.prefix + resume.core())
+        if (path, name) in self._by_hello:
+            return self._repeat(path, name)
+        source = source_of(path)
+        proven = terms.reliable or self._cookies.check(resume.cookie, path, name, now)
+        unwanted = self._screen(message, name, path, source, proven, refusal, now)
+        if unwanted is not None:
+            return unwanted
+        if self._tickets is None or resume.version not in self._versions or resume.version != RESUMED_VERSION:
+            return self._refuse_ticket(TicketRefusal.UNKNOWN, message, name, now)
+        grant = self._tickets.examine(resume.ticket, now)
+        if isinstance(grant, TicketRefusal):
+            return self._refuse_ticket(grant, message, name, now)
+        reason = self._tickets.check_use(grant, name, now)
+        if reason is not None:
+            return self._refuse_ticket(reason, message, name, now)
+        caller = Caller(hello_hash=name, scid=message.scid, path=path, source=source, proven=proven)
+        try:
+            resuming = Resuming(self._answerer, caller, resume, message, grant, now=now, timeout=self._timeout)
+        except (EncryptionError, HandshakeError):  # not who it was given to
+            self._unfinished.add(now)
+            return Dropped(Reason.SHUT)
+        return Offered(resuming)
+
+    def _refuse_ticket(self, reason: TicketRefusal, message: Message, name: bytes, now: float) -> Outcome:
+        code = _CODES.get(reason, ConnectionRefusedError.code)
+        return self._unsolicited(MessageType.REFUSED, message, Refused(name, code).encode(), now)
+
+    def enter(self, resuming: Resuming, now: float, issue: Callable[[], bytes]) -> Ended | None:
+        """Take in a resumption that was offered: its ticket is used from now on.
+
+        Args:
+            resuming: which.
+            now: seconds.
+            issue: gives a connection ID of ours.
+
+        Returns:
+            The handshake that had to make room, if any.
+        """
+        ended = self._make_room(now)
+        resuming.local_cid = issue()
+        self._enter(resuming)
+        resuming.copied = not self._office.claim(resuming.grant, resuming.hello_hash, now)
+        return ended
+
+    def answer(self, resuming: Resuming, terms: Terms) -> Reply:
+        """Answer a resumption that was entered."""
+        return Reply(resuming.answer(terms.parameters, terms.max_datagram, self._entropy))
+
+    def withdraw(self, resuming: Resuming, now: float) -> Ended:
+        """End a resumption that was entered and will not be answered; its ticket stays used."""
+        return self._end(resuming, "refused", now)
+
+    def refuse(self, resuming: Resuming, code: int, now: float) -> Outcome:
+        """Say that a resumption is not wanted."""
+        resume = Message(MessageType.RESUME, resuming.peer_dcid, resuming.peer_cid, b"")
+        return self._unsolicited(MessageType.REFUSED, resume, Refused(resuming.hello_hash, code).encode(), now)
+
+    def confirm(self, resuming: Resuming, now: float) -> Accepted:
+        """A packet has opened under the keys of a resumption: it is no repetition of what somebody overheard."""
+        self._leave(resuming)
+        self._office.release(resuming.grant.ticket_id, confirmed=True)
+        self._remember_finished((resuming.path, resuming.hello_hash), now)
+        assert resuming.established is not None
+        established = evolve(resuming.established, rtt=resuming.round_trip(now))
+        return Accepted(established, resuming, tuple(resuming.held))
+
+    # -- the handshakes that have ended well -----------------------------------------------------------------------
 
     def _remember_finished(self, key: _HelloKey, now: float) -> None:
         """Know a HELLO for a while after its handshake has ended well, so that a late copy begins no other."""

@@ -11,7 +11,7 @@ from attrs import frozen
 from stt_proto.clock import Clock
 from stt_proto.config import Config
 from stt_proto.events import Event
-from stt_proto.handshake import PieceCollector
+from stt_proto.handshake import PieceCollector, TicketOffice
 from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget
 from stt_proto.session.sight import Sight
 from stt_proto.streams import GrowthBudget
@@ -43,6 +43,8 @@ class SessionContext:
         pieces: handshake messages that are not complete.
         sight: the observers.
         full: paths whose carrier takes nothing now, each with the sessions that have something to send on it.
+        tickets: gives tickets to those who have dialled.
+        ticket_answers: what the host has said of tickets, by their id: whether they are good.
     """
 
     config: Config
@@ -62,6 +64,8 @@ class SessionContext:
     pieces: PieceCollector
     full: dict[NetworkPath, dict[Session, None]]
     sight: Sight
+    tickets: TicketOffice
+    ticket_answers: dict[bytes, bool]
 
 
 class EventSink:

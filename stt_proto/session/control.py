@@ -42,6 +42,7 @@ KEEP_ALIVE: ControlKey = ("keep_alive", 0)
 KEEP_ALIVE_ACK: ControlKey = ("keep_alive_ack", 0)
 PATH_RESPONSE: ControlKey = ("path_response", 0)
 ACK_FREQUENCY: ControlKey = ("ack_frequency", 0)
+TICKET: ControlKey = ("ticket", 0)
 
 UNRELIABLE = frozenset({"ping", "keep_alive", "keep_alive_ack", "path_response", FRAME_ONCE})
 """Kinds that are not sent again when they are lost: whoever waits for them asks again."""
@@ -55,6 +56,7 @@ class ControlQueue:
     Attributes:
         frames: the application's own.
         rotation: what makes ROTATE; set once it is there.
+        ticket: the frame with the ticket that the peer is given.
         ready: keys in the order in which they were put in.
     """
 
@@ -69,6 +71,7 @@ class ControlQueue:
         "frames",
         "ready",
         "rotation",
+        "ticket",
     )
 
     rotation: KeyRotation
@@ -88,6 +91,7 @@ class ControlQueue:
         self._asked = 0  # signs of life asked for and not given
         self._awaited: dict[ControlKey, None] = {}  # kept until they are acknowledged
         self._close: SessionClose | None = None
+        self.ticket = b""
         self.ready: dict[ControlKey, None] = {}
 
     def put(self, key: ControlKey) -> None:
@@ -150,6 +154,8 @@ class ControlQueue:
                 if offer is None:
                     self._awaited.pop(key, None)
                 return offer
+            case "ticket":
+                return self.ticket
             case "frame" | "frame_once":
                 return self.frames.encode(number)
             case _:

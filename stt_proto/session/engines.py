@@ -32,6 +32,7 @@ from stt_proto.session.liveness import Liveness
 from stt_proto.session.rotation import KeyRotation, Wear
 from stt_proto.session.sight import SessionTrace
 from stt_proto.session.suspicion import Suspicion
+from stt_proto.session.tickets import TicketBook
 from stt_proto.streams import DatagramQueues, StreamTable
 from stt_proto.types import CarrierTraits, NetworkPath
 from stt_proto.wire import FrameType, Parameters
@@ -45,7 +46,9 @@ CONNECTION_ID_LIMIT = 4
 """Connection IDs of the peer that are kept."""
 DATAGRAM_HEADER = 5
 """Bytes that a DATAGRAM frame adds to its data at most."""
-EXTENSION_FRAMES = frozenset({FrameType.PRIORITY, FrameType.EXPIRED, FrameType.ACK_FREQUENCY, FrameType.ROTATE})
+EXTENSION_FRAMES = frozenset(
+    {FrameType.ROTATE, FrameType.TICKET, FrameType.PRIORITY, FrameType.EXPIRED, FrameType.ACK_FREQUENCY}
+)
 """Frames beyond version 1 that are understood here (X-2)."""
 TRAIN_PTOS = 3
 """Probe timeouts for which an incomplete train is kept (P-9)."""
@@ -64,8 +67,14 @@ def local_parameters(config: Config, traits: CarrierTraits) -> Parameters:
         max_segments=1 if traits.reliable else MAX_SEGMENTS,
         idle_timeout=round(config.keep_alive_timeout * 1000),
         connection_id_limit=CONNECTION_ID_LIMIT,
-        extension_frames=EXTENSION_FRAMES | config.extension_frames,
+        extension_frames=_understood(config),
     )
+
+
+def _understood(config: Config) -> frozenset[int]:
+    """The types of the frames that are understood beyond those of section 8 (X-2)."""
+    unwanted = {FrameType.TICKET} if config.resumption_timeout < 1 else set()
+    return EXTENSION_FRAMES - unwanted | config.extension_frames
 
 
 @define
@@ -95,6 +104,7 @@ class Engines:
         liveness: signs of life.
         suspicion: a bound on what is legal and suspicious.
         fates: tells what was sent what became of it.
+        tickets: what the peer gave, to come back with.
         peer: what the peer announced.
         trace: tells an observer, or `None`.
         counters: what went through.
@@ -115,6 +125,7 @@ class Engines:
     liveness: Liveness
     suspicion: Suspicion
     fates: Fates
+    tickets: TicketBook
     peer: Parameters
     trace: SessionTrace | None
     counters: Counters = field(factory=Counters)
@@ -214,6 +225,7 @@ class Engines:
             ),
             suspicion=Suspicion(limits.suspicious_burst, limits.suspicious_per_second, now),
             fates=Fates(streams, control),
+            tickets=TicketBook(config.identity.node_id, established, context.clock),
             peer=peer,
             trace=session.trace,
         )

@@ -9,7 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from stt_proto.errors import ArgumentError, SessionClosedError, StateError, SttError, TooManyStreamsError
+from stt_proto.errors import (
+    ArgumentError,
+    SessionClosedError,
+    SessionResumptionError,
+    StateError,
+    SttError,
+    TooManyStreamsError,
+)
 from stt_proto.session.context import SessionContext
 from stt_proto.session.control import FRAME, FRAME_ONCE
 from stt_proto.session.ending import reason_of
@@ -19,6 +26,7 @@ from stt_proto.session.statistics import SessionStats, snapshot
 from stt_proto.session.stream import Stream
 from stt_proto.streams import Priority
 from stt_proto.streams import Stream as Halves
+from stt_proto.tickets import Ticket
 from stt_proto.types import Buffer, CloseReason, NetworkPath, SessionState
 from stt_proto.wire import APPLICATION_FRAMES, FrameType
 
@@ -27,6 +35,7 @@ class SessionFacade(ABC):
     """The face of a session; `Session` is the only class behind it, and lists the attributes."""
 
     __slots__ = (
+        "_asked_about",
         "_context",
         "_created",
         "_engines",
@@ -38,6 +47,8 @@ class SessionFacade(ABC):
         "metadata",
         "path",
         "peer_node_id",
+        "resumed",
+        "resumption_error",
         "session_id",
         "state",
     )
@@ -56,6 +67,9 @@ class SessionFacade(ABC):
         self.metadata: dict[str, Any] = {}
         self.host: Any = None
         self.close_error: SttError | None = None
+        self.resumed = False
+        self.resumption_error: SessionResumptionError | None = None
+        self._asked_about = b""
 
     @abstractmethod
     def touch(self, now: float) -> float:
@@ -106,6 +120,27 @@ class SessionFacade(ABC):
             "frames": not peer.extension_frames.isdisjoint(APPLICATION_FRAMES),
         }
         return frozenset(name for name, can in able.items() if can)
+
+    @property
+    def ticket(self) -> Ticket | None:
+        """The last ticket that the peer gave, with which to come back once; `None` when it gave none."""
+        return None if self._engines is None else self._engines.tickets.latest
+
+    def answer_ticket(self, accepted: bool, now: float) -> None:
+        """Say whether the ticket of a `TicketOffered` may be used, within the handshake timeout; later is too late.
+
+        Args:
+            accepted: True when nobody has used it before; it must be remembered by now that somebody has.
+            now: seconds.
+
+        Raises:
+            StateError: no ticket was asked about.
+        """
+        if not self._asked_about:
+            raise StateError("no ticket of this session was asked about")
+        self._context.clock.advance(now)
+        self._context.ticket_answers[self._asked_about] = accepted
+        self._asked_about = b""
 
     @property
     def last_active(self) -> float:

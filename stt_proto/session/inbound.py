@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from stt_proto.errors import EncryptionError, ProtocolError, ResourcesExhaustedError
-from stt_proto.events import DatagramReceived, ExtensionFrameReceived
+from stt_proto.events import DatagramReceived, ExtensionFrameReceived, TicketReceived
 from stt_proto.packet import Opened
 from stt_proto.paths import Path
 from stt_proto.session.context import EventSink
@@ -47,6 +47,7 @@ from stt_proto.wire import (
     StreamDataBlocked,
     StreamOpen,
     StreamsBlocked,
+    Ticket,
     decode_frames_untrusted,
     decoders_for,
 )
@@ -328,6 +329,17 @@ class Inbound:
         self._engines.acks.ask(frame.number, frame.threshold, frame.max_delay / 1e6)
         return True
 
+    def _on_ticket(self, frame: Ticket, now: float) -> bool:
+        engines = self._engines
+        if engines.tickets.latest is not None:
+            self._suspect(1, now)  # one is enough
+        ticket = engines.tickets.add(frame, now)
+        event = TicketReceived(ticket, ticket.expires_at)
+        self._events.append(event)
+        if engines.trace is not None:
+            engines.trace.event(event, now)
+        return True
+
     def _on_priority(self, frame: Priority, now: float) -> bool:
         self._engines.streams.on_priority(*frame)
         return True
@@ -403,6 +415,7 @@ HANDLERS: Mapping[type[Frame], Callable[[Inbound, Any, float], bool]] = MappingP
         Expired: Inbound._on_expired,
         Extension: Inbound._on_extension,
         AckFrequency: Inbound._on_ack_frequency,
+        Ticket: Inbound._on_ticket,
     }
 )
 """Who takes a frame; STREAM, ACK and ROTATE are taken without looking here."""

@@ -14,6 +14,7 @@ from stt_proto.errors import (
     EncryptionError,
     RemoteError,
     SessionClosedError,
+    SessionResumptionError,
     SessionTimeoutError,
     SttError,
 )
@@ -21,14 +22,16 @@ from stt_proto.events import (
     HandshakeProgressed,
     KeepAliveMissed,
     KeepAliveSent,
+    ResumptionRefused,
     SessionClosed,
     SessionEstablished,
     SessionStateChanged,
+    TicketOffered,
 )
-from stt_proto.handshake import Established, Initiator
+from stt_proto.handshake import Established, Initiator, InitiatorState, Resumer
 from stt_proto.packet import Opened
 from stt_proto.session.context import EventSink, SessionContext
-from stt_proto.session.control import CONFIRM
+from stt_proto.session.control import CONFIRM, TICKET
 from stt_proto.session.ending import (
     FLUSH_TIMEOUT,
     Ending,
@@ -47,13 +50,15 @@ from stt_proto.session.outbound import Outbound
 from stt_proto.session.repeats import ProofRepeats
 from stt_proto.session.states import TRANSITIONS, SessionInput
 from stt_proto.types import Buffer, CloseReason, Deadline, HandshakeStep, NetworkPath, SessionState, Transmit
-from stt_proto.wire import Message
+from stt_proto.wire import FrameType, Message
 
 CONNECTION_IDS = 2
 """Connection IDs that are issued at first: the one in use, and one for the peer to move with (C-2)."""
 
 # The same few values each time, so each is made once.
 _PROGRESSED = {step: HandshakeProgressed(step) for step in HandshakeStep}
+_FULL = (HandshakeStep.HELLO, HandshakeStep.CHALLENGE, HandshakeStep.AUTH_PROOF, HandshakeStep.FINAL)
+_SHORT = (HandshakeStep.RESUME, HandshakeStep.RESUMED)
 _CHANGED = {(old, what): SessionStateChanged(old, new) for (old, what), new in TRANSITIONS.items()}
 
 
@@ -70,6 +75,8 @@ class Session(SessionFacade):
         created_at: wall clock, seconds since 1970.
         metadata: a free mapping for the application.
         host: a free slot for the host's own object.
+        resumed: whether it began with a ticket.
+        resumption_error: why it did not, though there was one; told as `ResumptionRefused` too.
         close_error: what ended it, once it has ended; later commands raise it.
         trace: tells an observer, or `None`.
     """
@@ -79,7 +86,7 @@ class Session(SessionFacade):
     def __init__(self, context: SessionContext, path: NetworkPath, initiator: bool, now: float) -> None:
         super().__init__(context, path, initiator, now)
         self._ending = Ending()
-        self._initiator: Initiator | None = None
+        self._initiator: Initiator | Resumer | None = None
         self._datagrams_out: list[bytes] = []
         self._repeats = ProofRepeats(now)
         self.trace = context.sight.begin(initiator, path, now, self.created_at)
@@ -162,7 +169,7 @@ class Session(SessionFacade):
             self._emit(SessionClosed(reason, code, error.message, by_peer))
         self.touch(now)
 
-    def _end_dial(self, initiator: Initiator, now: float, by_peer: bool) -> None:
+    def _end_dial(self, initiator: Initiator | Resumer, now: float, by_peer: bool) -> None:
         """The session ends while it is being dialled: the peer is told, as far as that is possible."""
         if self._engines is not None and not by_peer:
             self._ending.answer_due = True  # behind AUTH_PROOF, without which it could not be opened
@@ -173,25 +180,35 @@ class Session(SessionFacade):
 
     # -- the handshake ---------------------------------------------------------------------------------------------
 
-    def dial(self, initiator: Initiator, now: float) -> None:
+    def dial(self, initiator: Initiator | Resumer, now: float) -> None:
         """Begin as the side that dials."""
         self._initiator = initiator
         self._context.live[self] = None
-        self._context.dial_keys[initiator.ephemeral] = None
         self._move(SessionInput.DIAL)
         self._take_steps(initiator)
         self.touch(now)
 
-    def accept(self, established: Established, now: float) -> None:
-        """Begin as the side that was dialled, with the proof in hand."""
+    def accept(self, established: Established, now: float, resumed: bool = False) -> None:
+        """Begin as the side that was dialled, with the proof in hand: a full handshake, or one with a ticket."""
         self._context.live[self] = None
         self._move(SessionInput.ACCEPT)
-        for step in HandshakeStep:
+        for step in _SHORT if resumed else _FULL:
             self._emit(_PROGRESSED[step])
         self._build(established, now)
         assert self._engines is not None
+        self.resumed = resumed
         self._engines.control.put(CONFIRM)
         self._establish(now)
+        if FrameType.TICKET in established.peer_parameters.extension_frames:
+            ticket = self._context.tickets.issue(established.secrets, established.peer_node_id, now)
+            if ticket is not None:
+                self._engines.control.ticket = ticket.encode()
+                self._engines.control.put(TICKET)
+
+    def ask_about_ticket(self, ticket_id: bytes, expires_at: float) -> None:
+        """Have the host say whether this ticket was used before; the session may come to be, or not."""
+        self._asked_about = ticket_id
+        self._emit(TicketOffered(ticket_id, expires_at))
 
     def refuse(self, established: Established, code: int, now: float) -> None:
         """Tell a peer, under the session's keys, that it is not wanted. The session never was (H-29)."""
@@ -229,21 +246,37 @@ class Session(SessionFacade):
         self._initiator.on_message(message, now)
         self._follow(self._initiator, now)
 
-    def _follow(self, initiator: Initiator, now: float) -> None:
+    def _follow(self, initiator: Initiator | Resumer, now: float) -> None:
         """Do what the state of the dial calls for."""
         if initiator.established is not None and self._engines is None:
             self._build(initiator.established, now)
+            self.resumed = initiator.state is InitiatorState.CONFIRMED
         self._take_steps(initiator)
+        if self.resumed:
+            assert self._engines is not None
+            self._engines.control.put(CONFIRM)  # with which the peer knows that this is no echo (H-35)
+            self._confirm(initiator, now)
+        elif initiator.refusal is not None and (self._engines is not None or initiator.error is not None):
+            self._tell_refusal(initiator)
         if initiator.error is not None:
             self._end(initiator.error, now)
         self.touch(now)
 
-    def _take_steps(self, initiator: Initiator) -> None:
+    def _tell_refusal(self, initiator: Initiator | Resumer) -> None:
+        """The ticket was good for nothing, once and for all."""
+        if self.resumption_error is None and initiator.refusal is not None:
+            reason = initiator.refusal
+            self.resumption_error = SessionResumptionError(f"resumption was refused: {reason}", reason=reason)
+            self._emit(ResumptionRefused(reason))
+
+    def _take_steps(self, initiator: Initiator | Resumer) -> None:
         for step in initiator.steps:
             self._emit(_PROGRESSED[step])
         initiator.steps.clear()
+        if initiator.ephemeral:  # a dial with a ticket has none, unless it comes to a full handshake
+            self._context.dial_keys[initiator.ephemeral] = None
 
-    def _finish_dial(self, initiator: Initiator) -> None:
+    def _finish_dial(self, initiator: Initiator | Resumer) -> None:
         """Nothing of the handshake is waited for any more."""
         context = self._context
         self._initiator = None
@@ -321,7 +354,7 @@ class Session(SessionFacade):
             established = self.state is not SessionState.HANDSHAKING
             self._end(error_of(closed_by, established), now, by_peer=True)
 
-    def _confirm(self, initiator: Initiator, now: float) -> None:
+    def _confirm(self, initiator: Initiator | Resumer, now: float) -> None:
         """The peer has the keys too: the dial has succeeded."""
         initiator.confirm()
         self._take_steps(initiator)

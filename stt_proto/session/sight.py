@@ -171,7 +171,7 @@ class SessionTrace:
     def event(self, event: Event, now: float) -> None:
         """An event was queued for the host; what is secret in it is left out."""
         if isinstance(event, TicketReceived):
-            event = evolve(event, ticket=b"")
+            event = evolve(event, ticket=None)
         self.tell("event", event, now)
 
     def message_sent(self, datagram: bytes, now: float) -> None:

@@ -13,6 +13,8 @@ from stt_proto.wire.bodies import (
     Challenge,
     Hello,
     Refused,
+    Resume,
+    Resumed,
     Retry,
     VersionList,
 )
@@ -20,11 +22,14 @@ from stt_proto.wire.decode import VIEW_SIZE, Decoders, decode_frames_untrusted, 
 from stt_proto.wire.extensions import (
     APPLICATION_FRAMES,
     MAX_EXTENSION,
+    MAX_TICKET,
+    TICKET_NONCE,
     AckFrequency,
     Expired,
     Extension,
     Priority,
     Rotate,
+    Ticket,
 )
 from stt_proto.wire.frames import (
     MAX_ACK_RANGES,
@@ -63,6 +68,7 @@ from stt_proto.wire.frames import (
     stream_header_size,
 )
 from stt_proto.wire.messages import (
+    FIRST_MESSAGES,
     MAX_BODY,
     MESSAGE_HEADER,
     PIECE_HEADER,
@@ -78,6 +84,7 @@ from stt_proto.wire.varint import MAX_VARINT, decode_varint_untrusted, encode_va
 
 __all__ = [
     "APPLICATION_FRAMES",
+    "FIRST_MESSAGES",
     "MAX_ACK_RANGES",
     "MAX_BODY",
     "MAX_DETAIL",
@@ -85,10 +92,12 @@ __all__ = [
     "MAX_PARAMETERS",
     "MAX_PURPOSE",
     "MAX_STREAM_COUNT",
+    "MAX_TICKET",
     "MAX_VARINT",
     "MESSAGE_HEADER",
     "NON_ELICITING",
     "PIECE_HEADER",
+    "TICKET_NONCE",
     "VIEW_SIZE",
     "Abort",
     "Ack",
@@ -121,6 +130,8 @@ __all__ = [
     "Priority",
     "Refused",
     "ResetStream",
+    "Resume",
+    "Resumed",
     "RetireConnectionId",
     "Retry",
     "Rotate",
@@ -130,6 +141,7 @@ __all__ = [
     "StreamDataBlocked",
     "StreamOpen",
     "StreamsBlocked",
+    "Ticket",
     "VersionList",
     "datagram_header",
     "decode_datagram_untrusted",

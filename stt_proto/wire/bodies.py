@@ -26,6 +26,8 @@ __all__ = [
     "Challenge",
     "Hello",
     "Refused",
+    "Resume",
+    "Resumed",
     "Retry",
     "VersionList",
 ]
@@ -34,6 +36,8 @@ HELLO_HASH_SIZE = 16
 """Bytes of a hello hash (W-6)."""
 MAX_COOKIE = 64
 """Bytes of the longest cookie."""
+MAX_TICKET = 512
+"""Bytes of the longest ticket."""
 MAX_CHOICES = 16
 """How many versions, and how many suites, a list may hold."""
 
@@ -85,6 +89,12 @@ class _Reader:
         if not low <= len(rest) <= high:
             raise HandshakeError(f"a handshake message ends in {len(rest)} bytes")
         return rest
+
+    def padding(self) -> None:
+        """All that is left are zero bytes."""
+        padding = self._data[self._offset :]
+        if padding != bytes(len(padding)):
+            raise HandshakeError("a handshake message is padded with something else than zero bytes")
 
     def done(self) -> None:
         """Nothing may be left."""
@@ -172,9 +182,7 @@ class Hello:
             reader.counted(0, MAX_PARAMETERS, size=2),
             reader.counted(0, MAX_COOKIE),
         )
-        padding = reader.rest(0, len(body))
-        if padding != bytes(len(padding)):
-            raise HandshakeError("a HELLO is padded with something else than zero bytes")
+        reader.padding()
         return hello
 
 
@@ -347,3 +355,77 @@ class Abort:
         abort = cls(reader.take(SEALED_CODE_SIZE))
         reader.done()
         return abort
+
+
+@frozen
+class Resume:
+    """The first message of who has a ticket (4.4).
+
+    Attributes:
+        version: of the protocol, that of the session in which the ticket was given.
+        e: the ephemeral X25519 key, 32 bytes.
+        ticket: 1 to 512 bytes.
+        sealed_parameters: 16 to 1,040 bytes.
+        cookie: of a RETRY, at most 64 bytes, or nothing.
+    """
+
+    version: int
+    e: bytes
+    ticket: bytes
+    sealed_parameters: bytes
+    cookie: bytes = b""
+
+    def clear(self) -> bytes:
+        """What is not sealed, but for `e`, which the pattern takes in itself."""
+        return _number(self.version, 1, "version") + _counted(self.ticket, 1, MAX_TICKET, "ticket", size=2)
+
+    def core(self) -> bytes:
+        """All that is authenticated: everything but the cookie and the padding."""
+        sealed = _counted(self.sealed_parameters, TAG_SIZE, TAG_SIZE + MAX_PARAMETERS, "sealed_parameters", size=2)
+        return self.clear() + _exactly(self.e, KEY_SIZE, "e") + sealed
+
+    def encode(self) -> bytes:
+        return self.core() + _counted(self.cookie, 0, MAX_COOKIE, "cookie")
+
+    @classmethod
+    def decode_untrusted(cls, body: bytes) -> Self:
+        """Decode a body with its padding, which must be zero bytes; raises only `HandshakeError`."""
+        reader = _Reader(body)
+        version = reader.number(1)
+        ticket = reader.counted(1, MAX_TICKET, size=2)
+        e = reader.take(KEY_SIZE)
+        sealed_parameters = reader.counted(TAG_SIZE, TAG_SIZE + MAX_PARAMETERS, size=2)
+        resume = cls(version, e, ticket, sealed_parameters, reader.counted(0, MAX_COOKIE))
+        reader.padding()
+        return resume
+
+
+@frozen
+class Resumed:
+    """The responder's answer to RESUME.
+
+    Attributes:
+        hello_hash: of the RESUME that it answers.
+        e: the ephemeral X25519 key, 32 bytes.
+        sealed_parameters: 16 to 1,040 bytes.
+    """
+
+    hello_hash: bytes
+    e: bytes
+    sealed_parameters: bytes
+
+    def encode(self) -> bytes:
+        return b"".join(
+            (
+                _exactly(self.hello_hash, HELLO_HASH_SIZE, "hello_hash"),
+                _exactly(self.e, KEY_SIZE, "e"),
+                _sized(self.sealed_parameters, TAG_SIZE, TAG_SIZE + MAX_PARAMETERS, "sealed_parameters"),
+            )
+        )
+
+    @classmethod
+    def decode_untrusted(cls, body: bytes) -> Self:
+        """Decode a body; raises only `HandshakeError`."""
+        reader = _Reader(body)
+        hello_hash, e = reader.take(HELLO_HASH_SIZE), reader.take(KEY_SIZE)
+        return cls(hello_hash, e, reader.rest(TAG_SIZE, TAG_SIZE + MAX_PARAMETERS))

@@ -16,16 +16,20 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from stt_proto.errors import InvalidFrameError, UnknownFrameError
+from stt_proto.tickets import MAX_LIFETIME
 from stt_proto.wire.extensions import (
     APPLICATION_FRAMES,
     INCREMENTAL,
     MAX_EXTENSION,
+    MAX_TICKET,
     ROTATE_KEY,
+    TICKET_NONCE,
     AckFrequency,
     Expired,
     Extension,
     Priority,
     Rotate,
+    Ticket,
 )
 from stt_proto.wire.frames import (
     CLOSE_REASONS,
@@ -282,6 +286,17 @@ def _rotate(_: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
     return end
 
 
+def _ticket(_: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
+    lifetime, offset = _read(plain, offset)
+    middle = offset + TICKET_NONCE
+    size, start = _read(plain, middle)
+    if not 1 <= size <= MAX_TICKET or not 1 <= lifetime <= MAX_LIFETIME:
+        raise InvalidFrameError(f"a TICKET of {size} bytes for {lifetime} s")
+    end = start + size
+    frames.append(Ticket(lifetime, plain[offset:middle], _slice(plain, start, end)))
+    return end
+
+
 def _extension(kind: int, plain: bytes, offset: int, frames: list[Frame]) -> int:
     number, offset = _read(plain, offset)
     size, offset = _read(plain, offset)
@@ -366,6 +381,7 @@ _BY_TYPE: dict[int, _Decoder] = {
     FrameType.SESSION_CLOSE: _session_close,
     FrameType.CONFIRM: _constant(Confirm()),
     FrameType.STREAM_OPEN: _stream_open,
+    FrameType.TICKET: _ticket,
     FrameType.DATAGRAM: _datagram,
     FrameType.DATAGRAM_LENGTH: _datagram,
     FrameType.ROTATE: _rotate,

@@ -18,6 +18,7 @@ __all__ = [
     "Extension",
     "Priority",
     "Rotate",
+    "Ticket",
 ]
 
 APPLICATION_FRAMES = range(0x80, 0x100)
@@ -26,12 +27,16 @@ MAX_EXTENSION = 1024
 """Bytes of the longest frame of an application: it fits into any datagram, beside an acknowledgement (F-7)."""
 ROTATE_KEY = 32
 """Bytes of the key in a ROTATE."""
+MAX_TICKET = 512
+"""Bytes of the longest ticket."""
+TICKET_NONCE = 16
+"""Bytes from which, with the secret of the session, that of a ticket is made."""
 INCREMENTAL = 0x08
 """The bit of a PRIORITY beside the three of its urgency."""
 
 
 class Rotate(NamedTuple):
-    """This side's half of new keys (P-21).
+    """This side's half of new keys (V-1).
 
     Attributes:
         version: of the keys to come, one more than that of the packet that carries this.
@@ -93,6 +98,28 @@ class AckFrequency(NamedTuple):
         if self.threshold < 1:
             raise ArgumentError(f"threshold is {self.threshold}; it must be at least 1", argument="threshold")
         return b"\x26" + b"".join(map(encode_varint, self))
+
+
+class Ticket(NamedTuple):
+    """The responder gives the initiator a ticket (section 4.4).
+
+    Attributes:
+        lifetime: seconds that it is good for.
+        nonce: 16 bytes, from which its secret is made.
+        sealed: what only the responder can open, 1 to 512 bytes.
+    """
+
+    lifetime: int
+    nonce: bytes
+    sealed: bytes
+
+    def encode(self) -> bytes:
+        if len(self.nonce) != TICKET_NONCE:
+            raise ArgumentError(f"nonce must be {TICKET_NONCE} bytes", argument="nonce")
+        if not 1 <= len(self.sealed) <= MAX_TICKET:
+            raise ArgumentError(f"sealed must be 1 to {MAX_TICKET} bytes", argument="sealed")
+        size = encode_varint(len(self.sealed))
+        return b"".join((b"\x21", encode_varint(self.lifetime), self.nonce, size, self.sealed))
 
 
 class Extension(NamedTuple):

@@ -19,6 +19,7 @@ from stt_proto.types import Buffer
 from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BITS, FRAGMENT_BIT, HANDSHAKE_FORM
 
 __all__ = [
+    "FIRST_MESSAGES",
     "HASH_SIZE",
     "MAX_BODY",
     "MESSAGE_HEADER",
@@ -45,7 +46,7 @@ _CHECK_END = 1 + HASH_SIZE
 
 
 class MessageType(IntEnum):
-    """The messages; 8 and 9 are reserved for resumption."""
+    """The messages."""
 
     HELLO = 1
     CHALLENGE = 2
@@ -54,12 +55,17 @@ class MessageType(IntEnum):
     REFUSED = 5
     VERSION = 6
     ABORT = 7
+    RESUME = 8
+    RESUMED = 9
 
     @property
     def first_byte(self) -> bytes:
         """How a message of this type begins."""
         return _FIRST_BYTES[self]
 
+
+FIRST_MESSAGES = frozenset({MessageType.HELLO, MessageType.RESUME})
+"""What a stranger begins with: there is no handshake yet that it belongs to, and no address that was shown."""
 
 _FIRST_BYTES = {kind: bytes((HANDSHAKE_FORM | kind,)) for kind in MessageType}
 _TYPES = {int(kind): kind for kind in MessageType}
@@ -72,7 +78,7 @@ class Message(NamedTuple):
         type: which.
         dcid: the destination's connection ID, 8 bytes.
         scid: the source's connection ID, 8 bytes.
-        body: what it says; of a HELLO that arrived, with its padding.
+        body: what it says; of a HELLO or RESUME that arrived, with its padding.
     """
 
     type: MessageType
@@ -121,10 +127,10 @@ def encode_datagram(message: Message, padded_to: int = 0) -> bytes:
 
     Args:
         message: body of at most 8,192 bytes.
-        padded_to: zero bytes are added up to this size of the datagram; only HELLO may be padded (W-4).
+        padded_to: zero bytes are added up to this size of the datagram; only HELLO and RESUME may be padded (W-4).
     """
     _check_message(message)
-    if padded_to and message.type is not MessageType.HELLO:
+    if padded_to and message.type not in FIRST_MESSAGES:
         raise ArgumentError(f"{message.type.name} cannot be padded", argument="padded_to")
     return _with_check(message.encoded.ljust(padded_to - HASH_SIZE, b"\0"))
 

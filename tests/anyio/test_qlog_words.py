@@ -18,6 +18,7 @@ from stt_proto.events import (
     KeysRotated,
     PathLost,
     PathValidated,
+    ResumptionRefused,
     SessionClosed,
     SessionDetached,
     SessionEstablished,
@@ -27,6 +28,7 @@ from stt_proto.events import (
 )
 from stt_proto.recovery import Recovery
 from stt_proto.session.sight import traced_frames
+from stt_proto.tickets import TicketRefusal
 from stt_proto.types import HandshakeStep
 from stt_proto.wire import Ack, Confirm, Datagram, MaxData, MaxStreams, ResetStream, SessionClose, Stream
 from tests.anyio.qlogs import PATH
@@ -55,7 +57,8 @@ EVENTS: list[tuple[Event, str, dict[str, Any]]] = [
     (SessionReattached(PATH), "stt:session_reattached", ENDS),
     (PathLost(PATH, "unplugged"), "stt:path_lost", {**ENDS, "reason": "unplugged"}),
     (SessionDetached(7.0), "stt:session_detached", {}),
-    (TicketReceived(b"secret", 7.0), "stt:ticket_received", {}),
+    (TicketReceived(None, 7.0), "stt:ticket_received", {}),
+    (ResumptionRefused(TicketRefusal.USED), "stt:resumption_refused", {"reason": "used"}),
 ]
 
 

@@ -45,6 +45,8 @@ from stt_proto.wire import (
     Priority,
     Refused,
     ResetStream,
+    Resume,
+    Resumed,
     RetireConnectionId,
     Retry,
     Rotate,
@@ -54,6 +56,7 @@ from stt_proto.wire import (
     StreamDataBlocked,
     StreamOpen,
     StreamsBlocked,
+    Ticket,
     VersionList,
 )
 
@@ -128,6 +131,11 @@ def _acks(draw: st.DrawFn) -> Ack:
     return Ack(ranges[0][1], draw(varints()), draw(varints()), tuple(ranges), draw(counts))
 
 
+def _bytes(size: int) -> st.SearchStrategy[bytes]:
+    """`size` bytes that are cheap to draw: what they are is of no concern here."""
+    return st.binary(min_size=4, max_size=4).map(lambda seed: (seed * (size // 4 + 1))[:size])
+
+
 @st.composite
 def _new_connection_ids(draw: st.DrawFn) -> NewConnectionId:
     number = draw(varints())
@@ -164,6 +172,7 @@ frames_by_type: dict[type, st.SearchStrategy[Frame]] = {
     Priority: st.builds(Priority, varints(), st.integers(0, 7), st.booleans()),
     Expired: st.builds(Expired, varints(), varints()),
     Rotate: st.builds(Rotate, varints(), st.binary(min_size=32, max_size=32)),
+    Ticket: st.builds(Ticket, varints(1, 604_800), _bytes(16), st.binary(min_size=1, max_size=512)),
     AckFrequency: st.builds(AckFrequency, varints(), varints(1), varints()),
     Extension: st.builds(Extension, st.integers(0x80, 0xFF), varints(), st.binary(max_size=MAX_EXTENSION)),
 }
@@ -171,11 +180,6 @@ frames_by_type: dict[type, st.SearchStrategy[Frame]] = {
 frames: st.SearchStrategy[Frame] = st.one_of(list(frames_by_type.values()))
 
 # -- handshake messages --------------------------------------------------------------------------------------
-
-
-def _bytes(size: int) -> st.SearchStrategy[bytes]:
-    """`size` bytes that are cheap to draw: what they are is of no concern here."""
-    return st.binary(min_size=4, max_size=4).map(lambda seed: (seed * (size // 4 + 1))[:size])
 
 
 _hashes = _bytes(16)
@@ -211,6 +215,15 @@ bodies_by_type: dict[MessageType, st.SearchStrategy[object]] = {
     MessageType.REFUSED: st.builds(Refused, _hashes, st.integers(0, 0xFFFF)),
     MessageType.VERSION: st.builds(VersionList, _hashes, _choices, _choices),
     MessageType.ABORT: st.builds(Abort, _bytes(18)),
+    MessageType.RESUME: st.builds(
+        Resume,
+        st.integers(0, 255),
+        _keys,
+        st.integers(1, 512).flatmap(_bytes),
+        st.integers(16, 1040).flatmap(_bytes),
+        st.binary(max_size=64),
+    ),
+    MessageType.RESUMED: st.builds(Resumed, _hashes, _keys, st.integers(16, 1040).flatmap(_bytes)),
 }
 
 bodies = st.one_of(list(bodies_by_type.values()))

@@ -31,6 +31,7 @@ WHOLE = {
     "max_datagram_size": (0, 65_535),
     "rotate_after_bytes": (1 << 16, 1 << 40),
     "rotate_after_packets": (1 << 8, 1 << 22),
+    "seed_generation": (0, (1 << 32) - 1),
 }
 SECONDS = {
     "keep_alive_interval": (0.05, 3600),
@@ -68,11 +69,12 @@ LIMITS = {
     "datagram_bytes": (64 << 10, 256 * MIB),
     "suspicious_burst": (10, 1 << 20),
     "failure_reports": (1, 1 << 20),
+    "used_tickets": (0, 1 << 24),
 }
 RATES = {"failed_guesses_per_second": (0.001, 1000), "suspicious_per_second": (0.1, 1_000_000)}
 OTHERS = {
     "identity", "shared_seed", "application", "versions", "suites", "no_delay", "congestion", "carriers",
-    "reset_key", "allow_self", "limits", "extension_frames",
+    "reset_key", "allow_self", "limits", "extension_frames", "fleet_secret", "previous_fleet_secret", "ticket_check",
 }  # fmt: skip
 
 
@@ -198,6 +200,28 @@ def test_application() -> None:
     assert config(application="é" * 127).application
     for bad in ("é" * 128, "\ud800", b"bytes", None):
         assert "255 bytes" in refused("application", bad).message
+
+
+@pytest.mark.parametrize("name", ["fleet_secret", "previous_fleet_secret"])
+def test_fleet_secrets(name: str) -> None:
+    """I-5, H-34: 32 bytes, and neither of the seeds."""
+    secret = b"f" * 32
+    assert getattr(config(), name) is None
+    made = config(**{name: secret})
+    assert getattr(made, name) == secret
+    assert "ffff" not in repr(made)
+    for bad in (b"f" * 31, b"f" * 33, "f" * 32, bytearray(secret)):
+        assert "fff" not in refused(name, bad).message
+    for seeds in ({"shared_seed": secret}, {"identity": Identity.from_seed(secret)}):
+        with pytest.raises(ArgumentError, match="neither of the seeds"):
+            config(**{name: secret, **seeds})
+
+
+def test_ticket_check() -> None:
+    assert config().ticket_check == "memory"
+    assert config(ticket_check="host").ticket_check == "host"
+    for bad in ("file", "", None, 1):
+        refused("ticket_check", bad)
 
 
 def test_reset_key() -> None:

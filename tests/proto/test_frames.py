@@ -45,6 +45,7 @@ from stt_proto.wire import (
     StreamDataBlocked,
     StreamOpen,
     StreamsBlocked,
+    Ticket,
     datagram_header,
     decode_frames_untrusted,
     decoders_for,
@@ -100,6 +101,7 @@ ENCODINGS: list[tuple[str, Frame]] = [
     ("24 04 0f", Priority(4, 7, True)),
     ("25 04 4040", Expired(4, 64)),
     ("26 01 08 6000", AckFrequency(1, 8, 0x2000)),
+    ("21 80015180" + RESET_TOKEN.hex() + "02 6162", Ticket(86_400, RESET_TOKEN, b"ab")),
     ("80 00 00", Extension(0x80, 0, b"")),
     ("ff 4040 02 6162", Extension(0xFF, 64, b"ab")),
 ]
@@ -132,6 +134,11 @@ INVALID = [
     ("DATAGRAM of a huge length", f"31 {LARGEST} 61"),
     ("PRIORITY with a reserved bit", "24 04 10"),
     ("ROTATE with half a key", "20 01" + 16 * "5a"),
+    ("TICKET for no time", "21 00" + RESET_TOKEN.hex() + "02 6162"),
+    ("TICKET for more than a week", "21 80093a81" + RESET_TOKEN.hex() + "02 6162"),
+    ("TICKET of nothing", "21 01" + RESET_TOKEN.hex() + "00"),
+    ("TICKET of 513 bytes", "21 01" + RESET_TOKEN.hex() + "4201" + "61" * 513),
+    ("TICKET longer than the packet", "21 01" + RESET_TOKEN.hex() + "03 6162"),
     ("ACK_FREQUENCY with a threshold of 0", "26 01 00 05"),
     ("F-7: 1,025 bytes", "80 00 4401" + "61" * 1025),
     ("a frame of the application longer than the packet", "80 00 03 6162"),
@@ -170,6 +177,9 @@ def check(frame: Frame) -> None:
             assert len(key) == 32
         case AckFrequency(_, threshold, _):
             assert threshold >= 1
+        case Ticket(lifetime, nonce, sealed):
+            assert 1 <= lifetime <= 604_800
+            assert (len(nonce), 1 <= len(sealed) <= 512) == (16, True)
         case Extension(kind, _, data):
             assert 0x80 <= kind <= 0xFF
             assert len(data) <= MAX_EXTENSION
@@ -202,7 +212,7 @@ def test_every_frame_type_is_covered() -> None:
     assert {type(frame) for _, frame in ENCODINGS} == set(frames_by_type)
 
 
-@pytest.mark.parametrize("kind", sorted({0x1F, *range(0x21, 0x24), *range(0x27, 0x30), *range(0x32, 0x100)}))
+@pytest.mark.parametrize("kind", sorted({0x1F, *range(0x22, 0x24), *range(0x27, 0x30), *range(0x32, 0x100)}))
 def test_unknown_types(kind: int) -> None:
     """F-1: reserved, custom and unassigned types alike, as long as nobody announced them."""
     with pytest.raises(UnknownFrameError) as error:
@@ -483,6 +493,9 @@ def test_reset_tokens_are_not_shown() -> None:
         (Priority(4, -1, False), "urgency"),
         (Rotate(1, bytes(31)), "key"),
         (AckFrequency(1, 0, 5), "threshold"),
+        (Ticket(1, bytes(15), b"ab"), "nonce"),
+        (Ticket(1, bytes(16), b""), "sealed"),
+        (Ticket(1, bytes(16), bytes(513)), "sealed"),
         (Extension(0x7F, 0, b""), "kind"),
         (Extension(0x100, 0, b""), "kind"),
         (Extension(0x80, 0, bytes(1025)), "data"),

@@ -171,7 +171,7 @@ def test_the_way_through() -> None:
     initiator.confirm()
     assert initiator.state is CONFIRMED
     initiator.confirm()
-    assert initiator.steps == list(HandshakeStep)
+    assert initiator.steps == list(HandshakeStep)[:4]
     assert initiator.deadline == inf
     assert initiator.take(100.0) == ()
 

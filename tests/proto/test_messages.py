@@ -24,6 +24,8 @@ from stt_proto.wire import (
     Parameters,
     Piece,
     Refused,
+    Resume,
+    Resumed,
     Retry,
     VersionList,
     decode_datagram_untrusted,
@@ -44,6 +46,8 @@ BODIES: dict[MessageType, Any] = {
     MessageType.REFUSED: Refused,
     MessageType.VERSION: VersionList,
     MessageType.ABORT: Abort,
+    MessageType.RESUME: Resume,
+    MessageType.RESUMED: Resumed,
 }
 TYPES = list(BODIES)
 
@@ -120,8 +124,8 @@ def test_one_flipped_bit(padded_to: int) -> None:
         ("a packet", b"\x40" + bytes(40)),
         ("the fixed bit clear", b"\x81" + bytes(40)),
         ("type 0", raw(0xC0, b"body")),
-        ("reserved for resumption", raw(0xC8, b"body")),
-        ("reserved for resumption, in pieces", piece(10, 0, b"data", 0xE9)),
+        ("type 10", raw(0xCA, b"body")),
+        ("type 11, in pieces", piece(10, 0, b"data", 0xEB)),
         ("type 15", raw(0xCF, b"body")),
         ("type 16 and more", raw(0xD1, b"body")),
         ("body too long", raw(0xC1, b"", MAX_BODY + 1)),
@@ -266,6 +270,11 @@ def test_bytes_of_bodies() -> None:
     assert Refused(b"h" * 16, 0x0102).encode() == b"h" * 16 + b"\x01\x02"
     assert VersionList(b"h" * 16, (1,), (2, 1)).encode() == b"h" * 16 + b"\x01\x01" + b"\x02\x02\x01"
     assert Abort(b"a" * 18).encode() == b"a" * 18
+    resume = Resume(1, b"e" * 32, b"ticket", b"p" * 16)
+    core = b"\x01" + b"\0\x06ticket" + b"e" * 32 + b"\0\x10" + b"p" * 16
+    assert resume.core() == core
+    assert evolve(resume, cookie=b"cookie").encode() == core + b"\x06cookie"
+    assert Resumed(b"h" * 16, b"e" * 32, b"p" * 16).encode() == b"h" * 16 + b"e" * 32 + b"p" * 16
 
 
 def test_auth_proof_fits_into_one_datagram() -> None:
@@ -301,6 +310,8 @@ def test_bodies_cut_short(kind: MessageType) -> None:
         encoded = body.encode()
         if kind is MessageType.CHALLENGE:
             encoded = encoded[: 82 + 1248 + 16]  # what is left of its last field may be any length from 16
+        elif kind is MessageType.RESUMED:
+            encoded = encoded[: 48 + 16]  # likewise
         with pytest.raises(HandshakeError):
             BODIES[kind].decode_untrusted(encoded[: data.draw(st.integers(0, len(encoded) - 1))])
 
@@ -385,6 +396,15 @@ def test_any_body(kind: MessageType) -> None:
         (VersionList(bytes(16), (1,), (-1,)), "suites"),
         (VersionList(b"", (1,), (1,)), "hello_hash"),
         (Abort(bytes(2)), "sealed_code"),
+        (Resume(256, bytes(32), b"t", bytes(16)), "version"),
+        (Resume(1, bytes(31), b"t", bytes(16)), "e"),
+        (Resume(1, bytes(32), b"", bytes(16)), "ticket"),
+        (Resume(1, bytes(32), bytes(513), bytes(16)), "ticket"),
+        (Resume(1, bytes(32), b"t", bytes(15)), "sealed_parameters"),
+        (Resume(1, bytes(32), b"t", bytes(16), bytes(65)), "cookie"),
+        (Resumed(bytes(15), bytes(32), bytes(16)), "hello_hash"),
+        (Resumed(bytes(16), bytes(33), bytes(16)), "e"),
+        (Resumed(bytes(16), bytes(32), bytes(1041)), "sealed_parameters"),
     ],
 )
 def test_bodies_that_cannot_be_sent(body: Any, argument: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from stt_proto import NetworkPath, endpoint
+from stt_proto import NetworkPath, reception
 from stt_proto.config import CARRIERS, Config
 from stt_proto.errors import ArgumentError
 from stt_proto.paths import Path
@@ -165,8 +165,8 @@ def test_nothing_is_probed_on_carriers_that_are_reliable() -> None:
 
 def test_the_peer_sets_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 5, max_packet: no probe is larger."""
-    own = endpoint.local_parameters
-    monkeypatch.setattr(endpoint, "local_parameters", lambda *given: evolve(own(*given), max_packet=5000))
+    own = reception.local_parameters
+    monkeypatch.setattr(reception, "local_parameters", lambda *given: evolve(own(*given), max_packet=5000))
     pair = pair_on(LAN, 65_535)
     upload(pair, 4 << 20)
     assert pair.session.stats().mtu == 5000

@@ -29,6 +29,7 @@ from stt_proto.paths import EcnState
 from stt_proto.recovery import RecoveryStats
 from stt_proto.session.sight import DROP_REASONS, MAX_FRAMES, SessionTrace, Sight, traced_frames
 from stt_proto.testing import Conditions, SeededEntropy, World
+from stt_proto.tickets import Ticket
 from stt_proto.types import EndpointCounters
 from stt_proto.wire import NewConnectionId, Ping, StreamOpen, decode_frames_untrusted, decoders_for
 from tests.proto.strategies import frames
@@ -269,8 +270,9 @@ def test_each_session_is_told_apart() -> None:
 def test_a_ticket_is_told_without_itself() -> None:
     observer = Observer()
     trace = session_trace(observer)
-    trace.event(TicketReceived(b"secret", 5.0), 1.0)
-    assert observer.at("event") == [(TicketReceived(b"", 5.0), 1.0)]
+    ticket = Ticket(b"sealed", bytes(32), bytes(32), bytes(32), 1, 2.0, 3)
+    trace.event(TicketReceived(ticket, 5.0), 1.0)
+    assert observer.at("event") == [(TicketReceived(None, 5.0), 1.0)]
 
 
 # -- recovery and paths --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from attrs import evolve
 
-from stt_proto import Endpoint, Session, Transmit, endpoint
+from stt_proto import Endpoint, Session, Transmit, reception
 from stt_proto.errors import TooManyStreamsError
 from stt_proto.events import HandshakeFailed, SessionClosed
 from stt_proto.testing import Conditions, World
@@ -101,8 +101,8 @@ def test_trains_are_no_larger_than_the_peer_takes(
     max_packet: int, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P-1: no more segments than its max_segments, no more bytes than its max_packet."""
-    own = endpoint.local_parameters
-    monkeypatch.setattr(endpoint, "local_parameters", lambda *given: evolve(own(*given), max_packet=max_packet))
+    own = reception.local_parameters
+    monkeypatch.setattr(reception, "local_parameters", lambda *given: evolve(own(*given), max_packet=max_packet))
     world = World(1, Conditions(delay=0.0005))
     client, server = world.node("client"), world.node("server")
     here, there = Mover(client), Mover(server)

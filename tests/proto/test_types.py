@@ -16,7 +16,7 @@ def test_names_that_others_rely_on() -> None:
     """C2, B1 and section 11: the words are part of the interface."""
     assert [state.name for state in SessionState] == ["INIT", "HANDSHAKING", "ESTABLISHED", "CLOSING", "CLOSED"]
     assert list(CloseReason) == ["graceful", "timeout", "error", "auth_failure"]
-    assert list(HandshakeStep) == ["hello", "challenge", "auth_proof", "final"]
+    assert list(HandshakeStep) == ["hello", "challenge", "auth_proof", "final", "resume", "resumed"]
 
 
 def test_paths_are_values() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from stt_proto import NetworkPath, Priority, Session, SessionState, Stream
+from stt_proto import NetworkPath, Priority, Session, SessionState, Stream, Ticket
 from stt_proto.errors import (
     BufferOverflowError,
     DataExpiredError,
@@ -172,8 +172,10 @@ class Player:
     # -- commands ------------------------------------------------------------------------------------------------
 
     def dial(self, other: Node, carrier: str = "udp", **options: Any) -> Seat | None:
-        """Dial a node; `None` when this one holds as many sessions as it may."""
+        """Dial a node, with the last ticket that it gave; `None` when this one holds as many sessions as it may."""
         endpoint = self.node.endpoint
+        if not options:
+            options["ticket"] = self._ticket_of(other)
         try:
             session = self.node.connect(other, carrier, **options)
         except TooManySessionsError:
@@ -181,6 +183,12 @@ class Player:
             assert living >= endpoint.config.max_concurrent_sessions, f"{self.node.name} refuses with {living} sessions"
             return None
         return self._seat(session)
+
+    def _ticket_of(self, other: Node) -> Ticket | None:
+        """The last ticket that a node gave to this one; it may have been offered before."""
+        known = [seat.session for seat in self.seats.values() if seat.session.ticket is not None]
+        there = other.config.identity.node_id
+        return next((session.ticket for session in reversed(known) if session.peer_node_id == there), None)
 
     def open(self, seat: Seat, *, bidirectional: bool = True, purpose: str = "", **options: Any) -> Line | None:
         """Open a stream; one that is refused is opened later, with neither purpose nor options."""

@@ -1,0 +1,128 @@
+"""Which tickets were used, over restarts: a file of lines, each on the disk before its ticket is answered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from stt_anyio.errors import ArgumentError
+from stt_proto import UsedTickets
+
+logger = logging.getLogger("stt.node")
+
+HEADER = b"stt-used-tickets-1\n"
+SPARE = 1024
+"""Lines that may be there beyond twice those that count; then the file is written anew."""
+
+_LINE = re.compile(rb"([0-9a-f]{32}) (\d{1,12}\.\d{3})\n")
+
+
+class TicketFile:
+    """The used tickets of one node. No other process may use the file at the same time.
+
+    A last line that was cut short, by a crash or a full disk, was never answered for, and is dropped.
+
+    Args:
+        path: of the file; made if it does not exist.
+        limit: tickets that are remembered at once.
+        clock: the wall clock.
+
+    Raises:
+        ArgumentError: this is another kind of file, or a damaged one.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: str, limit: int, clock: Callable[[], float] = time.time) -> None:
+        self._path = Path(path)
+        self._clock = clock
+        entries = _read(self._path)
+        self._used = UsedTickets(max(limit, len(entries)))
+        self._used.restore(entries, clock())
+        self._descriptor = -1
+        self._lines = 0
+        self._torn = False  # writing failed, perhaps in the middle of a line
+        self._rewrite()
+
+    def use(self, ticket_id: bytes, expires_at: float) -> bool:
+        """Whether a ticket may be used: nobody has, and from now on it is known that somebody has.
+
+        When the disk fails nothing may be used, since nothing can be remembered.
+        """
+        if not self._used.add(ticket_id, expires_at, self._clock()):
+            return False
+        try:
+            if self._torn or self._lines > 2 * len(self._used) + SPARE:
+                self._rewrite()
+            else:
+                _write(self._descriptor, _line(ticket_id, expires_at))
+                self._lines += 1
+        except OSError as error:
+            self._torn = True
+            logger.error("tickets are refused, as %s cannot be written: %s", self._path, error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the file back; idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _rewrite(self) -> None:
+        """Write the file anew with what still counts, in one step: there is the old one or the new one."""
+        used = self._used.snapshot()
+        beside = self._path.with_name(self._path.name + ".new")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            _write(descriptor, HEADER + b"".join(_line(*entry) for entry in used))
+            os.replace(beside, self._path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self.close()
+        self._descriptor, self._lines, self._torn = descriptor, len(used), False
+        _sync_directory(self._path.parent)
+
+
+def _line(ticket_id: bytes, expires_at: float) -> bytes:
+    return b"%b %.3f\n" % (ticket_id.hex().encode(), expires_at + 0.001)
+
+
+def _read(path: Path) -> list[tuple[bytes, float]]:
+    """What is in a file; nothing if it does not exist."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = data.splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        del lines[-1]
+    found = [_LINE.fullmatch(line) for line in lines[1:]]
+    if not HEADER.startswith(data[: len(HEADER)]) or None in found:
+        raise ArgumentError(
+            f"ticket_file is {str(path)!r}, which is another kind of file or damaged", argument="ticket_file"
+        )
+    return [(bytes.fromhex(match[1].decode()), float(match[2])) for match in found if match is not None]
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write, and wait until it is on the disk."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+    os.fsync(descriptor)
+
+
+def _sync_directory(path: Path) -> None:
+    """Wait until the name of a file is on the disk, where the system can."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

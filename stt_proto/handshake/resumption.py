@@ -1,0 +1,183 @@
+"""Resumption, the two messages: Noise KKpsk0, with the secret of a ticket as its psk (docs/protocol.md, section 4.4).
+
+    RESUME        ticket in clear; psk, e, es, ss; {parameters}
+    RESUMED       e, ee, se; {parameters}
+
+Both sides know each other's static key, from the session in which the ticket was given, so none is sent. The first
+message proves who its sender is, but not that it was not sent before; so the responder waits for a packet under the
+new keys, which only a RESUMED to fresh keys makes possible. The second proves all of the responder at once.
+
+The pattern itself is run by `stt_proto.crypto.noise`; this is what surrounds it: what goes into the transcript besides
+its tokens, and who waits for what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve
+
+from stt_proto.crypto import PATTERNS, SUITES, X25519_SIZE, HandshakeState, PrivateKey
+from stt_proto.errors import EncryptionError
+from stt_proto.handshake.established import Established, SessionSecrets
+from stt_proto.handshake.tickets import Grant
+from stt_proto.handshake.waiting import Answerer, Caller, Waiting
+from stt_proto.tickets import Ticket
+from stt_proto.wire import (
+    Message,
+    MessageType,
+    Parameters,
+    Resume,
+    Resumed,
+    decode_parameters_untrusted,
+    encode_pieces,
+)
+
+PATTERN = PATTERNS["KKpsk0"]
+VERSION = 1
+"""The version of the protocol of which this is the resumption."""
+
+_PROLOGUE = b"stt1 resume"
+
+
+# -- the initiator -------------------------------------------------------------------------------------------------
+
+
+def begin_resume(
+    ticket: Ticket, channel: bytes, header: bytes, static: PrivateKey, ephemeral: PrivateKey, parameters: Parameters
+) -> tuple[HandshakeState, Resume]:
+    """RESUME without a cookie, and the state in which its answer is awaited (initiator).
+
+    Args:
+        ticket: what is used up by this.
+        channel: CI of CPace: the name of the application.
+        header: type and connection IDs of RESUME.
+        static: our static key.
+        ephemeral: a fresh key.
+        parameters: ours.
+
+    Raises:
+        EncryptionError: the peer's node id in the ticket is of small order.
+    """
+    blank = Resume(VERSION, ephemeral.public_bytes, ticket.sealed, b"")
+    state = HandshakeState(
+        PATTERN,
+        SUITES[ticket.suite],
+        initiator=True,
+        prologue=_PROLOGUE + channel + header + blank.clear(),
+        static=static,
+        remote_static=ticket.peer_node_id,
+        psk=ticket.secret,
+    )
+    message = state.write_message(parameters.encode(), ephemeral)
+    return state, evolve(blank, sealed_parameters=message[X25519_SIZE:])
+
+
+def open_resumed(state: HandshakeState, message: Message, resumed: Resumed) -> bytes:
+    """The responder's parameters (initiator). What does not open changes nothing.
+
+    Raises:
+        EncryptionError: it does not open.
+    """
+    before = state.symmetric
+    state.symmetric = before.copy()
+    state.symmetric.mix_hash(message.prefix + resumed.hello_hash)
+    try:
+        return state.read_message_untrusted(resumed.e + resumed.sealed_parameters)
+    except EncryptionError:
+        state.symmetric = before
+        raise
+
+
+# -- the responder -------------------------------------------------------------------------------------------------
+
+
+class Resuming(Waiting):
+    """A resumption that waits: first to be answered, then for the packet that confirms it.
+
+    Attributes:
+        grant: what is in the ticket.
+        peer_dcid: the connection ID that RESUME made up for us; a REFUSED to it repeats it (W-7).
+        copied: whether its ticket was used by the same RESUME before, which came another way.
+        established: set with the answer; evidence as soon as a packet has opened under its keys.
+    """
+
+    __slots__ = ("_peer_parameters", "_state", "copied", "established", "grant", "peer_dcid")
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        caller: Caller,
+        resume: Resume,
+        message: Message,
+        grant: Grant,
+        *,
+        now: float,
+        timeout: float,
+    ) -> None:
+        """Open RESUME: two multiplications.
+
+        Args:
+            answerer: what is ours in it.
+            caller: who asks.
+            resume: what was sent.
+            message: in what.
+            grant: what is in its ticket.
+            now: seconds.
+            timeout: seconds until it is given up.
+
+        Raises:
+            EncryptionError: it does not open, or is our own.
+            HandshakeError: it opens and holds no parameters.
+        """
+        identity = answerer.identity
+        if grant.initiator == identity.node_id and not answerer.allow_self:
+            raise EncryptionError("a ticket of our own")
+        super().__init__(caller, b"", answerer, now=now, timeout=timeout)
+        self._state = HandshakeState(
+            PATTERN,
+            SUITES[grant.suite],
+            initiator=False,
+            prologue=_PROLOGUE + answerer.channel + message.prefix + resume.clear(),
+            static=identity.static_key,
+            remote_static=grant.initiator,
+            psk=grant.secret,
+        )
+        encoded = self._state.read_message_untrusted(resume.e + resume.sealed_parameters)
+        self._peer_parameters = decode_parameters_untrusted(encoded)
+        self.grant = grant
+        self.peer_dcid = message.dcid
+        self.copied = False
+        self.established: Established | None = None
+
+    @property
+    def peer_node_id(self) -> bytes:
+        """Who asks, 32 bytes: proven, unless this is a copy of what was sent before."""
+        return self.grant.initiator
+
+    def answer(self, parameters: bytes, max_datagram: int, entropy: Callable[[int], bytes]) -> tuple[bytes, ...]:
+        """Make RESUMED: two more multiplications and a fresh key.
+
+        Args:
+            parameters: ours, encoded.
+            max_datagram: bytes of the largest datagram on this path.
+            entropy: gives random bytes.
+        """
+        suite, state = SUITES[self.grant.suite], self._state
+        header = b"".join((MessageType.RESUMED.first_byte, self.peer_cid, self.local_cid))
+        state.symmetric.mix_hash(header + self.hello_hash)
+        message = state.write_message(parameters, PrivateKey(entropy(X25519_SIZE)))
+        body = Resumed(self.hello_hash, message[:X25519_SIZE], message[X25519_SIZE:]).encode()
+        reply = Message(MessageType.RESUMED, self.peer_cid, self.local_cid, body)
+        self.datagrams = encode_pieces(reply, max_datagram)
+        self.established = Established(
+            initiator=False,
+            secrets=SessionSecrets.derive(suite, state.symmetric),
+            peer_node_id=self.peer_node_id,
+            peer_parameters=self._peer_parameters,
+            local_cid=self.local_cid,
+            peer_cid=self.peer_cid,
+            version=VERSION,
+            rtt=None,
+        )
+        return self.datagrams

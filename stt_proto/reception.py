@@ -1,0 +1,410 @@
+"""The half of an endpoint that deals with those who are no sessions yet.
+
+Handshake messages, packets that come before their session, refusals and answers to strangers: what is decided about
+these is the responder's business (`handshake`), what becomes of it is done here. Sessions are the other half, in
+`endpoint`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from stt_proto.clock import Clock, DeadlineQueue
+from stt_proto.config import Config
+from stt_proto.crypto import MLKEM768, Kem, channel_identifier
+from stt_proto.errors import (
+    ArgumentError,
+    ChecksumError,
+    ConnectionRefusedError,
+    ProtocolError,
+    TooManySessionsError,
+)
+from stt_proto.events import Event, HandshakeFailed
+from stt_proto.handshake import (
+    TICKET_USED,
+    Accepted,
+    Challenged,
+    Ended,
+    Established,
+    FailureReports,
+    Offered,
+    Outcome,
+    PieceCollector,
+    Reply,
+    Responder,
+    Resuming,
+    Terms,
+    TicketOffice,
+    TicketTerms,
+    Waiting,
+)
+from stt_proto.packet import ConnectionIdTable, ExpectedResets, PacketKeys, PacketReceiver, ResetTokens, TrainBudget
+from stt_proto.session.context import SessionContext
+from stt_proto.session.engines import local_parameters
+from stt_proto.session.session import Session
+from stt_proto.session.sight import Sight
+from stt_proto.session.trace import KeyLog, Trace
+from stt_proto.streams import GrowthBudget
+from stt_proto.types import EndpointCounters, NetworkPath, Transmit
+from stt_proto.wire import FIRST_MESSAGES, MAX_VARINT, Message, MessageType, decode_datagram_untrusted
+from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, FORM_BITS, PACKET_FORM, PACKET_HEADER
+
+Admit = Callable[[bytes, NetworkPath, float], "int | None"]
+"""Decides who may have a session: `(peer_node_id, path, now)` to an error code, or `None` to let in. It is pure."""
+
+HANDSHAKE_DATAGRAM = 1200
+"""Bytes of the largest handshake datagram where datagrams can get lost (W-4)."""
+OUTBOX = 4096
+"""Answers of the handshake that may wait for the host to take them; beyond, the oldest is dropped."""
+
+_TO_INITIATOR = frozenset(
+    {MessageType.CHALLENGE, MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION, MessageType.RESUMED}
+)
+
+
+class Reception:
+    """How an endpoint receives strangers; `Endpoint` is the only class behind it, and lists the attributes."""
+
+    __slots__ = (
+        "_admit",
+        "_asked",
+        "_callers",
+        "_clock",
+        "_context",
+        "_deadlines",
+        "_entropy",
+        "_events",
+        "_kem",
+        "_outbox",
+        "_reports",
+        "_responder",
+        "_terms",
+        "_trials",
+        "accepting",
+        "config",
+        "counters",
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        now: float,
+        unix_time: float,
+        entropy: Callable[[int], bytes],
+        admit: Admit | None,
+        kem: Kem | None,
+        trace: Trace | None,
+        keylog: KeyLog | None,
+    ) -> None:
+        self.config = config
+        self.accepting = True
+        self.counters = EndpointCounters()
+        self._admit = admit
+        self._kem = kem or MLKEM768()
+        self._entropy = entropy
+        self._clock = Clock(now, unix_time)
+        self._events: deque[tuple[Session | None, Event]] = deque()
+        self._outbox: deque[Transmit] = deque()
+        self._reports = FailureReports(config.limits.failure_reports)
+        self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
+        self._terms: dict[str, Terms] = {}
+        self._trials: dict[bytes, PacketReceiver] = {}  # what would open the first packet of a resumption
+        self._asked: dict[bytes, list[Resuming]] = {}  # by ticket: those about which the host was asked
+        self._callers: dict[bytes, Session] = {}  # by connection ID: the session that told the host of it
+        terms = TicketTerms(
+            lifetime=int(config.resumption_timeout),
+            fleet_secret=config.fleet_secret,
+            previous_fleet_secret=config.previous_fleet_secret,
+            channel=channel_identifier(config.application.encode()),
+            generation=config.seed_generation,
+            suites=config.suites,
+            limit=config.limits.used_tickets,
+        )
+        self._context = SessionContext(
+            config=config,
+            clock=self._clock,
+            entropy=entropy,
+            events=self._events,
+            ready=OrderedDict(),
+            unarmed={},
+            connection_ids=ConnectionIdTable(entropy),
+            reset_tokens=ResetTokens(config.reset_key or entropy(32), config.limits.resets_per_second),
+            expected_resets=ExpectedResets(entropy(32)),
+            train_budget=TrainBudget(config.limits.train_bytes_in_all),
+            window_budget=GrowthBudget(config.limits.grown_windows),
+            dial_keys={},
+            live={},
+            sessions={},
+            pieces=PieceCollector(config.limits.piece_groups, config.handshake_timeout),
+            full={},
+            sight=Sight(trace, keylog, self._events, self.counters),
+            tickets=TicketOffice(config.identity.node_id, terms, self._clock, entropy),
+            ticket_answers={},
+        )
+        self._responder = Responder(
+            identity=config.identity,
+            shared_seed=config.shared_seed,
+            application=config.application,
+            versions=config.versions,
+            suites=config.suites,
+            kem=self._kem,
+            entropy=entropy,
+            limits=config.limits,
+            tickets=self._context.tickets,
+            allow_self=config.allow_self,
+            handshake_timeout=config.handshake_timeout,
+        )
+
+    # -- packets that are nobody's ---------------------------------------------------------------------------------
+
+    def _receive_datagram(self, datagram: bytes, path: NetworkPath, now: float) -> None:
+        """Take in a datagram that is not a packet for a session."""
+        form = datagram[0] & FORM_BITS
+        if form & FORM_BIT:
+            self._receive_handshake(datagram, path, now)
+            return
+        if form != PACKET_FORM or len(datagram) < PACKET_HEADER:
+            self.counters.malformed += 1
+            return
+        connection_id = datagram[1 : 1 + CONNECTION_ID_SIZE]
+        half_open = self._responder.get(connection_id)
+        if half_open is None:
+            self._receive_misdirected(datagram, connection_id, path, now)
+        elif half_open.path != path:
+            self.counters.misdirected += 1
+        elif isinstance(half_open, Resuming) and self._confirms(half_open, datagram, now):
+            half_open.held.append(datagram)
+            self._accept(self._responder.confirm(half_open, now), path, now)
+        elif not half_open.hold(datagram):
+            self.counters.overtaking += 1
+
+    def _confirms(self, resuming: Resuming, datagram: bytes, now: float) -> bool:
+        """Whether this packet opens under the keys of a resumption: then its sender is no echo (H-35)."""
+        if resuming.established is None:
+            return False
+        trial = self._trials.get(resuming.local_cid)
+        if trial is None:
+            secrets = resuming.established.secrets
+            keys = PacketKeys(secrets.suite, secrets.initiator_traffic, secrets.initiator_header)
+            trial = self._trials[resuming.local_cid] = PacketReceiver(keys, self._context.train_budget)
+        return bool(trial.receive(datagram, 0, len(datagram), None, resuming.path, now, False))
+
+    def _receive_misdirected(self, datagram: bytes, connection_id: bytes, path: NetworkPath, now: float) -> None:
+        """A packet for nobody: a stateless reset of one of our sessions, or worth one itself (P-14)."""
+        context = self._context
+        session = context.expected_resets.owner_of(datagram)
+        if session is not None:
+            session.on_stateless_reset(now)
+            return
+        self.counters.misdirected += 1
+        if self.config.carriers[path.carrier].reliable:
+            return
+        reset = context.reset_tokens.make_reset(connection_id, len(datagram), now, self._entropy)
+        if reset is not None:
+            self.counters.resets_sent += 1
+            self._post(path, (reset,))
+
+    # -- handshakes ------------------------------------------------------------------------------------------------
+
+    def _receive_handshake(self, datagram: bytes, path: NetworkPath, now: float) -> None:
+        try:
+            decoded = decode_datagram_untrusted(datagram)
+        except ChecksumError:
+            self.counters.damaged += 1
+            return
+        except ProtocolError:
+            self.counters.malformed += 1
+            return
+        recipient = self._recipient(decoded.type, decoded.dcid, path)
+        if recipient is None:
+            if not (isinstance(decoded, Message) and self._is_repeated_proof(decoded, path, now)):
+                self.counters.refused += 1
+            return
+        reliable = self.config.carriers[path.carrier].reliable
+        message = decoded if isinstance(decoded, Message) else self._context.pieces.add(decoded, path, reliable, now)
+        if isinstance(recipient, Session):
+            if message is not None:
+                recipient.on_message(message, now)
+            return
+        if message is not None:
+            self._answer(message, path, len(datagram), now)
+        self._arm_half_open()
+
+    def _is_repeated_proof(self, message: Message, path: NetworkPath, now: float) -> bool:
+        """Whether this is the AUTH_PROOF of a session that has begun, whose peer has not heard of it yet (K-7)."""
+        if message.type is not MessageType.AUTH_PROOF:
+            return False
+        owner = self._context.connection_ids.route(message.dcid)
+        return owner.__class__ is Session and owner.on_repeated_proof(path, now)
+
+    def _recipient(self, kind: MessageType, connection_id: bytes, path: NetworkPath) -> Session | Responder | None:
+        """Who waits for a message of this kind, on this path, under this connection ID (H-30)."""
+        if kind in FIRST_MESSAGES:
+            return self._responder
+        if kind in _TO_INITIATOR:
+            owner = self._context.connection_ids.route(connection_id)
+            return owner if owner.__class__ is Session and owner.awaits(path) else None
+        half_open = self._responder.get(connection_id)
+        return self._responder if half_open is not None and half_open.path == path else None
+
+    def _answer(self, message: Message, path: NetworkPath, size: int, now: float) -> None:
+        """A message for the responder's side."""
+        context = self._context
+        outcome = self._responder.on_message(
+            message,
+            path,
+            now,
+            terms=self._terms_of(path.carrier),
+            size=size,
+            issue=lambda: context.connection_ids.issue(self._responder),
+            refusal=self._refusal(),
+            live_keys=context.dial_keys,
+        )
+        self._act(outcome, path, now)
+
+    def _terms_of(self, carrier: str) -> Terms:
+        """What the responder needs to know of a carrier, made once."""
+        terms = self._terms.get(carrier)
+        if terms is None:
+            traits = self.config.carriers[carrier]
+            largest = traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM
+            parameters = local_parameters(self.config, traits)
+            terms = self._terms[carrier] = Terms(traits.reliable, largest, parameters.encode())
+        return terms
+
+    def _act(self, outcome: Outcome, path: NetworkPath, now: float) -> None:
+        """Do what the responder decided."""
+        match outcome:
+            case Reply(datagrams):
+                self._post(path, datagrams)
+            case Challenged(half_open, ended):
+                self._post(path, half_open.datagrams)
+                if ended is not None:
+                    self._release(ended, now)
+            case Offered(resuming):
+                self._consider(resuming, path, now)
+            case Accepted():
+                self._accept(outcome, path, now)
+            case Ended():
+                self._release(outcome, now)
+            case _:
+                self.counters.refused += 1
+
+    def _accept(self, accepted: Accepted, path: NetworkPath, now: float) -> None:
+        """The peer has proven who it is: let it in, or tell it why not (H-29)."""
+        established, half_open = accepted.established, accepted.half_open
+        resumed = isinstance(half_open, Resuming)
+        session = self._drop(half_open) or Session(self._context, path, False, now)
+        try:
+            code = self._judge(established)
+            if code is None and not resumed:  # of a resumption it was asked before that was answered
+                code = self._ask_admit(established.peer_node_id, path, now)
+        except Exception:  # out of `admit`: nobody is let in, and nothing is left of it
+            self._context.connection_ids.retire(established.local_cid)
+            raise
+        if code is None:
+            session.accept(established, now, resumed)
+        else:
+            session.refuse(established, code, now)
+            self._report(path, "too_many_sessions" if code == TooManySessionsError.code else "refused", now)
+        for packet in accepted.held_packets:
+            session.receive(packet, 0, len(packet), None, path, now, 0)
+
+    def _refusal(self) -> int | None:
+        """The code for which nobody at all is let in at the moment, or `None` (H-28)."""
+        if not self.accepting:
+            return ConnectionRefusedError.code
+        return TooManySessionsError.code if self._is_full() else None
+
+    def _judge(self, established: Established) -> int | None:
+        """The code to refuse a proven peer with whoever it is, or `None`."""
+        code = self._refusal()
+        twin = self._context.sessions.get(established.secrets.session_id)
+        if code is None and twin is not None and not twin.initiator:
+            code = ConnectionRefusedError.code
+        return code
+
+    def _ask_admit(self, peer_node_id: bytes, path: NetworkPath, now: float) -> int | None:
+        """The code with which the application refuses a peer, or `None`."""
+        code = None if self._admit is None else self._admit(peer_node_id, path, now)
+        if code is not None and not (type(code) is int and 0 <= code <= MAX_VARINT):
+            raise ArgumentError(f"admit gave {code!r}; it must give an error code or None", argument="admit")
+        return code
+
+    def _release(self, ended: Ended, now: float) -> None:
+        """A half-open handshake has failed."""
+        half_open = ended.half_open
+        self._context.connection_ids.retire(half_open.local_cid)
+        session = self._drop(half_open)
+        if session is not None:
+            session.release()
+        self._report(half_open.path, ended.reason, now)
+
+    def _drop(self, half_open: Waiting) -> Session | None:
+        """Forget what is kept here for a half-open handshake; give the session that the host was told of, if any."""
+        self._context.pieces.forget(half_open.path, half_open.local_cid)
+        if not isinstance(half_open, Resuming):
+            return None
+        self._trials.pop(half_open.local_cid, None)
+        asked = self._asked.get(half_open.grant.ticket_id, [])
+        if half_open in asked:
+            asked.remove(half_open)
+            if not asked:
+                del self._asked[half_open.grant.ticket_id]
+        return self._callers.pop(half_open.local_cid, None)
+
+    def _report(self, path: NetworkPath, reason: str, now: float) -> None:
+        """Tell the host of a failed attempt, at most once a second and source (H-32)."""
+        if self._reports.is_due(path, now):
+            self._events.append((None, HandshakeFailed(path, reason)))
+
+    def _post(self, path: NetworkPath, datagrams: tuple[bytes, ...]) -> None:
+        """Queue answers that belong to no session."""
+        for datagram in datagrams:
+            if len(self._outbox) >= OUTBOX:
+                self._outbox.popleft()
+                self.counters.outbox_dropped += 1
+            self._outbox.append(Transmit(path, (datagram,)))
+
+    def _is_full(self) -> bool:
+        return len(self._context.live) >= self.config.max_concurrent_sessions
+
+    def _arm_half_open(self) -> None:
+        """Enter the deadline of what was begun with this endpoint and is no session yet."""
+        at = min(self._responder.deadline, self._context.pieces.deadline)
+        self._deadlines.arm(self._responder, at, "half_open")
+
+    # -- tickets ---------------------------------------------------------------------------------------------------
+
+    def _consider(self, resuming: Resuming, path: NetworkPath, now: float) -> None:
+        """Somebody asks to resume, and is who the ticket was given to: is that wanted, and was it used before?"""
+        context, responder = self._context, self._responder
+        if self._ask_admit(resuming.peer_node_id, path, now) is not None:  # the full handshake will say why
+            self._act(responder.refuse(resuming, ConnectionRefusedError.code, now), path, now)
+            return
+        ended = responder.enter(resuming, now, lambda: context.connection_ids.issue(responder))
+        if ended is not None:
+            self._release(ended, now)
+        grant = resuming.grant
+        if self.config.ticket_check != "host" or (resuming.copied and grant.ticket_id not in self._asked):
+            self._act(responder.answer(resuming, self._terms_of(path.carrier)), path, now)
+            return
+        self._asked.setdefault(grant.ticket_id, []).append(resuming)
+        if not resuming.copied:
+            session = self._callers[resuming.local_cid] = Session(context, path, False, now)
+            session.ask_about_ticket(grant.ticket_id, grant.expires_at)
+
+    def _take_ticket_answers(self, now: float) -> None:
+        """The host has said which tickets were used before."""
+        answers = self._context.ticket_answers
+        while answers:
+            ticket_id, fresh = answers.popitem()
+            for resuming in self._asked.pop(ticket_id, ()):
+                if fresh:
+                    outcome: Outcome = self._responder.answer(resuming, self._terms_of(resuming.path.carrier))
+                else:
+                    self._release(self._responder.withdraw(resuming, now), now)
+                    outcome = self._responder.refuse(resuming, TICKET_USED, now)
+                self._act(outcome, resuming.path, now)

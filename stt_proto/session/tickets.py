@@ -1,0 +1,55 @@
+"""The tickets that one session is given (docs/protocol.md, section 4.4)."""
+
+from __future__ import annotations
+
+from stt_proto.clock import Clock
+from stt_proto.crypto import Secret
+from stt_proto.errors import InvalidFrameError
+from stt_proto.handshake import Established, ticket_secret
+from stt_proto.tickets import Ticket
+from stt_proto.wire import Ticket as TicketFrame
+
+__all__ = ["TicketBook"]
+
+
+class TicketBook(Secret):
+    """Makes tickets of what the responder sends, and keeps the last.
+
+    Args:
+        node_id: who we are.
+        established: the session.
+        clock: tells the wall clock.
+
+    Attributes:
+        latest: the last ticket that came, or `None`.
+    """
+
+    __slots__ = ("_clock", "_initiator", "_node_id", "_peer_node_id", "_resumption", "_suite", "latest")
+
+    def __init__(self, node_id: bytes, established: Established, clock: Clock) -> None:
+        self._node_id = node_id
+        self._peer_node_id = established.peer_node_id
+        self._initiator = established.initiator
+        self._resumption = established.secrets.resumption
+        self._suite = established.secrets.suite.id
+        self._clock = clock
+        self.latest: Ticket | None = None
+
+    def add(self, frame: TicketFrame, now: float) -> Ticket:
+        """Take in a ticket; it takes the place of the one before.
+
+        Raises:
+            InvalidFrameError: it is the initiator's, which has none to give (H-33).
+        """
+        if not self._initiator:
+            raise InvalidFrameError("a TICKET from the initiator")
+        self.latest = Ticket(
+            frame.sealed,
+            ticket_secret(self._resumption, frame.nonce),
+            self._node_id,
+            self._peer_node_id,
+            self._suite,
+            max(self._clock.unix(now), 0.0),
+            frame.lifetime,
+        )
+        return self.latest

@@ -1,0 +1,261 @@
+"""Coming back with a ticket, over real sockets; and the file in which a node remembers which were used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from stt_anyio import ArgumentError, BlockingNode, SessionResumptionError, STTNode, Ticket, TicketRefusal
+from stt_anyio import ticket_file as module
+from stt_anyio.ticket_file import HEADER, SPARE, TicketFile
+
+LOOPBACK = "127.0.0.1"
+SEED = "a seed for tests"
+SERVER_SEED, CLIENT_SEED = b"s" * 32, b"c" * 32
+FLEET = b"f" * 32
+
+
+def server_options(**options: Any) -> dict[str, Any]:
+    return {"node_seed": SERVER_SEED, "shared_seed": SEED, "host": LOOPBACK, "server_mode": True, **options}
+
+
+def client_options(**options: Any) -> dict[str, Any]:
+    return {"node_seed": CLIENT_SEED, "shared_seed": SEED, "host": LOOPBACK, **options}
+
+
+async def ticket_of(client: STTNode, server: STTNode) -> Ticket:
+    """A ticket out of a session that has ended."""
+    session = await client.connect((LOOPBACK, server.port))
+    with anyio.fail_after(10):
+        while session.ticket is None:
+            await anyio.sleep(0.001)
+    ticket = session.ticket
+    await session.close()
+    return ticket
+
+
+# -- both kinds of host --------------------------------------------------------------------------------------------
+
+
+async def test_come_back() -> None:
+    """C7: `session.ticket` of one session is what the next `connect` is given."""
+    async with STTNode(**server_options()) as server, STTNode(**client_options()) as client:
+        ticket = await ticket_of(client, server)
+        session = await client.connect((LOOPBACK, server.port), ticket=ticket)
+        assert session.resumed
+        assert session.resumption_error is None
+        assert session.peer_node_id == server.node_id
+        with anyio.fail_after(10):
+            peer = await server.accept()
+            assert peer.resumed
+            stream = session.open_stream()
+            await stream.send(b"hello again")
+            assert await (await peer.accept_stream()).receive() == b"hello again"
+        again = await client.connect((LOOPBACK, server.port), ticket=ticket)
+        assert not again.resumed
+        assert isinstance(again.resumption_error, SessionResumptionError)
+        assert again.resumption_error.reason == TicketRefusal.OFFERED
+        assert again.is_active()
+
+
+async def test_come_back_to_a_server_that_restarted() -> None:
+    """C7: with the fleet's secret it takes the ticket; without one there is a full handshake, and a reason."""
+    async with STTNode(**client_options()) as client:
+        for options, resumed in (({"fleet_secret": FLEET}, True), ({}, False)):
+            async with STTNode(**server_options(**options)) as server:
+                ticket = await ticket_of(client, server)
+            async with STTNode(**server_options(**options)) as server:
+                session = await client.connect((LOOPBACK, server.port), ticket=ticket)
+                assert session.resumed is resumed
+                assert (session.resumption_error is None) is resumed
+
+
+async def test_from_another_process(tmp_path: Path) -> None:
+    """C7: kept in a file, and taken up by a program of its own with the same node seed."""
+    program = (
+        "import sys, pathlib\n"
+        "from stt_anyio import BlockingNode, Ticket\n"
+        "ticket = Ticket.from_bytes(pathlib.Path(sys.argv[1]).read_bytes())\n"
+        f"with BlockingNode({CLIENT_SEED!r}, {SEED!r}, {LOOPBACK!r}) as node:\n"
+        f"    print(node.connect(({LOOPBACK!r}, int(sys.argv[2])), ticket=ticket).resumed)\n"
+    )
+    async with STTNode(**server_options()) as server, STTNode(**client_options()) as client:
+        kept = tmp_path / "ticket"
+        kept.write_bytes((await ticket_of(client, server)).export())
+        with anyio.fail_after(60):
+            run = await anyio.run_process(
+                [sys.executable, "-c", program, str(kept), str(server.port)], stderr=subprocess.STDOUT, check=False
+            )
+        assert run.stdout.decode().strip() == "True"
+
+
+async def test_used_before_and_after_a_restart(tmp_path: Path) -> None:
+    """H-36: with a file a ticket is good once, though the server forgot everything else; so for copies of it."""
+    options = server_options(fleet_secret=FLEET, ticket_file=tmp_path / "used")
+    async with STTNode(**client_options()) as first:
+        async with STTNode(**options) as server:
+            ticket = await ticket_of(first, server)
+            assert (await first.connect((LOOPBACK, server.port), ticket=ticket)).resumed
+        for _ in range(2):
+            async with STTNode(**options) as server, STTNode(**client_options()) as copy:
+                session = await copy.connect((LOOPBACK, server.port), ticket=ticket)
+                assert not session.resumed
+                assert session.resumption_error is not None
+                assert session.resumption_error.reason == TicketRefusal.USED
+                other = await ticket_of(copy, server)
+                assert (await copy.connect((LOOPBACK, server.port), ticket=other)).resumed
+        assert stat.S_IMODE((tmp_path / "used").stat().st_mode) == 0o600
+
+
+async def test_no_ticket() -> None:
+    async with STTNode(**server_options()) as server, STTNode(**client_options()) as client:
+        with pytest.raises(ArgumentError) as caught:
+            await client.connect((LOOPBACK, server.port), ticket=b"ticket")  # type: ignore[arg-type]
+        assert caught.value.argument == "ticket"
+
+
+def test_without_an_event_loop(tmp_path: Path) -> None:
+    """C7: the blocking host does the same."""
+    options = server_options(fleet_secret=FLEET, ticket_file=str(tmp_path / "used"), background=True)
+    with BlockingNode(**options) as server, BlockingNode(**client_options()) as client:
+        session = client.connect((LOOPBACK, server.port))
+        while session.ticket is None:
+            client.poll(1.0)
+        ticket = session.ticket
+        assert client.connect((LOOPBACK, server.port), ticket=ticket).resumed
+    with BlockingNode(**options) as server, BlockingNode(**client_options()) as client:
+        session = client.connect((LOOPBACK, server.port), ticket=ticket)
+        assert session.resumption_error is not None
+        assert session.resumption_error.reason == TicketRefusal.USED
+
+
+# -- the file ------------------------------------------------------------------------------------------------------
+
+
+def used(path: Path, limit: int = 100, now: float = 1000.0) -> TicketFile:
+    return TicketFile(str(path), limit, lambda: now)
+
+
+def test_what_is_in_the_file(tmp_path: Path) -> None:
+    """H-36: once, also for those that come later; and what has expired is not carried along."""
+    path = tmp_path / "used"
+    file = used(path)
+    assert file.use(b"a" * 16, 2000.0)
+    assert file.use(b"b" * 16, 3000.0)
+    assert not file.use(b"a" * 16, 2000.0)
+    assert not file.use(b"c" * 16, 1000.0)
+    file.close()
+    file.close()
+    lines = path.read_bytes().splitlines()
+    assert lines == [HEADER.strip(), b"61" * 16 + b" 2000.001", b"62" * 16 + b" 3000.001"]
+    later = used(path, now=2500.0)
+    assert not later.use(b"b" * 16, 3000.0)
+    assert path.read_bytes().count(b"\n") == 2
+    later.close()
+
+
+def test_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    """A crash in the middle of writing: nobody was answered, so nothing was used."""
+    path = tmp_path / "used"
+    path.write_bytes(HEADER + b"61" * 16 + b" 2000.001\n" + b"62" * 10)
+    file = used(path)
+    assert not file.use(b"a" * 16, 2000.0)
+    assert file.use(b"b" * 16, 2000.0)
+    file.close()
+    for whole in (b"", HEADER, HEADER[:7]):
+        path.write_bytes(whole)
+        used(path).close()
+        assert path.read_bytes() == HEADER
+
+
+@pytest.mark.parametrize(
+    "content", [b"secrets!\n", b"stt", HEADER + b"rubbish\n", HEADER + b"\n" + b"61" * 16 + b" 1\n"]
+)
+def test_other_files_are_left_alone(tmp_path: Path, content: bytes) -> None:
+    """Whoever names the wrong file must not lose it."""
+    path = tmp_path / "used"
+    path.write_bytes(content + b"more\n")
+    with pytest.raises(ArgumentError) as caught:
+        used(path)
+    assert caught.value.argument == "ticket_file"
+    assert path.read_bytes() == content + b"more\n"
+    with pytest.raises(ArgumentError), BlockingNode(**server_options(ticket_file=path)):
+        pass
+
+
+def test_no_room_and_no_place(tmp_path: Path) -> None:
+    """H-36: refused rather than forgotten; what is in the file always has room."""
+    path = tmp_path / "used"
+    file = used(path, limit=2)
+    assert [file.use(bytes((number,)) * 16, 2000.0) for number in range(3)] == [True, True, False]
+    file.close()
+    small = used(path, limit=1)
+    assert [small.use(bytes((number,)) * 16, 2000.0) for number in range(3)] == [False, False, False]
+    small.close()
+    now = [1000.0]
+    path.write_bytes(HEADER + b"61" * 16 + b" 2000.001\n" + b"62" * 16 + b" 3000.001\n")
+    small = TicketFile(str(path), 1, lambda: now[0])
+    now[0] = 2500.0
+    assert not small.use(b"b" * 16, 3000.0)
+    small.close()
+    with pytest.raises(OSError):
+        used(tmp_path / "nowhere" / "used")
+
+
+def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H-36: as long as nothing can be remembered nothing may be used; afterwards all is well again."""
+    path = tmp_path / "used"
+    file = used(path)
+    assert file.use(b"a" * 16, 2000.0)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(module.os, "fsync", full)
+        assert not file.use(b"b" * 16, 2000.0)
+        assert not file.use(b"c" * 16, 2000.0)
+    assert file.use(b"d" * 16, 2000.0)
+    file.close()
+    assert not file.use(b"e" * 16, 2000.0)
+    again = used(path)
+    assert [again.use(bytes((letter,)) * 16, 2000.0) for letter in b"abcd"] == [False] * 4
+    again.close()
+
+
+def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
+    """What has expired leaves the file while the node runs, too."""
+    now = [1000.0]
+    file = TicketFile(str(tmp_path / "used"), 10_000, lambda: now[0])
+    for number in range(2 * SPARE):
+        now[0] += 1.0
+        assert file.use(number.to_bytes(16), now[0] + 5.0)
+    assert (tmp_path / "used").stat().st_size < 60 * (SPARE + 20)
+    file.close()
+
+
+@pytest.mark.parametrize("call", ["replace", "open"])
+def test_systems_that_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Nothing is left open when the file cannot be put in its place; a directory that cannot be synced is no fault."""
+    real: Callable[..., Any] = getattr(os, call)
+
+    def refuse(path: Any, *rest: Any, **named: Any) -> Any:
+        if call == "replace" or Path(path) == tmp_path:
+            raise OSError(errno.EACCES, "no")
+        return real(path, *rest, **named)
+
+    monkeypatch.setattr(module.os, call, refuse)
+    if call == "replace":
+        with pytest.raises(OSError):
+            used(tmp_path / "used")
+    else:
+        used(tmp_path / "used").close()
