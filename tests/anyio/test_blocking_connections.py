@@ -240,7 +240,7 @@ def test_strangers_who_say_nothing() -> None:
 
 def test_strangers_are_bounded() -> None:
     """P-22."""
-    with nodes() as (server, _):
+    with nodes(handshake_timeout=60) as (server, _):
         host, port = server.listen_tcp()
         strangers = [socket.create_connection((host, port)) for _ in range(256)]
         until(server, lambda: len(open_connections(server)) == 256)

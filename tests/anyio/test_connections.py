@@ -346,7 +346,7 @@ async def test_a_server_that_answers_with_garbage() -> None:
 
 async def test_strangers_are_bounded() -> None:
     """P-22: no more than 256 from one address; those with a session do not count."""
-    async with nodes() as (server, client):
+    async with nodes(handshake_timeout=60) as (server, client):
         host, port = await server.listen_tcp()
         session = await client.connect_tcp(host, port)
         streams = [await anyio.connect_tcp(host, port) for _ in range(256)]

@@ -176,6 +176,18 @@ def test_what_stands_behind_a_request_that_is_refused(origin: str) -> None:
     assert written(server).startswith(b"HTTP/1.1 403" if "evil" in origin else b"HTTP/1.1 101")
 
 
+def test_who_pings_and_does_not_read() -> None:
+    """P-21: pongs do not pile up; who reads gets them."""
+    wire = Wire("websocket")
+    ping = b"\x89\xfd" + bytes(4 + 125)
+    for _ in range(10_000):
+        wire.server.receive(ping, lambda message: None)
+    assert 64 << 10 <= wire.server.pending <= (64 << 10) + 256
+    written(wire.server)
+    wire.server.receive(ping, lambda message: None)
+    assert written(wire.server) == b"\x8a\x7d" + bytes(125)
+
+
 def test_frames_that_do_not_wait_for_the_answer() -> None:
     """All of it in one piece: a request that is refused, and a close frame."""
     client = WebSocketClientLink(URI, origin="https://evil.example")

@@ -282,20 +282,6 @@ async def test_fragments_make_a_message_again(server: STTNode) -> None:
         assert b"".join([piece async for piece in peer]) == data
 
 
-async def test_who_pings_and_does_not_read(server: STTNode) -> None:
-    """P-21: pongs do not pile up."""
-    async with browser(server) as client:
-        await client.open()
-        (connection,) = connections(server)
-        with anyio.move_on_after(1.0):
-            for _ in range(400):
-                await client.send(Frame(Opcode.PING, bytes(125)))
-                for _ in range(200):
-                    client.protocol.send_frame(Frame(Opcode.PING, bytes(125)))
-                await client.flush()
-        assert connection.backlog < 256 << 10
-
-
 # -- servers that are not what they should be ----------------------------------------------------------------------
 
 

@@ -61,6 +61,7 @@ def test_a_message_without_bytes_ends_it(pieces: list[bytes]) -> None:
     got = [bytes(message) for piece in pieces for message in deframer.feed(piece)]
     assert got in ([], [b"x"])
     assert isinstance(deframer.failure, InvalidFrameError)
+    assert deframer.feed(framed(b"more")) == []
     deframer.end()
     assert deframer.failure.message == "a message without bytes"
 
