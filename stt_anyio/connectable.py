@@ -11,14 +11,14 @@ from stt_anyio.session import Session
 from stt_anyio.stream import Stream
 
 if TYPE_CHECKING:
-    from stt_anyio.node import STTNode
+    from stt_anyio.ways import Ways
 
 
 class StreamConnectable(ByteStreamConnectable):
     """A peer that streams are opened to: dialled when first asked for, and again when the session was lost."""
 
     def __init__(
-        self, node: STTNode, address: Any, peer_node_id: bytes | None, transport: str | None, purpose: str
+        self, node: Ways, address: Any, peer_node_id: bytes | None, transport: str | None, purpose: str
     ) -> None:
         self._node = node
         self._address = address

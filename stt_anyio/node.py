@@ -21,7 +21,6 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from stt_anyio.carrier import Carrier
-from stt_anyio.connectable import StreamConnectable
 from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
@@ -386,12 +385,6 @@ class STTNode(Ways):
         if session.is_closed:
             raise connection_failed(session.ended())
         return session
-
-    def connectable(
-        self, address: Any, peer_node_id: bytes | None = None, *, transport: str | None = None, purpose: str = ""
-    ) -> StreamConnectable:
-        """A peer as an `anyio.abc.ByteStreamConnectable`: each `connect` opens a stream of one shared session."""
-        return StreamConnectable(self, address, peer_node_id, transport, purpose)
 
     # -- accepting -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import anyio
 from anyio.abc import ByteStream, Listener
 
 from stt_anyio.carrier import Carrier
+from stt_anyio.connectable import StreamConnectable
 from stt_anyio.connections import ConnectionCarrier, listen_tcp
 from stt_anyio.connections.streams import TaskConnection
 from stt_anyio.errors import StateError, SttError, connection_failed
@@ -81,6 +82,12 @@ class Ways(NodeBase[Session]):
         The other side hands its end to `serve_stream`.
         """
         return await self.connect(stream, peer_node_id, timeout, "stream")
+
+    def connectable(
+        self, address: Any, peer_node_id: bytes | None = None, *, transport: str | None = None, purpose: str = ""
+    ) -> StreamConnectable:
+        """A peer as an `anyio.abc.ByteStreamConnectable`: each `connect` opens a stream of one shared session."""
+        return StreamConnectable(self, address, peer_node_id, transport, purpose)
 
     async def _race(
         self,
