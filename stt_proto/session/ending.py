@@ -24,6 +24,8 @@ LINGER_PTOS = 3
 """Probe timeouts for which a close is awaited, and for which a session that is over still answers (K-1, K-3)."""
 MAX_LINGER = 10.0
 """Seconds; neither takes longer, since who answers slowly could make us hold what is over for ever."""
+GONE = "the path is gone"
+"""What is said of a path whose carrier ended without a word."""
 MAX_ANSWERS = 16
 """Packets with which a session that is over answers (K-3)."""
 
@@ -92,7 +94,7 @@ def lost_path(reason: str | None, dialling: bool) -> SttError:
         return ConnectionRefusedError("nobody listens there")
     if dialling and reason == "unreachable":
         return UnreachableError("no way leads there")
-    return SessionClosedError(reason or "the path is gone", reason=CloseReason.ERROR)
+    return SessionClosedError(reason or GONE, reason=CloseReason.ERROR)
 
 
 class Ending:
