@@ -11,7 +11,7 @@ from stt_proto.paths.mtu import BASE_SIZE, MtuSearch
 from stt_proto.paths.trains import TrainSizer
 from stt_proto.paths.validation import Challenge, Patience
 from stt_proto.recovery import INITIAL_RTT, LONGEST_RTT, ControllerFactory, Recovery, SentPacket
-from stt_proto.types import CarrierTraits, NetworkPath
+from stt_proto.types import CarrierTraits, NetworkPath, PathInfo, PathStatus
 
 ORDINARY_SIZE = 1472
 """Bytes of datagrams that every link is made for: those of Ethernet."""
@@ -119,6 +119,21 @@ class Path:
         )
         self.trains = TrainSizer(1 if traits.reliable else max_segments, size, max_packet)
         self.ecn = EcnValidation(not traits.reliable)
+
+    def info(self, active: bool) -> PathInfo:
+        """A snapshot; `active` tells whether this is where the session sends."""
+        stats = self.recovery.stats()
+        known = PathStatus.SPARE if self.validated else PathStatus.VALIDATING
+        return PathInfo(
+            path=self.network_path,
+            status=PathStatus.ACTIVE if active else known,
+            opened_here=self.opened_here,
+            rtt=stats.rtt_smoothed,
+            congestion_window=int(stats.window),
+            bytes_in_flight=stats.bytes_in_flight,
+            packets_lost=stats.packets_lost,
+            mtu=self.max_datagram,
+        )
 
     # -- is the peer there? ----------------------------------------------------------------------------------------
 

@@ -37,16 +37,18 @@ class DetachedSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def add(self, session: Session, size: int) -> None:
-        """A session has lost its last path, and holds so many bytes."""
-        self._sessions[session] = size
-        self._bytes += size
+    def add(self, session: Session, size: int, now: float) -> None:
+        """A session has lost its last path, and holds so many bytes. Perhaps some have to go for that."""
+        self._sessions[session] = 0
         self._by_peer.setdefault(session.peer_node_id, {})[session] = None
+        self.weigh(session, size, now)
 
-    def weigh(self, session: Session, size: int) -> None:
+    def weigh(self, session: Session, size: int, now: float) -> None:
         """It holds so many bytes now: applications go on writing, and reading."""
         self._bytes += size - self._sessions[session]
         self._sessions[session] = size
+        while (excess := self.excess(session.peer_node_id)) is not None:
+            excess.give_up(now)
 
     def remove(self, session: Session) -> None:
         """It has a path again, or has ended; one that is not here is no mistake."""

@@ -178,6 +178,30 @@ class Engines:
         """Fit the unreliable datagrams of the application to those that the path carries."""
         self.datagrams.peer_max = min(self.peer.max_datagram, capacity(self.path.max_datagram, 1) - DATAGRAM_HEADER)
 
+    def due(self, at: float, reason: str, paced_until: float, acks_too: bool) -> tuple[float, str]:
+        """The first of these deadlines and `at`. Asked after each packet: one by one they cost a third of `min`."""
+        due = self.path.recovery.deadline
+        if due < at:
+            at, reason = due, "loss"
+        if paced_until < at:
+            at, reason = paced_until, "pacing"
+        due = self.acks.due_at
+        if acks_too and due < at:
+            at, reason = due, "ack"
+        due = self.trains_deadline
+        if due < at:
+            at, reason = due, "path"
+        due = self.local_ids.deadline
+        if due < at:
+            at, reason = due, "path"
+        due = self.streams.deadline
+        if due < at:
+            at, reason = due, "stream"
+        due = self.rotation.deadline
+        if due < at:
+            at, reason = due, "rotation"
+        return at, reason
+
     @property
     def trains_deadline(self) -> float:
         """When an incomplete train is given up: after 3 PTO as they are now, 1 s before the first RTT sample (P-9)."""

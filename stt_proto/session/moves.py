@@ -20,7 +20,7 @@ from stt_proto.paths.validation import Challenge, Patience
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import MOVE
 from stt_proto.session.engines import Engines
-from stt_proto.types import NetworkPath, PathInfo, PathStatus
+from stt_proto.types import NetworkPath, PathInfo
 from stt_proto.wire import Frame, FrameType, Move, Padding, PathChallenge, PathResponse
 
 if TYPE_CHECKING:
@@ -109,18 +109,7 @@ class Moves:
     def infos(self) -> Iterator[PathInfo]:
         """Snapshots of all paths, the active one first."""
         for path in self._all():
-            stats = path.recovery.stats()
-            known = PathStatus.SPARE if path.validated else PathStatus.VALIDATING
-            yield PathInfo(
-                path=path.network_path,
-                status=PathStatus.ACTIVE if path is self._engines.path else known,
-                opened_here=path.opened_here,
-                rtt=stats.rtt_smoothed,
-                congestion_window=stats.window,
-                bytes_in_flight=stats.bytes_in_flight,
-                packets_lost=stats.packets_lost,
-                mtu=path.max_datagram,
-            )
+            yield path.info(path is self._engines.path)
 
     def _all(self) -> Iterator[Path]:
         """All paths there are, while the table may change."""

@@ -42,7 +42,6 @@ from stt_proto.session.ending import (
     closed_here,
     error_of,
     failure_frame,
-    lost_path,
     reason_of,
 )
 from stt_proto.session.engines import Engines
@@ -414,7 +413,7 @@ class Session(SessionFacade):
             if not moves.detached:
                 return self._outbound.next_transmit(now)
             if self._engines is not None:
-                self._weigh(self._engines, now)
+                self._context.detached.weigh(self, self._engines.buffered, now)
             return None
         except EncryptionError as error:  # the key is used up: there are no last words either
             if self.state is not SessionState.CLOSED:
@@ -466,28 +465,10 @@ class Session(SessionFacade):
                     at, reason = due, "detach"
                 due = min(engines.local_ids.deadline, engines.streams.deadline, engines.trains_deadline)
                 return (due, "path") if due < at else (at, reason)
-        if engines is not None:  # after each packet: comparisons one by one cost a third of `min` over pairs
-            due = engines.path.recovery.deadline
-            if due < at:
-                at, reason = due, "loss"
+        if engines is not None:
             full = self._context.full
-            if not full or self.path not in full:
-                if engines.acks.due_at < at:
-                    at, reason = engines.acks.due_at, "ack"
-                if self._outbound.paced_until < at:
-                    at, reason = self._outbound.paced_until, "pacing"
-            due = engines.trains_deadline
-            if due < at:
-                at, reason = due, "path"
-            due = engines.local_ids.deadline
-            if due < at:
-                at, reason = due, "path"
-            due = engines.streams.deadline
-            if due < at:
-                at, reason = due, "stream"
-            due = engines.rotation.deadline
-            if due < at:
-                at, reason = due, "rotation"
+            held = full and self.path in full
+            at, reason = engines.due(at, reason, inf if held else self._outbound.paced_until, not held)
             if initiator is None:
                 due, why = engines.liveness.deadline()
                 if due < at:
@@ -553,15 +534,10 @@ class Session(SessionFacade):
             if engines is not None and moves is not None and self._may_detach(engines):
                 self._detach(engines, moves, why, now, closed=True)
             else:
-                self._end(self._error_of_loss(engines, reason), now, linger=False)
+                closing = engines is not None and engines.control.closing
+                dialling = self.state is SessionState.HANDSHAKING
+                self._end(self._ending.error_of_loss(reason, dialling=dialling, closing=closing), now, linger=False)
         self.touch(now)
-
-    def _error_of_loss(self, engines: Engines | None, reason: str | None) -> SttError:
-        """What the loss of the last path means. Once SESSION_CLOSE was said, that is how a peer that heard it goes."""
-        frame = self._ending.frame
-        if engines is not None and engines.control.closing and frame is not None:
-            return closed_here(frame)
-        return lost_path(reason, self.state is SessionState.HANDSHAKING)
 
     def _may_detach(self, engines: Engines) -> bool:
         """Whether it waits for another path when it has none: not before the peer knows of it, nor when it ends."""
@@ -573,22 +549,14 @@ class Session(SessionFacade):
         self._detached_until = now + self._context.config.detach_timeout
         moves.detach(why, now, closed=closed)
         self._emit(SessionDetached(self._detached_until))
-        self._context.detached.add(self, engines.buffered)
-        self._weigh(engines, now)
-
-    def _weigh(self, engines: Engines, now: float) -> None:
-        """What a detached session holds may be too much, for it or for another one (M-11)."""
-        detached = self._context.detached
-        detached.weigh(self, engines.buffered)
-        while (excess := detached.excess(self.peer_node_id)) is not None:
-            excess.give_up(now)
+        self._context.detached.add(self, engines.buffered, now)
 
     def _check_detached(self, engines: Engines, now: float) -> None:
         if now >= self._detached_until:
             waited = self._context.config.detach_timeout
             self._end(SessionTimeoutError(f"no path was found in {waited:g} s"), now)
         else:
-            self._weigh(engines, now)
+            self._context.detached.weigh(self, engines.buffered, now)
 
     def give_up(self, now: float) -> None:
         """End, detached, since others need the place or the memory."""

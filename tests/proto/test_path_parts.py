@@ -239,46 +239,53 @@ def test_which_sessions_have_a_path() -> None:
 class Detached:
     """A session, as far as the book of those without a path goes."""
 
-    def __init__(self, peer: bytes) -> None:
+    def __init__(self, book: DetachedSessions, peer: bytes) -> None:
+        self.book = book
         self.peer_node_id = peer
         self.ended_at: float | None = None
 
+    def lose(self, size: int) -> None:
+        self.book.add(cast(Any, self), size, 5.0)
+
+    def weigh(self, size: int) -> None:
+        self.book.weigh(cast(Any, self), size, 5.0)
+
     def give_up(self, now: float) -> None:
         self.ended_at = now
+        self.book.remove(cast(Any, self))
 
 
 def test_the_book_of_detached_sessions() -> None:
     """M-11: of one peer, of all, and their bytes; the longest detached goes, and gives its place to a new one."""
     book = DetachedSessions(Limits(detached_per_peer=2, detached_bytes=100), 16)
-    ones = [Detached(b"a") for _ in range(3)]
-    others = [Detached(b"b") for _ in range(2)]
-    sessions: list[Any] = [*ones, *others]
-    for session in sessions[:2]:
-        book.add(session, 10)
-    assert book.excess(b"a") is None
-    book.add(sessions[2], 10)
-    assert book.excess(b"a") is sessions[0]
-    assert book.excess(b"b") is None
-    book.remove(sessions[0])
-    book.remove(sessions[0])
-    book.add(sessions[3], 10)
-    assert book.excess(b"b") is None
-    book.weigh(sessions[3], 81)
-    assert book.excess(b"b") is sessions[1]
-    book.weigh(sessions[3], 80)
-    assert book.excess(b"b") is None
-    book.add(sessions[4], 0)
-    assert book.excess(b"b") is None
+    a1, a2, a3, b1, b2, c1 = (Detached(book, peer) for peer in (b"a", b"a", b"a", b"b", b"b", b"c"))
+
+    def ended() -> list[Detached]:
+        return [each for each in (a1, a2, a3, b1, b2, c1) if each.ended_at is not None]
+
+    a1.lose(10)
+    a2.lose(10)
+    b1.lose(0)
+    assert ended() == []
+    a3.lose(10)
+    assert ended() == [a1], "two of a peer"
+    book.remove(cast(Any, a1))
+    b2.lose(0)
     assert len(book) == 4
-    book.add(cast(Any, Detached(b"c")), 0)
-    assert book.excess(b"c") is sessions[1]
+    c1.lose(0)
+    assert ended() == [a1, a2], "a quarter of 16"
+    c1.weigh(90)
+    assert ended() == [a1, a2]
+    c1.weigh(91)
+    assert ended() == [a1, a2, a3, b1], "the bytes that are there go with whoever has them"
     book.give_way(15, 7.0)
-    assert ones[1].ended_at is None
+    assert b2.ended_at is None
     book.give_way(16, 7.0)
-    assert ones[1].ended_at == 7.0
-    for session in sessions:
-        book.remove(session)
-    assert book.excess(b"a") is None
+    assert b2.ended_at == 7.0
+    c1.weigh(101)
+    assert c1.ended_at == 5.0
+    assert len(book) == 0
+    book.give_way(16, 7.0)
 
 
 # -- what goes along -----------------------------------------------------------------------------------------------
