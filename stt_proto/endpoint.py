@@ -277,7 +277,7 @@ class Endpoint(Reception):
             session, _ = ready.popitem(last=False)
             if full and session.path in full:
                 full[session.path][session] = None
-                transmit = session.next_question(now)  # other paths may have room
+                transmit = session.next_transmit(now, True)
             else:
                 transmit = session.next_transmit(now)
             self._context.unarmed[session] = None  # even if it was nothing: the pacer may have said when

@@ -390,28 +390,29 @@ class Session(SessionFacade):
             error = SessionClosedError("the peer has forgotten the session", reason=CloseReason.ERROR)
             self._end(error, now, by_peer=True, linger=False)
 
-    def next_transmit(self, now: float) -> Transmit | None:
-        """The next thing to send, or `None`."""
-        if self._initiator is not None:
+    def next_transmit(self, now: float, held: bool = False) -> Transmit | None:
+        """The next thing to send, or `None`; `held` tells that the active path takes nothing now, so only what is about
+        another one may go.
+        """
+        moves = self._moves
+        if self._initiator is not None and not held:
             self._datagrams_out.extend(self._initiator.take(now))
-        if self._datagrams_out:
+        if self._datagrams_out and not held:
             datagram = self._datagrams_out.pop(0)
             if self.trace is not None:
                 self.trace.message_sent(datagram, now)
             return Transmit(self.path, (datagram,))
-        moves = self._moves
         if moves is None:
             return None
         try:
             if self.state is SessionState.CLOSED:
-                frame = self._ending.take_answer()
-                return None if frame is None or moves.detached else self._outbound.closing_transmit(frame, now)
-            if moves.busy:
-                transmit = self._question(now)
-                if transmit is not None:
-                    return transmit
+                frame = None if held or moves.detached else self._ending.take_answer()
+                return None if frame is None else self._outbound.closing_transmit(frame, now)
+            question = moves.next_question(now) if moves.busy else None
+            if question is not None:
+                return self._outbound.path_transmit(*question, now)
             if not moves.detached:
-                return self._outbound.next_transmit(now)
+                return None if held else self._outbound.next_transmit(now)
             if self._engines is not None:
                 self._context.detached.weigh(self, self._engines.buffered, now)
             return None
@@ -426,21 +427,6 @@ class Session(SessionFacade):
             return True
         moves = self._moves
         return moves is not None and (moves.busy or (not moves.detached and self._outbound.has_more(now)))
-
-    def next_question(self, now: float) -> Transmit | None:
-        """The next packet that is about another path, while the active one takes nothing."""
-        try:
-            return self._question(now)
-        except EncryptionError as error:
-            self._end(error, now)
-            return None
-
-    def _question(self, now: float) -> Transmit | None:
-        moves = self._moves
-        if moves is None or not moves.busy or self.state is SessionState.CLOSED:
-            return None
-        question = moves.next_question(now)
-        return None if question is None else self._outbound.path_transmit(*question, now)
 
     def deadline(self) -> Deadline:
         """When `tick` wants to be called next, and why."""
