@@ -40,7 +40,7 @@ from stt_proto.events import (
     StreamWritable,
 )
 from stt_proto.session import SessionStats
-from stt_proto.types import Buffer
+from stt_proto.types import Buffer, NetworkPath, PathInfo
 
 if TYPE_CHECKING:
     from stt_anyio.driver import Driver
@@ -208,6 +208,46 @@ class SessionBase(Generic[StreamT]):
         return (
             f"<{type(self).__name__} {self.session_id.hex()} with {self.peer_node_id.hex()[:16]}, {self.state.value}>"
         )
+
+    # -- paths -----------------------------------------------------------------------------------------------------
+
+    @property
+    def paths(self) -> tuple[PathInfo, ...]:
+        """Its paths, the one in use first."""
+        return self.core.paths
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether it has no path now. It waits for one for `detach_timeout`: streams keep what they hold."""
+        return self.core.is_detached
+
+    def add_path(self, path: NetworkPath) -> None:
+        """Offer another way to the peer; who dialled goes on there by itself when it is better, or the only one.
+
+        Args:
+            path: what `path_to` of one of the node's carriers gives.
+
+        Raises:
+            ArgumentError: it is no path, or of a carrier that the node has not.
+            StateError: there are three beside the one in use already.
+            SessionClosedError: the session is over.
+        """
+        self._go(self.core.add_path, path)
+
+    def migrate(self, path: NetworkPath) -> None:
+        """Go on over another path as soon as the peer has answered there; what streams carry is not disturbed.
+
+        Args, Raises:
+            as for `add_path`.
+        """
+        self._go(self.core.migrate, path)
+
+    def _go(self, ask: Callable[[NetworkPath, float], None], path: NetworkPath) -> None:
+        try:
+            ask(path, self.driver.clock())
+        except SttError as error:
+            raise self.raised(error) from None
+        self.driver.pump()
 
     # -- streams and datagrams -------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ from stt_proto.types import (
     EndpointCounters,
     HandshakeStep,
     NetworkPath,
+    PathInfo,
+    PathStatus,
     SessionState,
     Transmit,
 )
@@ -45,7 +47,9 @@ __all__ = [
     "KeyLog",
     "Limits",
     "NetworkPath",
+    "PathInfo",
     "PathState",
+    "PathStatus",
     "Priority",
     "RttEstimator",
     "SentPacket",

@@ -94,6 +94,8 @@ class Limits:
     extension_frames: int = field(default=256, validator=_whole(1, 65_536))  # F-7, each way
     extension_bytes: int = field(default=256 * KIB, validator=_whole(2 * KIB, 256 * MIB))  # F-7, each way
     datagram_bytes: int = field(default=MIB, validator=_whole(64 * KIB, 256 * MIB))  # S-11
+    detached_per_peer: int = field(default=4, validator=_whole(0, 1 << 20))  # M-11
+    detached_bytes: int = field(default=64 * MIB, validator=_whole(0, 1 << 40))  # M-11, buffered in all of them
     suspicious_burst: int = field(default=1000, validator=_whole(10, 1 << 20))  # F-5
     suspicious_per_second: float = field(default=100.0, validator=_per_second(0.1, 1_000_000))  # F-5
     used_tickets: int = field(default=65_536, validator=_whole(0, 1 << 24))  # H-36
@@ -213,7 +215,8 @@ class Config:
         versions: protocol versions spoken, the preferred first.
         suites: cipher suites spoken, the preferred first: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
         keep_alive_interval: seconds of silence after which a sign of life is asked for.
-        keep_alive_timeout: seconds of silence after which the peer is given up; more than twice the interval.
+        keep_alive_timeout: seconds of silence after which a path is lost, and the session with it, or detached, when
+            it was the last (`detach_timeout`); more than twice the interval.
         handshake_timeout: seconds that a handshake may take.
         max_concurrent_sessions: sessions that this endpoint holds at once.
         max_concurrent_streams: streams of each kind that a peer may have open at once.
@@ -229,7 +232,7 @@ class Config:
         max_datagram_size: the largest unreliable datagram taken, 0 for none.
         ack_delay: seconds that an acknowledgement may wait for company.
         no_delay: send small writes at once; False gathers them while earlier ones are unacknowledged.
-        detach_timeout: seconds that a session without a path waits for one.
+        detach_timeout: seconds that a session without a path waits for one; with 0 it ends when its last path does.
         resumption_timeout: seconds that a ticket is good for; with less than 1 none is given, wanted or taken.
         fleet_secret: 32 random bytes that servers share which stand for one node (one node seed), so that each takes
             the tickets of all, and takes them after a restart; random for each endpoint when `None`. Never a seed.

@@ -24,6 +24,7 @@ from stt_proto.packet import bytes_view, run_end
 from stt_proto.reception import HANDSHAKE_DATAGRAM, OUTBOX, Admit, Reception
 from stt_proto.recovery import CONTROLLERS
 from stt_proto.session.engines import local_parameters
+from stt_proto.session.routes import check_path
 from stt_proto.session.session import Session
 from stt_proto.session.trace import KeyLog, Trace
 from stt_proto.tickets import Ticket, TicketRefusal
@@ -108,13 +109,14 @@ class Endpoint(Reception):
             TooManySessionsError: this endpoint holds as many sessions as it may.
         """
         now = self._clock.advance(now)
-        self._check_path(path)
+        check_path(path, self.config)
         if peer_node_id is not None and not (isinstance(peer_node_id, bytes) and len(peer_node_id) == 32):
             raise ArgumentError(f"peer_node_id is {peer_node_id!r}; it must be 32 bytes", argument="peer_node_id")
         if not isinstance(ticket, Ticket | None):
             raise ArgumentError(f"ticket is of type {type(ticket).__name__}; it must be a Ticket", argument="ticket")
         if self._is_full():
             raise TooManySessionsError(f"this endpoint holds {self.config.max_concurrent_sessions} sessions")
+        self._context.detached.give_way(len(self._context.live), now)
         session = Session(self._context, path, True, now)
         local_cid = self._context.connection_ids.issue(session)
         pinned = ticket.peer_node_id if ticket is not None and peer_node_id is None else peer_node_id
@@ -199,15 +201,6 @@ class Endpoint(Reception):
             return TicketRefusal.OFFERED
         return None if offered.add(name, ticket.expires_at, unix_time) else TicketRefusal.FULL
 
-    def _check_path(self, path: NetworkPath) -> None:
-        if not isinstance(path, NetworkPath):
-            raise ArgumentError(f"path is {path!r}; it must be a NetworkPath", argument="path")
-        if path.carrier not in self.config.carriers:
-            raise ArgumentError(
-                f"path has the carrier {path.carrier!r}; the configuration knows {sorted(self.config.carriers)}",
-                argument="path",
-            )
-
     # -- bytes in --------------------------------------------------------------------------------------------------
 
     def receive(
@@ -227,7 +220,7 @@ class Endpoint(Reception):
         """
         now = self._clock.advance(now)
         if path.__class__ is not NetworkPath or path.carrier not in self.config.carriers:
-            self._check_path(path)
+            check_path(path, self.config)
         if not 0 <= ecn <= 3:
             raise ArgumentError(f"ecn is {ecn}; it must be from 0 to 3", argument="ecn")
         view = memoryview(data) if data.__class__ is bytes else bytes_view(data)
@@ -284,8 +277,9 @@ class Endpoint(Reception):
             session, _ = ready.popitem(last=False)
             if full and session.path in full:
                 full[session.path][session] = None
-                continue
-            transmit = session.next_transmit(now)
+                transmit = session.next_transmit(now, True)
+            else:
+                transmit = session.next_transmit(now)
             self._context.unarmed[session] = None  # even if it was nothing: the pacer may have said when
             if transmit is not None:
                 if session.has_more(now):
@@ -394,8 +388,8 @@ class Endpoint(Reception):
         context = self._context
         context.full.pop(path, None)
         context.pieces.path_closed(path)
-        for session in [session for session in context.live if session.path == path]:
-            session.path_closed(now, reason)
+        for session in context.by_path.sessions(path):
+            session.path_closed(path, now, reason)
         for ended in self._responder.path_closed(path, now):
             self._release(ended, now)
 
@@ -421,5 +415,5 @@ class Endpoint(Reception):
             size, limit: bytes of its largest datagram, and of the largest that the host takes, if it says so.
         """
         now = self._clock.advance(now)
-        for session in [session for session in self._context.live if session.path is path]:
-            session.datagram_refused(size, limit, now)
+        for session in self._context.by_path.sessions(path):
+            session.datagram_refused(path, size, limit, now)

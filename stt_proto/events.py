@@ -121,22 +121,48 @@ class TicketOffered:
 
 @frozen
 class PathValidated:
-    """The peer was shown to be at the other end of this path."""
+    """The peer was shown to be at the other end of this path; the session may go on there, now or later.
+
+    The path of the handshake is validated by it, without this event.
+    """
 
     path: NetworkPath
 
 
 @frozen
 class PathLost:
-    """This path carries the session no longer."""
+    """This path carries the session no longer; `add_path` may bring it back.
+
+    Attributes:
+        path: which.
+        reason: the host's, when its carrier ended; else `"silent"`: nobody answered there. Of an address from which the
+            peer never answered nothing is told.
+    """
 
     path: NetworkPath
     reason: str
 
 
 @frozen
+class SessionMoved:
+    """The session sends over another path from now on.
+
+    Attributes:
+        old: where it was.
+        new: where it goes on, `session.path`.
+        by_peer: whether the peer asked for it, or was only found there.
+    """
+
+    old: NetworkPath
+    new: NetworkPath
+    by_peer: bool
+
+
+@frozen
 class SessionDetached:
-    """No path is left; the session waits for one until `deadline`."""
+    """No path is left. The session lives on: what is written waits, nothing is sent, and streams go on at their byte
+    once a path is there again; if none is by the `deadline` (on the clock of `now`), it ends with `timeout`.
+    """
 
     deadline: float
 
@@ -268,6 +294,7 @@ Event = (
     | ResumptionRefused
     | PathValidated
     | PathLost
+    | SessionMoved
     | SessionDetached
     | SessionReattached
     | StreamOpened

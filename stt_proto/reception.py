@@ -41,7 +41,9 @@ from stt_proto.handshake import (
 )
 from stt_proto.packet import ConnectionIdTable, ExpectedResets, PacketKeys, PacketReceiver, ResetTokens, TrainBudget
 from stt_proto.session.context import SessionContext
+from stt_proto.session.detached import DetachedSessions
 from stt_proto.session.engines import local_parameters
+from stt_proto.session.routes import PathIndex
 from stt_proto.session.session import Session
 from stt_proto.session.sight import Sight
 from stt_proto.session.trace import KeyLog, Trace
@@ -138,6 +140,8 @@ class Reception:
             live={},
             sessions={},
             pieces=PieceCollector(config.limits.piece_groups, config.handshake_timeout),
+            by_path=PathIndex(),
+            detached=DetachedSessions(config.limits, config.max_concurrent_sessions),
             full={},
             sight=Sight(trace, keylog, self._events, self.counters),
             tickets=TicketOffice(config.identity.node_id, terms, self._clock, entropy),
@@ -305,6 +309,7 @@ class Reception:
             self._context.connection_ids.retire(established.local_cid)
             raise
         if code is None:
+            self._context.detached.give_way(len(self._context.live), now)
             session.accept(established, now, resumed)
         else:
             session.refuse(established, code, now)
@@ -369,7 +374,8 @@ class Reception:
             self._outbox.append(Transmit(path, (datagram,)))
 
     def _is_full(self) -> bool:
-        return len(self._context.live) >= self.config.max_concurrent_sessions
+        context = self._context
+        return len(context.live) >= self.config.max_concurrent_sessions and not context.detached
 
     def _arm_half_open(self) -> None:
         """Enter the deadline of what was begun with this endpoint and is no session yet."""

@@ -65,6 +65,48 @@ class NetworkPath:
         return str(remote[0] if isinstance(remote, tuple) and remote else remote)
 
 
+class PathStatus(Enum):
+    """What is known of a path of a session.
+
+    `VALIDATING`: whether the peer is there is being asked. `SPARE`: it is, and the session could go on there. `ACTIVE`:
+    this is where the session sends.
+    """
+
+    VALIDATING = "validating"
+    SPARE = "spare"
+    ACTIVE = "active"
+
+
+@frozen(kw_only=True)
+class PathInfo:
+    """One path of a session; a snapshot.
+
+    Attributes:
+        path: the addresses.
+        status: what is known of it.
+        opened_here: whether this side has added it; if not, the peer came from there.
+        rtt: smoothed round trip in seconds, `None` before the first sample.
+        congestion_window: bytes that may be in flight.
+        bytes_in_flight: bytes that are.
+        packets_lost: packets declared lost.
+        mtu: bytes of the largest datagram.
+    """
+
+    path: NetworkPath
+    status: PathStatus
+    opened_here: bool
+    rtt: float | None
+    congestion_window: int
+    bytes_in_flight: int
+    packets_lost: int
+    mtu: int
+
+    @property
+    def active(self) -> bool:
+        """Whether this is where the session sends."""
+        return self.status is PathStatus.ACTIVE
+
+
 @frozen
 class CarrierTraits:
     """What the core must know of a kind of carrier.

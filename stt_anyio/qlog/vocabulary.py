@@ -22,6 +22,7 @@ from stt_proto.events import (
     ResumptionRefused,
     SessionClosed,
     SessionEstablished,
+    SessionMoved,
     SessionReattached,
     SessionStateChanged,
 )
@@ -289,6 +290,8 @@ def of_event(event: Event) -> list[tuple[Name, Data]]:
             return [(ours("keep_alive_missed"), {"silent_for": milliseconds(silent_for)})]
         case PathValidated(way) | SessionReattached(way):
             return [(ours(_snake(event)), ways(way))]
+        case SessionMoved(_, way, by_peer):
+            return [(ours("session_moved"), {**ways(way), "initiator": "remote" if by_peer else "local"})]
         case PathLost(way, reason):
             return [(ours("path_lost"), {**ways(way), "reason": reason})]
         case ResumptionRefused(refusal):

@@ -8,7 +8,7 @@ table; each session adds to it what it issues (`LocalConnectionIds`) and takes b
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 from typing import Generic, TypeVar
 
@@ -110,6 +110,15 @@ class LocalConnectionIds(Generic[Owner]):
         self._limit = min(MAX_LIVE, peer_limit)
         return [*self._live, *self._fill(now)]
 
+    def widen(self, peer_limit: int, now: float) -> list[int]:
+        """The session has come to more than one path: issue as many as the peer takes, at most 4 (C-2).
+
+        Returns:
+            The numbers to announce.
+        """
+        self._limit = max(self._limit, min(MAX_LIVE, peer_limit))
+        return self._fill(now)
+
     def frame(self, number: int) -> NewConnectionId | None:
         """What announces an ID, or `None` when it was retired meanwhile."""
         connection_id = self._live.get(number)
@@ -183,19 +192,20 @@ class RemoteConnectionIds(Generic[Owner]):
     Methods that retire IDs return the numbers for which a RETIRE_CONNECTION_ID is to be sent.
 
     Attributes:
-        current: the ID to send to.
+        current: the ID to send to on the active path.
+        number: its sequence number.
     """
 
     __slots__ = (
         "_floor",
         "_limit",
         "_live",
-        "_number",
         "_owner",
         "_resets",
         "_retired",
         "_retiring",
         "current",
+        "number",
     )
 
     def __init__(self, resets: ExpectedResets[Owner], owner: Owner, first: bytes, limit: int) -> None:
@@ -211,17 +221,12 @@ class RemoteConnectionIds(Generic[Owner]):
         self._owner = owner
         self._limit = limit
         self._live: dict[int, tuple[bytes, bytes | None]] = {0: (first, None)}
-        self._number = 0
+        self.number = 0
         self.current = first
         # All numbers below the floor are retired; above it those in the set.
         self._floor = 0
         self._retired: frozenset[int] = frozenset()
         self._retiring: dict[int, None] = {}
-
-    @property
-    def spare(self) -> int:
-        """How many IDs there are besides the current one."""
-        return len(self._live) - (self._number in self._live)
 
     def add(self, frame: NewConnectionId) -> list[int] | None:
         """Take in a NEW_CONNECTION_ID.
@@ -254,23 +259,34 @@ class RemoteConnectionIds(Generic[Owner]):
         if learned:
             self._live[number] = connection_id, token
             self._resets.add(token, self._owner)
-        if self._number not in self._live and self._live:
+        if self.number not in self._live and self._live:
             self._use(min(self._live))
         return retiring if retiring or learned else None
 
-    def use_next(self) -> int | None:
-        """Change to another ID, as a session does that moves, and retire the one used so far.
+    def unused(self, taken: Collection[int]) -> int | None:
+        """The number of an ID that no path uses yet, `None` when there is none; `taken` are those that one does."""
+        free = self._live.keys() - taken
+        return min(free) if free else None
 
-        Returns:
-            The number to retire; `None` when there is no other, or when 64 retirements are not acknowledged yet.
+    def id_of(self, number: int) -> bytes | None:
+        """The ID with this number; `None` when it is retired."""
+        known = self._live.get(number)
+        return None if known is None else known[0]
+
+    def use(self, number: int) -> None:
+        """Send to this ID from now on; one that is retired changes nothing."""
+        if number in self._live:
+            self._use(number)
+
+    def retire(self, number: int) -> bool:
+        """Give up an ID that is not the current one; tell whether a RETIRE_CONNECTION_ID is to be sent.
+
+        It is kept when 64 retirements are not acknowledged yet (C-4).
         """
-        old = self._number
-        others = self._live.keys() - {old}
-        if not others or len(self._retiring) >= MAX_RETIRING:
-            return None
-        self._use(min(others))
-        self._retire(old)
-        return old
+        if number == self.number or number not in self._live or len(self._retiring) >= MAX_RETIRING:
+            return False
+        self._retire(number)
+        return True
 
     def on_retire_acked(self, number: int) -> None:
         """A RETIRE_CONNECTION_ID arrived."""
@@ -284,7 +300,7 @@ class RemoteConnectionIds(Generic[Owner]):
         self._live.clear()
 
     def _use(self, number: int) -> None:
-        self._number = number
+        self.number = number
         self.current = self._live[number][0]
 
     def _is_news(self, number: int, connection_id: bytes, token: bytes) -> bool:

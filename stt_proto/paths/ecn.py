@@ -90,6 +90,18 @@ class EcnValidation:
         self._vain = 0  # tests of which nothing arrived
         self._first: float = inf  # the packet number from which on every packet that elicits is marked
 
+    def on_moved(self, able: bool, next_number: int) -> EcnValidation:
+        """The session moves: what to go by on the path where it goes on.
+
+        The peer counts for the whole session (R-1), so what was marked here is in its counts for ever; all else begins
+        anew.
+        """
+        other = EcnValidation(able)
+        other._largest = self._largest
+        other._reported = self._reported
+        other._marked_before = self._marked_up_to(next_number - 1)
+        return other
+
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def test(self, number: int) -> int:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from stt_proto.errors import ArgumentError
 from stt_proto.paths.ecn import EcnValidation
 from stt_proto.paths.mtu import BASE_SIZE, MtuSearch
 from stt_proto.paths.trains import TrainSizer
+from stt_proto.paths.validation import Challenge, Patience
 from stt_proto.recovery import INITIAL_RTT, LONGEST_RTT, ControllerFactory, Recovery, SentPacket
-from stt_proto.types import CarrierTraits, NetworkPath
+from stt_proto.types import CarrierTraits, NetworkPath, PathInfo, PathStatus
 
 ORDINARY_SIZE = 1472
 """Bytes of datagrams that every link is made for: those of Ethernet."""
+CHALLENGE_DATAGRAM = 1200
+"""Bytes of a datagram with a challenge where datagrams get lost: it shows that such ones pass (RFC 9000, 8.2.1)."""
+AMPLIFICATION = 3
+"""Bytes sent to an address for each that came from there, until it is validated (RFC 9000, 8.1)."""
 LEAST_RTT = 0.001
 """Seconds; a shorter round trip of the handshake counts as this, since timers are no finer."""
 
@@ -27,11 +33,24 @@ class Path:
         max_segments: datagrams in which the peer takes a packet.
         congestion: name of the congestion controller, or a factory; carriers that are reliable need none.
         max_ack_delay: seconds that the peer may hold an acknowledgement back.
-        rtt: seconds of a round trip as the handshake measured it, or `None`.
+        rtt: seconds of a round trip as it was measured before, or `None`.
+        remote_id: number of the peer's connection ID to which this path sends.
+        opened_here: whether this side has chosen to send there; if not, somebody sent from there.
 
     Attributes:
-        validated: whether the peer is known to be at the other end. The handshake shows it, since nobody who did not
-            receive a CHALLENGE can answer it.
+        network_path: as given.
+        traits: of its carrier.
+        validated: whether the peer is known to be at the other end. For the first path the handshake shows it, since
+            nobody who did not receive a CHALLENGE can answer it.
+        remote_id, opened_here: as given.
+        arrived_by: our connection ID to which the first packet on this path came; `b""` before.
+        challenge: the question whether the peer is there, while one is open.
+        response: the newest challenge of the peer that is to be answered here, or `None`.
+        wish: number of our MOVE that names this path, 0 without one.
+        asked_for: whether the peer has asked to move here.
+        received: bytes of packets that came this way while it was not the active path.
+        sent: bytes sent to an address that was not validated.
+        heard_at: when something came this way last, while it was not the active path.
         recovery: what is on its way there.
         max_datagram: bytes of the largest datagram that the path is known to carry.
         mtu: finds out whether there are larger ones.
@@ -39,7 +58,26 @@ class Path:
         ecn: whether datagrams say that congestion may be marked on them.
     """
 
-    __slots__ = ("ecn", "max_datagram", "mtu", "network_path", "recovery", "trains", "traits", "validated")
+    __slots__ = (
+        "arrived_by",
+        "asked_for",
+        "challenge",
+        "ecn",
+        "heard_at",
+        "max_datagram",
+        "mtu",
+        "network_path",
+        "opened_here",
+        "received",
+        "recovery",
+        "remote_id",
+        "response",
+        "sent",
+        "trains",
+        "traits",
+        "validated",
+        "wish",
+    )
 
     def __init__(
         self,
@@ -51,10 +89,23 @@ class Path:
         congestion: str | ControllerFactory,
         max_ack_delay: float,
         rtt: float | None,
+        remote_id: int = 0,
+        opened_here: bool = True,
+        validated: bool = True,
+        now: float = 0.0,
     ) -> None:
         self.network_path = network_path
         self.traits = traits
-        self.validated = True
+        self.validated = validated
+        self.remote_id = remote_id
+        self.opened_here = opened_here
+        self.arrived_by = b""
+        self.challenge: Challenge | None = None
+        self.response: bytes | None = None
+        self.wish = 0
+        self.asked_for = False
+        self.received = self.sent = 0
+        self.heard_at = now
         size = self.max_datagram = min(traits.max_packet, max_packet)
         self.mtu = MtuSearch(
             size, min(traits.max_probe or size, max_packet), base=size if traits.reliable else min(size, BASE_SIZE)
@@ -68,6 +119,51 @@ class Path:
         )
         self.trains = TrainSizer(1 if traits.reliable else max_segments, size, max_packet)
         self.ecn = EcnValidation(not traits.reliable)
+
+    def info(self, active: bool) -> PathInfo:
+        """A snapshot; `active` tells whether this is where the session sends."""
+        stats = self.recovery.stats()
+        known = PathStatus.SPARE if self.validated else PathStatus.VALIDATING
+        return PathInfo(
+            path=self.network_path,
+            status=PathStatus.ACTIVE if active else known,
+            opened_here=self.opened_here,
+            rtt=stats.rtt_smoothed,
+            congestion_window=int(stats.window),
+            bytes_in_flight=stats.bytes_in_flight,
+            packets_lost=stats.packets_lost,
+            mtu=self.max_datagram,
+        )
+
+    # -- is the peer there? ----------------------------------------------------------------------------------------
+
+    def ask(self, data: bytes, patience: Patience, now: float) -> None:
+        """Ask the far end to repeat `data`, instead of what it was asked before."""
+        self.challenge = Challenge(data, patience, self.recovery.pto, now)
+
+    def on_answered(self, now: float, over_it: bool) -> bool:
+        """The far end repeated the data of `challenge`; tell whether the path was not validated before.
+
+        The round trip is known then, if the question was asked only once, and the answer came the same way.
+        """
+        challenge, self.challenge = self.challenge, None
+        if over_it and challenge is not None and challenge.asked == 1:
+            self.recovery.rtt.update(now - challenge.last_at, 0.0, now)
+        fresh = not self.validated
+        self.validated = True
+        return fresh
+
+    @property
+    def allowance(self) -> float:
+        """Bytes that may be sent now to whoever is there: `inf` once that is known to be the peer, or our own wish."""
+        if self.validated or self.opened_here:
+            return inf
+        return AMPLIFICATION * self.received - self.sent
+
+    @property
+    def question_size(self) -> int:
+        """Bytes of a datagram with a challenge; 0 where nothing is gained by filling it up, on reliable carriers."""
+        return 0 if self.traits.reliable else int(min(CHALLENGE_DATAGRAM, self.allowance))
 
     # -- sizes -----------------------------------------------------------------------------------------------------
 

@@ -145,6 +145,11 @@ class AckTracker:
         ecn = self._ecn
         return high, delay, ((low, high), *self._older), (ecn[0], ecn[1], ecn[2]) if ecn else None
 
+    def repeat(self, now: float) -> None:
+        """What was acknowledged last went where nobody may be any more: say it again."""
+        if self._low <= self._high:
+            self.due_at = now
+
     def on_acked(self, largest: int) -> None:
         """A packet with our acknowledgement up to `largest` was itself acknowledged: forget what that covered."""
         if largest >= self._low:

@@ -469,6 +469,21 @@ class Recovery:
                 return packet
         return None
 
+    @property
+    def settled_by(self) -> float:
+        """When all that is on its way should have been acknowledged, if nothing more is sent: on carriers, too, of
+        which no timer is needed as long as they are used. `inf` while nothing elicits an answer.
+        """
+        if len(self._sent) - self._head == self._silent:
+            return inf
+        return self._last_eliciting + self.pto
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the oldest of it should have been acknowledged by now (M-6)."""
+        if len(self._sent) - self._head == self._silent:
+            return False
+        return self._sent[self._head].time + self.rtt.loss_delay + self.max_ack_delay <= now
+
     def discard_all(self) -> list[SentPacket]:
         """Forget what is outstanding, as when the path is given up. That is no sign of congestion."""
         discarded = self._sent[self._head :]

@@ -13,6 +13,8 @@ from stt_proto.config import Config
 from stt_proto.events import Event
 from stt_proto.handshake import PieceCollector, TicketOffice
 from stt_proto.packet import ConnectionIdTable, ExpectedResets, ResetTokens, TrainBudget
+from stt_proto.session.detached import DetachedSessions
+from stt_proto.session.routes import PathIndex
 from stt_proto.session.sight import Sight
 from stt_proto.streams import GrowthBudget
 from stt_proto.types import NetworkPath
@@ -42,6 +44,8 @@ class SessionContext:
         sessions: those that are established, by id.
         pieces: handshake messages that are not complete.
         sight: the observers.
+        by_path: which sessions have which path.
+        detached: sessions without a path.
         full: paths whose carrier takes nothing now, each with the sessions that have something to send on it.
         tickets: gives tickets to those who have dialled.
         ticket_answers: what the host has said of tickets, by their id: whether they are good.
@@ -62,6 +66,8 @@ class SessionContext:
     live: dict[Session, None]
     sessions: dict[bytes, Session]
     pieces: PieceCollector
+    by_path: PathIndex
+    detached: DetachedSessions
     full: dict[NetworkPath, dict[Session, None]]
     sight: Sight
     tickets: TicketOffice

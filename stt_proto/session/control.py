@@ -17,7 +17,7 @@ from stt_proto.wire import (
     Confirm,
     KeepAlive,
     KeepAliveAck,
-    PathResponse,
+    Move,
     Ping,
     RetireConnectionId,
     SessionClose,
@@ -31,6 +31,8 @@ ControlKey = tuple[str, int]
 
 ROTATE = "rotate"
 """A kind whose number is a key version."""
+MOVE = "move"
+"""Kind of the frame that asks the peer to follow; the number is that of the wish."""
 FRAME = "frame"
 FRAME_ONCE = "frame_once"
 """Kinds of the application's frames; the number is that of `ExtensionFrames`."""
@@ -40,11 +42,10 @@ CLOSE: ControlKey = ("close", 0)
 PING: ControlKey = ("ping", 0)
 KEEP_ALIVE: ControlKey = ("keep_alive", 0)
 KEEP_ALIVE_ACK: ControlKey = ("keep_alive_ack", 0)
-PATH_RESPONSE: ControlKey = ("path_response", 0)
 ACK_FREQUENCY: ControlKey = ("ack_frequency", 0)
 TICKET: ControlKey = ("ticket", 0)
 
-UNRELIABLE = frozenset({"ping", "keep_alive", "keep_alive_ack", "path_response", FRAME_ONCE})
+UNRELIABLE = frozenset({"ping", "keep_alive", "keep_alive_ack", FRAME_ONCE})
 """Kinds that are not sent again when they are lost: whoever waits for them asks again."""
 NON_ELICITING = frozenset({"keep_alive_ack"})
 """Kinds that ask for no acknowledgement."""
@@ -58,6 +59,7 @@ class ControlQueue:
         rotation: what makes ROTATE; set once it is there.
         ticket: the frame with the ticket that the peer is given.
         ready: keys in the order in which they were put in.
+        wish: number of the MOVE that is meant to go over the active path; none that was put in before means anything.
     """
 
     __slots__ = (
@@ -72,6 +74,7 @@ class ControlQueue:
         "ready",
         "rotation",
         "ticket",
+        "wish",
     )
 
     rotation: KeyRotation
@@ -93,6 +96,7 @@ class ControlQueue:
         self._close: SessionClose | None = None
         self.ticket = b""
         self.ready: dict[ControlKey, None] = {}
+        self.wish = 0
 
     def put(self, key: ControlKey) -> None:
         """Ask for a frame to be sent."""
@@ -136,14 +140,17 @@ class ControlQueue:
                 return KeepAlive(self._answers[kind]).encode()
             case "keep_alive_ack":
                 return KeepAliveAck(self._answers[kind]).encode()
-            case "path_response":
-                return PathResponse(self._answers[kind]).encode()
             case "new_id":
                 announcement = self._local_ids.frame(number)
                 if announcement is None:
                     self._awaited.pop(key, None)
                     return None
                 return announcement.encode()
+            case "move":
+                if number != self.wish:
+                    self._awaited.pop(key, None)
+                    return None
+                return Move(number).encode()
             case "retire":
                 return RetireConnectionId(number).encode()
             case "ack_frequency":

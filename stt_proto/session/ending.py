@@ -24,6 +24,8 @@ LINGER_PTOS = 3
 """Probe timeouts for which a close is awaited, and for which a session that is over still answers (K-1, K-3)."""
 MAX_LINGER = 10.0
 """Seconds; neither takes longer, since who answers slowly could make us hold what is over for ever."""
+GONE = "the path is gone"
+"""What is said of a path whose carrier ended without a word."""
 MAX_ANSWERS = 16
 """Packets with which a session that is over answers (K-3)."""
 
@@ -86,15 +88,6 @@ def error_of(frame: SessionClose, established: bool) -> SttError:
     return SessionClosedError(detail, reason=frame.reason, code=frame.code or None)
 
 
-def lost_path(reason: str | None, dialling: bool) -> SttError:
-    """The error when the carrier of the only path is gone; a dial learns whether somebody is there at all."""
-    if dialling and reason == "refused":
-        return ConnectionRefusedError("nobody listens there")
-    if dialling and reason == "unreachable":
-        return UnreachableError("no way leads there")
-    return SessionClosedError(reason or "the path is gone", reason=CloseReason.ERROR)
-
-
 class Ending:
     """The last words of one session.
 
@@ -117,6 +110,19 @@ class Ending:
         """These are the last words; `unasked` unless they only repeat the peer's."""
         self.frame = frame
         self._said = unasked
+
+    def error_of_loss(self, reason: str | None, *, dialling: bool, closing: bool) -> SttError:
+        """The error when the last path is gone: a dial learns whether somebody is there at all.
+
+        Once SESSION_CLOSE was said, that is how a peer that heard it goes.
+        """
+        if closing and self.frame is not None:
+            return closed_here(self.frame)
+        if dialling and reason == "refused":
+            return ConnectionRefusedError("nobody listens there")
+        if dialling and reason == "unreachable":
+            return UnreachableError("no way leads there")
+        return SessionClosedError(reason or GONE, reason=CloseReason.ERROR)
 
     def ask_answer(self, peer_said: bool) -> None:
         """A packet came for a session that is over; `peer_said` tells whether its SESSION_CLOSE came too.

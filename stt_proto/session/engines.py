@@ -47,7 +47,14 @@ CONNECTION_ID_LIMIT = 4
 DATAGRAM_HEADER = 5
 """Bytes that a DATAGRAM frame adds to its data at most."""
 EXTENSION_FRAMES = frozenset(
-    {FrameType.ROTATE, FrameType.TICKET, FrameType.PRIORITY, FrameType.EXPIRED, FrameType.ACK_FREQUENCY}
+    {
+        FrameType.ROTATE,
+        FrameType.TICKET,
+        FrameType.MOVE,
+        FrameType.PRIORITY,
+        FrameType.EXPIRED,
+        FrameType.ACK_FREQUENCY,
+    }
 )
 """Frames beyond version 1 that are understood here (X-2)."""
 TRAIN_PTOS = 3
@@ -108,6 +115,7 @@ class Engines:
         peer: what the peer announced.
         trace: tells an observer, or `None`.
         counters: what went through.
+        sent_elsewhere: packets that recovery recorded on other paths than this one.
         rotation: replaces the keys.
     """
 
@@ -130,6 +138,23 @@ class Engines:
     trace: SessionTrace | None
     counters: Counters = field(factory=Counters)
     rotation: KeyRotation = field(init=False)
+    sent_elsewhere: int = 0
+
+    @property
+    def eliciting_sent(self) -> int:
+        """Packets sent that ask for an acknowledgement, over all paths."""
+        return self.path.recovery.packets_sent + self.sent_elsewhere
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the peer has acknowledged anything."""
+        return self.path.recovery.packets_acked > 0 or self.sent_elsewhere > 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of streams that wait here, to be sent or acknowledged, or to be read."""
+        streams = self.streams
+        return streams.undelivered + streams.window.received - streams.window.consumed
 
     @property
     def linger(self) -> float:
@@ -141,10 +166,10 @@ class Engines:
         self.sealer.rest()
         self.receiver.rest()
 
-    def declare_lost(self, packets: list[SentPacket], now: float) -> None:
-        """These packets did not arrive."""
+    def declare_lost(self, packets: list[SentPacket], now: float, path: Path | None = None) -> None:
+        """These packets did not arrive; `path` is where they were sent, if that is not the active one."""
         self.fates.lost(packets)
-        if packets and self.path.on_lost(packets, now):
+        if packets and (path or self.path).on_lost(packets, now):
             self.limit_datagrams()
         if self.trace is not None:
             self.trace.lost(packets, self.path, now)
@@ -152,6 +177,30 @@ class Engines:
     def limit_datagrams(self) -> None:
         """Fit the unreliable datagrams of the application to those that the path carries."""
         self.datagrams.peer_max = min(self.peer.max_datagram, capacity(self.path.max_datagram, 1) - DATAGRAM_HEADER)
+
+    def due(self, at: float, reason: str, paced_until: float, acks_too: bool) -> tuple[float, str]:
+        """The first of these deadlines and `at`. Asked after each packet: one by one they cost a third of `min`."""
+        due = self.path.recovery.deadline
+        if due < at:
+            at, reason = due, "loss"
+        if paced_until < at:
+            at, reason = paced_until, "pacing"
+        due = self.acks.due_at
+        if acks_too and due < at:
+            at, reason = due, "ack"
+        due = self.trains_deadline
+        if due < at:
+            at, reason = due, "path"
+        due = self.local_ids.deadline
+        if due < at:
+            at, reason = due, "path"
+        due = self.streams.deadline
+        if due < at:
+            at, reason = due, "stream"
+        due = self.rotation.deadline
+        if due < at:
+            at, reason = due, "rotation"
+        return at, reason
 
     @property
     def trains_deadline(self) -> float:

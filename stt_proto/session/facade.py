@@ -22,12 +22,14 @@ from stt_proto.session.control import FRAME, FRAME_ONCE
 from stt_proto.session.ending import reason_of
 from stt_proto.session.engines import Engines
 from stt_proto.session.exporter import export_key
+from stt_proto.session.moves import Moves
+from stt_proto.session.routes import check_path
 from stt_proto.session.statistics import SessionStats, snapshot
 from stt_proto.session.stream import Stream
 from stt_proto.streams import Priority
 from stt_proto.streams import Stream as Halves
 from stt_proto.tickets import Ticket
-from stt_proto.types import Buffer, CloseReason, NetworkPath, SessionState
+from stt_proto.types import Buffer, CloseReason, NetworkPath, PathInfo, SessionState
 from stt_proto.wire import APPLICATION_FRAMES, FrameType
 
 
@@ -40,6 +42,7 @@ class SessionFacade(ABC):
         "_created",
         "_engines",
         "_exporter",
+        "_moves",
         "close_error",
         "created_at",
         "host",
@@ -57,6 +60,7 @@ class SessionFacade(ABC):
         self._context = context
         self._created = now
         self._engines: Engines | None = None
+        self._moves: Moves | None = None
         self._exporter = b""
         self.state = SessionState.INIT
         self.initiator = initiator
@@ -205,6 +209,53 @@ class SessionFacade(ABC):
             raise StateError(peer)
         self.touch(now)
         return self._engines.rotation.request()
+
+    # -- paths -----------------------------------------------------------------------------------------------------
+
+    @property
+    def paths(self) -> tuple[PathInfo, ...]:
+        """Its paths, the one in use first; none while it is detached and nothing is tried."""
+        return () if self._moves is None else tuple(self._moves.infos())
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether it has no path, and waits for one: `SessionDetached` and `SessionReattached` tell of it."""
+        return self._moves is not None and self._moves.detached and not self.is_closed
+
+    def add_path(self, path: NetworkPath, now: float) -> None:
+        """Offer another way to the peer. `PathValidated` tells that the peer has answered there, `PathLost` that not.
+
+        The side that dialled moves there by itself when it is better than the path in use: of another kind, or clearly
+        shorter. A session that has no path goes on there as soon as the peer has answered.
+
+        Args:
+            path: the way; its carrier must be one of `config.carriers`. One that is known is tried anew.
+            now: seconds.
+
+        Raises:
+            ArgumentError: the path is none, or its carrier is not known.
+            StateError: the session is not established yet, or has three paths beside the one in use.
+            RemoteError: the session has ended.
+        """
+        self._add_path(path, now, migrate=False)
+
+    def migrate(self, path: NetworkPath, now: float) -> None:
+        """Go on over this path, and ask the peer to do so too, as soon as the peer has answered there.
+
+        The path so far is kept as long as it answers. Nothing that its streams carry is lost or repeated. Until the
+        new path is lost, or `migrate` is called again, the session does not move to a better one by itself.
+
+        Args, Raises:
+            as for `add_path`.
+        """
+        self._add_path(path, now, migrate=True)
+
+    def _add_path(self, path: NetworkPath, now: float, *, migrate: bool) -> None:
+        check_path(path, self._context.config)
+        self.check_open()
+        if self._moves is None or self.state is not SessionState.ESTABLISHED:
+            raise StateError("the session is not established yet")
+        self._moves.add(path, self.touch(now), migrate=migrate)
 
     # -- streams and datagrams -------------------------------------------------------------------------------------
 

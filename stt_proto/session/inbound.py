@@ -15,8 +15,9 @@ from stt_proto.events import DatagramReceived, ExtensionFrameReceived, TicketRec
 from stt_proto.packet import Opened
 from stt_proto.paths import Path
 from stt_proto.session.context import EventSink
-from stt_proto.session.control import ACK_FREQUENCY, KEEP_ALIVE_ACK, PATH_RESPONSE
+from stt_proto.session.control import ACK_FREQUENCY, KEEP_ALIVE_ACK
 from stt_proto.session.engines import Engines
+from stt_proto.session.moves import Moves
 from stt_proto.types import Buffer, NetworkPath
 from stt_proto.wire import (
     Ack,
@@ -32,6 +33,7 @@ from stt_proto.wire import (
     MaxData,
     MaxStreamData,
     MaxStreams,
+    Move,
     NewConnectionId,
     Padding,
     PathChallenge,
@@ -51,6 +53,7 @@ from stt_proto.wire import (
     decode_frames_untrusted,
     decoders_for,
 )
+from stt_proto.wire.header import CONNECTION_ID_SIZE
 
 ACK_DELAY_UNIT = 8e-6
 """Seconds in one unit of the delay in an ACK frame."""
@@ -68,14 +71,28 @@ class Inbound:
         confirmed: whether the responder's CONFIRM arrived.
     """
 
-    __slots__ = ("_decoders", "_empty", "_engines", "_events", "_silent", "closed_by", "confirmed")
+    __slots__ = (
+        "_arrived_by",
+        "_decoders",
+        "_empty",
+        "_engines",
+        "_events",
+        "_moves",
+        "_over",
+        "_silent",
+        "closed_by",
+        "confirmed",
+    )
 
-    def __init__(self, engines: Engines, events: EventSink, extensions: frozenset[int]) -> None:
+    def __init__(self, engines: Engines, moves: Moves, events: EventSink, extensions: frozenset[int]) -> None:
         self._engines = engines
+        self._moves = moves
         self._events = events
         self._decoders = decoders_for(extensions)
         self._silent = 0  # packets that asked for no acknowledgement
         self._empty = 0  # datagrams without data, and frames of the application
+        self._arrived_by = b""  # the connection ID of packets that came over another path than the active one
+        self._over: Path | None = None  # that path; `None` for the active one
         self.closed_by: SessionClose | None = None
         self.confirmed = False
 
@@ -96,8 +113,13 @@ class Inbound:
         """
         engines = self._engines
         known = engines.path.network_path
-        over_it = path is known or path == known
-        packets = engines.receiver.receive(data, start, end, segment_size, path, now, over_it, ecn)
+        if path is known or path == known:
+            trusted = True
+        else:
+            other = self._moves.table.others.get(path)
+            trusted = other is not None and other.validated
+            self._arrived_by = bytes(data[start + 1 : start + 1 + CONNECTION_ID_SIZE])
+        packets = engines.receiver.receive(data, start, end, segment_size, path, now, trusted, ecn)
         if engines.trace is not None:
             engines.trace.received(packets, engines.receiver.counters, now)
         if packets:
@@ -126,6 +148,7 @@ class Inbound:
         counters = engines.counters
         counters.bytes_received += packet.size
         counters.packets_received += 1
+        self._over = None if over_it else self._moves.heard(path, self._arrived_by, packet, frames, now)
         eliciting = False
         acks = 0
         for frame in frames:
@@ -193,7 +216,7 @@ class Inbound:
         if not eliciting:
             self._silent += 1
             only_padding = len(frames) == 1 and frames[0].__class__ is Padding
-            suspicious += only_padding or self._silent > self._engines.path.recovery.packets_sent
+            suspicious += only_padding or self._silent > self._engines.eliciting_sent
         if suspicious:
             self._suspect(suspicious, now)
 
@@ -224,6 +247,8 @@ class Inbound:
             engines.acks.on_acked(reported)
         if lost:
             engines.declare_lost(lost, now)
+        if self._moves.table.others:
+            self._moves.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, self._over, now)
         if engines.trace is not None:
             engines.trace.look(engines.path, now)
 
@@ -270,12 +295,18 @@ class Inbound:
         return True
 
     def _on_path_challenge(self, frame: PathChallenge, now: float) -> bool:
-        self._engines.control.answer(PATH_RESPONSE, frame.data)
+        self._moves.on_challenge(self._over, frame.data)
         self._suspect(1, now)
         return True
 
     def _on_path_response(self, frame: PathResponse, now: float) -> bool:
-        self._suspect(1, now)
+        if not self._moves.on_response(frame.data, self._over, now):
+            self._suspect(1, now)
+        return True
+
+    def _on_move(self, frame: Move, now: float) -> bool:
+        if not self._moves.on_move(frame.number, self._over, now):
+            self._suspect(1, now)
         return True
 
     def _on_new_connection_id(self, frame: NewConnectionId, now: float) -> bool:
@@ -284,6 +315,7 @@ class Inbound:
             self._suspect(1, now)
         for number in retired or ():
             self._engines.control.put(("retire", number))
+        self._moves.on_new_id(frame.number, now)
         return True
 
     def _on_retire_connection_id(self, frame: RetireConnectionId, now: float) -> bool:
@@ -399,6 +431,7 @@ HANDLERS: Mapping[type[Frame], Callable[[Inbound, Any, float], bool]] = MappingP
         SessionClose: Inbound._on_session_close,
         PathChallenge: Inbound._on_path_challenge,
         PathResponse: Inbound._on_path_response,
+        Move: Inbound._on_move,
         NewConnectionId: Inbound._on_new_connection_id,
         RetireConnectionId: Inbound._on_retire_connection_id,
         ResetStream: Inbound._on_reset_stream,

@@ -56,15 +56,15 @@ class Liveness:
         "_first_delay",
         "_grace_until",
         "_graced_in",
-        "_interval",
         "_pause",
         "_told_at",
+        "interval",
         "last_received",
         "timeout",
     )
 
     def __init__(self, interval: float, timeout: float, initiator: bool, now: float) -> None:
-        self._interval = interval
+        self.interval = interval
         self._pause = min(interval, max(interval / QUESTIONS, LEAST_PAUSE))
         self._first_delay = interval if initiator else interval * 1.2
         self.timeout = timeout
@@ -102,7 +102,7 @@ class Liveness:
         elif now >= dead_at:
             return Silence.DEAD
         self._asked_in, self._asked_at = self.last_received, now
-        if asked and now - self._told_at <= self._interval - self._pause / 2:
+        if asked and now - self._told_at <= self.interval - self._pause / 2:
             return Silence.AGAIN
         self._told_at = now
         return Silence.MISSED if asked else Silence.ASK

@@ -95,6 +95,36 @@ class Outbound:
         path.mtu.on_probe()
         return transmit
 
+    def path_transmit(self, path: Path, connection_id: bytes, parts: Parts, size: int, now: float) -> Transmit:
+        """Make a packet about a path, which recovery takes no notice of: whoever asks there has timers of his own.
+
+        Args:
+            path: where it goes.
+            connection_id: of the peer, for this path.
+            parts: its frames.
+            size: bytes of its datagram at most.
+            now: seconds.
+
+        Raises:
+            EncryptionError: the key is used up.
+        """
+        engines = self._engines
+        if engines.sealer.sealed >= engines.sealer.review_at:
+            engines.rotation.review()
+        short = LEAST_FRAMES - sum(map(len, parts))
+        if short > 0 and not path.traits.reliable:
+            parts.append(bytes(short))
+        number = engines.numbers.next()
+        buffers, segments, sealed = engines.sealer.seal(number, connection_id, parts, size)
+        path.sent += sealed
+        counters = engines.counters
+        counters.bytes_sent += sealed
+        counters.datagrams_sent += segments
+        counters.packets_sent += 1
+        if engines.trace is not None:
+            engines.trace.sent(engines.path, number, sealed, segments, parts, False, now)
+        return Transmit(path.network_path, buffers)
+
     def closing_transmit(self, frame: SessionClose, now: float) -> Transmit:
         """Make a packet with an acknowledgement and SESSION_CLOSE whose fate nobody awaits (K-3).
 

@@ -8,6 +8,7 @@ go from where it stands is the table in `states`.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from stt_proto.errors import (
@@ -24,6 +25,7 @@ from stt_proto.events import (
     KeepAliveSent,
     ResumptionRefused,
     SessionClosed,
+    SessionDetached,
     SessionEstablished,
     SessionStateChanged,
     TicketOffered,
@@ -34,26 +36,24 @@ from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import CONFIRM, TICKET
 from stt_proto.session.ending import (
     FLUSH_TIMEOUT,
+    GONE,
     Ending,
     close_frame,
     closed_here,
     error_of,
     failure_frame,
-    lost_path,
     reason_of,
 )
 from stt_proto.session.engines import Engines
 from stt_proto.session.facade import SessionFacade
 from stt_proto.session.inbound import Inbound, is_refusal
 from stt_proto.session.liveness import Silence
+from stt_proto.session.moves import CONNECTION_IDS, SILENT, Moves
 from stt_proto.session.outbound import Outbound
 from stt_proto.session.repeats import ProofRepeats
 from stt_proto.session.states import TRANSITIONS, SessionInput
 from stt_proto.types import Buffer, CloseReason, Deadline, HandshakeStep, NetworkPath, SessionState, Transmit
 from stt_proto.wire import FrameType, Message
-
-CONNECTION_IDS = 2
-"""Connection IDs that are issued at first: the one in use, and one for the peer to move with (C-2)."""
 
 # The same few values each time, so each is made once.
 _PROGRESSED = {step: HandshakeProgressed(step) for step in HandshakeStep}
@@ -81,13 +81,23 @@ class Session(SessionFacade):
         trace: tells an observer, or `None`.
     """
 
-    __slots__ = ("_datagrams_out", "_ending", "_inbound", "_initiator", "_outbound", "_repeats", "trace")
+    __slots__ = (
+        "_datagrams_out",
+        "_detached_until",
+        "_ending",
+        "_inbound",
+        "_initiator",
+        "_outbound",
+        "_repeats",
+        "trace",
+    )
 
     def __init__(self, context: SessionContext, path: NetworkPath, initiator: bool, now: float) -> None:
         super().__init__(context, path, initiator, now)
         self._ending = Ending()
         self._initiator: Initiator | Resumer | None = None
         self._datagrams_out: list[bytes] = []
+        self._detached_until = inf
         self._repeats = ProofRepeats(now)
         self.trace = context.sight.begin(initiator, path, now, self.created_at)
 
@@ -148,11 +158,15 @@ class Session(SessionFacade):
         if self._initiator is not None:
             self._end_dial(self._initiator, now, by_peer)
         ending.at = now
-        if not linger:  # there is nobody to answer
+        if not linger or self.is_detached:  # there is nobody to answer
             ending.answer_due = False
             self._datagrams_out.clear()
         elif engines is not None:
             ending.at += engines.linger
+        if self._moves is not None:
+            self._moves.close()
+        else:
+            context.by_path.remove(self.path, self)
         if engines is not None:
             engines.receiver.close()
             engines.streams.fail_all(error)
@@ -183,14 +197,18 @@ class Session(SessionFacade):
     def dial(self, initiator: Initiator | Resumer, now: float) -> None:
         """Begin as the side that dials."""
         self._initiator = initiator
-        self._context.live[self] = None
+        self._begin()
         self._move(SessionInput.DIAL)
         self._take_steps(initiator)
         self.touch(now)
 
+    def _begin(self) -> None:
+        self._context.live[self] = None
+        self._context.by_path.add(self.path, self)
+
     def accept(self, established: Established, now: float, resumed: bool = False) -> None:
         """Begin as the side that was dialled, with the proof in hand: a full handshake, or one with a ticket."""
-        self._context.live[self] = None
+        self._begin()
         self._move(SessionInput.ACCEPT)
         for step in _SHORT if resumed else _FULL:
             self._emit(_PROGRESSED[step])
@@ -225,7 +243,7 @@ class Session(SessionFacade):
             return False
         engines = self._engines
         assert engines is not None
-        if engines.path.recovery.packets_acked or not self._repeats.take(now):
+        if engines.is_confirmed or not self._repeats.take(now):
             return False
         if self.state is SessionState.CLOSED:
             self._ending.ask_answer(False)
@@ -289,7 +307,8 @@ class Session(SessionFacade):
         """The keys are there: build everything that works on packets."""
         engines = self._engines = Engines.make(established, self.path, self, self._context, now)
         sink = EventSink(self, self._context.events)
-        self._inbound = Inbound(engines, sink, self._context.config.extension_frames)
+        self._moves = Moves(self, engines, self._context, sink, established.local_cid, now)
+        self._inbound = Inbound(engines, self._moves, sink, self._context.config.extension_frames)
         self._outbound = Outbound(engines)
         self._exporter = established.secrets.exporter
         self.session_id = established.secrets.session_id
@@ -371,22 +390,32 @@ class Session(SessionFacade):
             error = SessionClosedError("the peer has forgotten the session", reason=CloseReason.ERROR)
             self._end(error, now, by_peer=True, linger=False)
 
-    def next_transmit(self, now: float) -> Transmit | None:
-        """The next thing to send, or `None`."""
-        if self._initiator is not None:
+    def next_transmit(self, now: float, held: bool = False) -> Transmit | None:
+        """The next thing to send, or `None`; `held` tells that the active path takes nothing now, so only what is about
+        another one may go.
+        """
+        moves = self._moves
+        if self._initiator is not None and not held:
             self._datagrams_out.extend(self._initiator.take(now))
-        if self._datagrams_out:
+        if self._datagrams_out and not held:
             datagram = self._datagrams_out.pop(0)
             if self.trace is not None:
                 self.trace.message_sent(datagram, now)
             return Transmit(self.path, (datagram,))
-        if self._engines is None:
+        if moves is None:
             return None
         try:
             if self.state is SessionState.CLOSED:
-                frame = self._ending.take_answer()
+                frame = None if held or moves.detached else self._ending.take_answer()
                 return None if frame is None else self._outbound.closing_transmit(frame, now)
-            return self._outbound.next_transmit(now)
+            question = moves.next_question(now) if moves.busy else None
+            if question is not None:
+                return self._outbound.path_transmit(*question, now)
+            if not moves.detached:
+                return None if held else self._outbound.next_transmit(now)
+            if self._engines is not None:
+                self._context.detached.weigh(self, self._engines.buffered, now)
+            return None
         except EncryptionError as error:  # the key is used up: there are no last words either
             if self.state is not SessionState.CLOSED:
                 self._end(error, now)
@@ -396,7 +425,8 @@ class Session(SessionFacade):
         """Whether `next_transmit` may have something to give."""
         if self._initiator is not None or self._datagrams_out or self.state is SessionState.CLOSED:
             return True
-        return self._engines is not None and self._outbound.has_more(now)
+        moves = self._moves
+        return moves is not None and (moves.busy or (not moves.detached and self._outbound.has_more(now)))
 
     def deadline(self) -> Deadline:
         """When `tick` wants to be called next, and why."""
@@ -410,28 +440,21 @@ class Session(SessionFacade):
             return at, reason
         if initiator is not None and initiator.deadline < at:
             at, reason = initiator.deadline, "handshake"
-        if engines is not None:  # after each packet: comparisons one by one cost a third of `min` over pairs
-            due = engines.path.recovery.deadline
+        moves = self._moves
+        if engines is not None and moves is not None and moves.watches:
+            due = moves.deadline
             if due < at:
-                at, reason = due, "loss"
+                at, reason = due, "path"
+            if moves.detached:
+                due = self._detached_until
+                if due < at:
+                    at, reason = due, "detach"
+                due = min(engines.local_ids.deadline, engines.streams.deadline, engines.trains_deadline)
+                return (due, "path") if due < at else (at, reason)
+        if engines is not None:
             full = self._context.full
-            if not full or self.path not in full:
-                if engines.acks.due_at < at:
-                    at, reason = engines.acks.due_at, "ack"
-                if self._outbound.paced_until < at:
-                    at, reason = self._outbound.paced_until, "pacing"
-            due = engines.trains_deadline
-            if due < at:
-                at, reason = due, "path"
-            due = engines.local_ids.deadline
-            if due < at:
-                at, reason = due, "path"
-            due = engines.streams.deadline
-            if due < at:
-                at, reason = due, "stream"
-            due = engines.rotation.deadline
-            if due < at:
-                at, reason = due, "rotation"
+            held = full and self.path in full
+            at, reason = engines.due(at, reason, inf if held else self._outbound.paced_until, not held)
             if initiator is None:
                 due, why = engines.liveness.deadline()
                 if due < at:
@@ -447,29 +470,37 @@ class Session(SessionFacade):
         if initiator is not None:
             initiator.tick(now)
             self._follow(initiator, now)
-        if engines is not None and not self.is_closed:
+        moves = self._moves
+        if engines is not None and moves is not None and not self.is_closed:
             engines.declare_lost(engines.path.recovery.on_timeout(now), now)
             engines.receiver.expire(now)
             engines.local_ids.expire(now)
             engines.streams.expire(now)
-            if self._initiator is None:
-                self._check_liveness(engines, now)
-            if not self.is_closed:
+            moves.tick(now)
+            if moves.detached:
+                self._check_detached(engines, now)
+            elif self._initiator is None:
+                self._check_liveness(engines, moves, now)
+            if not self.is_closed and not moves.detached:
                 self._replace_keys(engines, now)
             if self.state is SessionState.CLOSING:
                 self._advance_closing(now)
         self.touch(now)
 
-    def _check_liveness(self, engines: Engines, now: float) -> None:
+    def _check_liveness(self, engines: Engines, moves: Moves, now: float) -> None:
         silence = engines.liveness.tick(now)
         if silence is Silence.DEAD:
-            self._fail(SessionTimeoutError(f"nothing was heard for {engines.liveness.timeout:g} s"), now)
+            if self._may_detach(engines):
+                self._detach(engines, moves, SILENT, now, closed=False)
+            else:
+                self._fail(SessionTimeoutError(f"nothing was heard for {engines.liveness.timeout:g} s"), now)
         elif silence is not Silence.NONE:
             if silence is Silence.MISSED:
                 self._emit(KeepAliveMissed(now - engines.liveness.last_received))
             engines.rest()
             engines.control.ask(self._context.entropy(8))
             engines.path.recovery.probe()  # a full window is no reason to be silent
+            moves.suspect(now)
             if silence is not Silence.AGAIN:
                 self._emit(KeepAliveSent())
 
@@ -479,21 +510,51 @@ class Session(SessionFacade):
         except RemoteError as error:
             self._fail(error, now)
 
-    def path_closed(self, now: float, reason: str | None) -> None:
-        """The carrier of the only path is gone. Once SESSION_CLOSE was said, that is how a peer that heard it goes."""
-        error = lost_path(reason, self.state is SessionState.HANDSHAKING)
-        if self.state is SessionState.CLOSING:
-            assert self._engines is not None
-            assert self._ending.frame is not None
-            if self._engines.control.closing:
-                error = closed_here(self._ending.frame)
-        self._end(error, now, linger=False)
+    # -- paths -----------------------------------------------------------------------------------------------------
 
-    def datagram_refused(self, size: int, limit: int | None, now: float) -> None:
+    def path_closed(self, path: NetworkPath, now: float, reason: str | None) -> None:
+        """The carrier of one of its paths is gone."""
+        engines, moves = self._engines, self._moves
+        why = reason or GONE
+        if engines is None or moves is None or not moves.closed(path, why, now):
+            if engines is not None and moves is not None and self._may_detach(engines):
+                self._detach(engines, moves, why, now, closed=True)
+            else:
+                closing = engines is not None and engines.control.closing
+                dialling = self.state is SessionState.HANDSHAKING
+                self._end(self._ending.error_of_loss(reason, dialling=dialling, closing=closing), now, linger=False)
+        self.touch(now)
+
+    def _may_detach(self, engines: Engines) -> bool:
+        """Whether it waits for another path when it has none: not before the peer knows of it, nor when it ends."""
+        known = self.initiator or engines.is_confirmed
+        return known and self.state is SessionState.ESTABLISHED and self._context.config.detach_timeout > 0
+
+    def _detach(self, engines: Engines, moves: Moves, why: str, now: float, *, closed: bool) -> None:
+        """No path is left (M-9)."""
+        self._detached_until = now + self._context.config.detach_timeout
+        moves.detach(why, now, closed=closed)
+        self._emit(SessionDetached(self._detached_until))
+        self._context.detached.add(self, engines.buffered, now)
+
+    def _check_detached(self, engines: Engines, now: float) -> None:
+        if now >= self._detached_until:
+            waited = self._context.config.detach_timeout
+            self._end(SessionTimeoutError(f"no path was found in {waited:g} s"), now)
+        else:
+            self._context.detached.weigh(self, engines.buffered, now)
+
+    def give_up(self, now: float) -> None:
+        """End, detached, since others need the place or the memory."""
+        self._end(SessionTimeoutError("detached, and others needed the place"), now)
+
+    def datagram_refused(self, path: NetworkPath, size: int, limit: int | None, now: float) -> None:
         """The host could not send a datagram of `size` bytes (see `Endpoint.datagram_refused`)."""
-        engines = self._engines
-        if engines is not None and engines.path.on_refused(size, limit, now):
-            engines.limit_datagrams()
+        engines, moves = self._engines, self._moves
+        if engines is not None and moves is not None:
+            for refused in (engines.path, *moves.table):
+                if refused.network_path is path and refused.on_refused(size, limit, now):
+                    engines.limit_datagrams()
         self.touch(now)
 
     # -- the endpoint's book ---------------------------------------------------------------------------------------

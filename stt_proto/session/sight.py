@@ -244,7 +244,7 @@ class SessionTrace:
             known, self._ecn = self._ecn, path.ecn.state
             if known is not None:
                 self.tell("ecn_state_updated", known.value, path.ecn.state.value, now)
-        if path.network_path != self._path:
+        if path.network_path != self._path and path.network_path.carrier:  # a detached session is nowhere
             before_path, self._path = self._path, path.network_path
             self.tell("path_updated", before_path, path.network_path, now)
 

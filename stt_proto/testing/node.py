@@ -105,9 +105,18 @@ class Node:
         """Whether nothing is left of any session in any table of the endpoint."""
         return not held(self.endpoint)
 
-    def path_to(self, other: Node, carrier: str = "udp") -> NetworkPath:
-        """The path from here to another node."""
-        return NetworkPath(carrier, self.address, other.address)
+    def also_at(self, address: Hashable) -> Hashable:
+        """Give the node one more address, as with another interface or port; links to and from there are others."""
+        self.world.nodes[address] = self
+        return address
+
+    def path_to(
+        self, other: Node, carrier: str = "udp", *, local: Hashable = None, remote: Hashable = None
+    ) -> NetworkPath:
+        """The path from here to another node; between other addresses of theirs than the first, if told."""
+        return NetworkPath(
+            carrier, self.address if local is None else local, other.address if remote is None else remote
+        )
 
     def connect(self, other: Node, carrier: str = "udp", **options: Any) -> Session:
         """Dial another node."""

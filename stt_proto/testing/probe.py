@@ -19,6 +19,8 @@ def tables(endpoint: Endpoint) -> dict[str, int]:
         "sessions with something to send": len(context.ready),
         "sessions to be armed": len(context.unarmed),
         "full paths": len(context.full),
+        "paths": len(context.by_path),
+        "sessions without a path": len(context.detached),
         "our dials": len(context.dial_keys),
         "pieces": len(context.pieces),
         "reset tokens": len(context.expected_resets),
@@ -38,6 +40,7 @@ def held(endpoint: Endpoint) -> dict[str, int]:
 def unrest(endpoint: Endpoint) -> Session | None:
     """A session that begins or ends, or waits for an acknowledgement; `None` when all only wait for applications."""
     for session in endpoint._context.live:
-        if session.state is not SessionState.ESTABLISHED or session.stats().bytes_in_flight:
+        in_flight = session.stats().bytes_in_flight or any(path.bytes_in_flight for path in session.paths)
+        if session.state is not SessionState.ESTABLISHED or in_flight:
             return session
     return None

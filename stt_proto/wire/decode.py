@@ -27,6 +27,7 @@ from stt_proto.wire.extensions import (
     AckFrequency,
     Expired,
     Extension,
+    Move,
     Priority,
     Rotate,
     Ticket,
@@ -388,6 +389,7 @@ _BY_TYPE: dict[int, _Decoder] = {
     FrameType.PRIORITY: _priority,
     FrameType.EXPIRED: _varints(Expired, 2),
     FrameType.ACK_FREQUENCY: _ack_frequency,
+    FrameType.MOVE: _varints(Move, 1),
 }
 
 _DECODERS: Decoders = tuple(_BY_TYPE.get(kind, _unknown) for kind in range(256))

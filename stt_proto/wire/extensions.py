@@ -16,6 +16,7 @@ __all__ = [
     "AckFrequency",
     "Expired",
     "Extension",
+    "Move",
     "Priority",
     "Rotate",
     "Ticket",
@@ -120,6 +121,19 @@ class Ticket(NamedTuple):
             raise ArgumentError(f"sealed must be 1 to {MAX_TICKET} bytes", argument="sealed")
         size = encode_varint(len(self.sealed))
         return b"".join((b"\x21", encode_varint(self.lifetime), self.nonce, size, self.sealed))
+
+
+class Move(NamedTuple):
+    """Asks the peer to send over the path that this comes by (M-7).
+
+    Attributes:
+        number: rises with each wish; one that was overtaken says nothing.
+    """
+
+    number: int
+
+    def encode(self) -> bytes:
+        return b"\x22" + encode_varint(self.number)
 
 
 class Extension(NamedTuple):

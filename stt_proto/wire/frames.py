@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from stt_proto.errors import ArgumentError
 from stt_proto.types import CloseReason
-from stt_proto.wire.extensions import AckFrequency, Expired, Extension, Priority, Rotate, Ticket
+from stt_proto.wire.extensions import AckFrequency, Expired, Extension, Move, Priority, Rotate, Ticket
 from stt_proto.wire.varint import MAX_VARINT, encode_varint, varint_size
 
 __all__ = [
@@ -99,6 +99,7 @@ class FrameType(IntEnum):
     STREAM_OPEN = 0x1E
     ROTATE = 0x20
     TICKET = 0x21
+    MOVE = 0x22
     PRIORITY = 0x24
     EXPIRED = 0x25
     ACK_FREQUENCY = 0x26
@@ -524,6 +525,7 @@ Frame: TypeAlias = (
     | AckFrequency
     | Rotate
     | Ticket
+    | Move
     | Extension
 )
 """Any frame. `type(frame)` is what to dispatch on."""

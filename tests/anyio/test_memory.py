@@ -162,7 +162,7 @@ async def test_the_other_end_goes_away() -> None:
     network = MemoryNetwork()
     gone = STTNode(carriers=[network.carrier("gone")], shared_seed="x", server_mode=True)
     await gone.start()
-    async with STTNode(carriers=[network.carrier("one")], shared_seed="x") as one:
+    async with STTNode(carriers=[network.carrier("one")], shared_seed="x", detach_timeout=0.0) as one:
         session = await one.connect("gone")
         stream = session.open_stream()
         network.carriers["gone"].close()

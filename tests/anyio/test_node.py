@@ -620,8 +620,8 @@ async def test_events_can_be_iterated_over(udp_nodes: Nodes) -> None:
 
 
 async def test_a_peer_that_vanishes_is_noticed(udp_nodes: Nodes) -> None:
-    """K-5."""
-    quick = {"keep_alive_interval": 0.05, "keep_alive_timeout": 0.2}
+    """K-5, M-9."""
+    quick = {"keep_alive_interval": 0.05, "keep_alive_timeout": 0.2, "detach_timeout": 0.1}
     async with STTNode(shared_seed="x", host=LOOPBACK, **quick) as client:
         server = STTNode(shared_seed="x", host=LOOPBACK, server_mode=True, **quick)
         await server.start()

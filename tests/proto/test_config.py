@@ -66,6 +66,8 @@ LIMITS = {
     "extension_frames": (1, 65_536),
     "extension_bytes": (2048, 256 * MIB),
     "datagrams": (1, 65_536),
+    "detached_per_peer": (0, 1 << 20),
+    "detached_bytes": (0, 1 << 40),
     "datagram_bytes": (64 << 10, 256 * MIB),
     "suspicious_burst": (10, 1 << 20),
     "failure_reports": (1, 1 << 20),
@@ -107,6 +109,7 @@ def test_the_defaults_are_those_of_the_text() -> None:
     assert (default.max_stream_receive_window, default.max_stream_send_buffer) == (10 * MIB, 10 * MIB)
     assert (default.session_receive_window, default.max_session_receive_window) == (MIB * 3 // 2, 16 * MIB)
     assert limits.grown_windows == 256 * MIB
+    assert (limits.detached_per_peer, limits.detached_bytes) == (4, 64 * MIB)
     assert (default.detach_timeout, default.resumption_timeout) == (120, 86_400)
     assert (limits.half_open, limits.half_open_without_cookie, limits.unfinished_without_cookie) == (1024, 128, 1000)
     assert (limits.half_open_per_source, limits.challenge_repeats, limits.challenges_tried) == (256, 32, 4)

@@ -84,7 +84,7 @@ def test_the_same_again() -> None:
 @pytest.mark.parametrize("carrier", ["udp", "memory"])
 def test_nothing_is_left(end: str, carrier: str) -> None:
     """13: however a session ends, every table of both endpoints is as empty as before it."""
-    pair = session_pair(carrier=carrier)
+    pair = session_pair(carrier=carrier, client={"detach_timeout": 20.0}, server={"detach_timeout": 20.0})
     serve_echo(pair.server)
     streams = [pair.session.open_stream() for _ in range(5)]
     for stream in streams:
@@ -105,6 +105,8 @@ def test_nothing_is_left(end: str, carrier: str) -> None:
         case "path":
             pair.client.endpoint.path_closed(pair.session.path, pair.now)
             pair.server.endpoint.path_closed(pair.peer.path, pair.now)
+            for link in pair.world.links.values():
+                link.up = False
     pair.settle(60.0)
     assert pair.session.state is pair.peer.state is SessionState.CLOSED
     assert_empty(pair.client, pair.server)

@@ -15,7 +15,7 @@ from stt_proto.errors import (
     SessionClosedError,
     UnreachableError,
 )
-from stt_proto.events import HandshakeFailed, SessionClosed
+from stt_proto.events import HandshakeFailed, PathLost
 from stt_proto.testing import Conditions, Node, World
 from stt_proto.wire import Ping
 from tests.proto.worlds import (
@@ -36,21 +36,22 @@ from tests.proto.worlds import (
 
 
 def test_a_path_that_is_gone() -> None:
-    """DESIGN 3: its sessions end at once, with the host's reason; nothing is sent there any more."""
+    """M-9: its sessions, and no others, have no path any more; they learn why, and nothing is sent there."""
     world, client, _, sessions, _ = many_sessions(3)
     other = world.node("other")
     elsewhere = client.connect(other)
     world.run_until(elsewhere.is_active)
     sessions[0].send_datagram(b"x", world.now)
     client.endpoint.path_closed(sessions[0].path, world.now, "the cable was cut")
-    assert [session.is_closed for session in sessions] == [True] * 3
+    assert [session.is_detached for session in sessions] == [True] * 3
     assert elsewhere.is_active()
+    assert not elsewhere.is_detached
     assert list(client.endpoint.transmits(world.now)) == []
-    assert {
-        event.detail for event in (event for _, event in client.endpoint.events()) if isinstance(event, SessionClosed)
-    } == {"the cable was cut"}
+    lost = [event for _, event in client.endpoint.events() if isinstance(event, PathLost)]
+    assert lost == [PathLost(sessions[0].path, "the cable was cut")] * 3
     client.endpoint.path_closed(sessions[0].path, world.now)
-    assert len(client.endpoint.sessions) == 1
+    assert list(client.endpoint.events()) == []
+    assert len(client.endpoint.sessions) == 4
 
 
 def test_a_path_that_is_gone_while_dialling() -> None:
@@ -82,7 +83,7 @@ def test_a_path_that_is_gone_while_dialling() -> None:
 )
 def test_why_a_path_is_gone(reason: str | None, error: type[Exception]) -> None:
     """A11: a dial learns whether somebody is there at all; a session that was established has lost its path."""
-    pair = session_pair()
+    pair = session_pair(client={"detach_timeout": 0.0})
     dial = pair.client.connect(pair.server)
     pair.client.endpoint.path_closed(dial.path, pair.now, reason)
     assert type(dial.close_error) is error

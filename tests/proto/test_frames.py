@@ -30,6 +30,7 @@ from stt_proto.wire import (
     MaxData,
     MaxStreamData,
     MaxStreams,
+    Move,
     NewConnectionId,
     Padding,
     PathChallenge,
@@ -102,6 +103,7 @@ ENCODINGS: list[tuple[str, Frame]] = [
     ("25 04 4040", Expired(4, 64)),
     ("26 01 08 6000", AckFrequency(1, 8, 0x2000)),
     ("21 80015180" + RESET_TOKEN.hex() + "02 6162", Ticket(86_400, RESET_TOKEN, b"ab")),
+    ("22 4040", Move(0x40)),
     ("80 00 00", Extension(0x80, 0, b"")),
     ("ff 4040 02 6162", Extension(0xFF, 64, b"ab")),
 ]
@@ -212,7 +214,7 @@ def test_every_frame_type_is_covered() -> None:
     assert {type(frame) for _, frame in ENCODINGS} == set(frames_by_type)
 
 
-@pytest.mark.parametrize("kind", sorted({0x1F, *range(0x22, 0x24), *range(0x27, 0x30), *range(0x32, 0x100)}))
+@pytest.mark.parametrize("kind", sorted({0x1F, 0x23, *range(0x27, 0x30), *range(0x32, 0x100)}))
 def test_unknown_types(kind: int) -> None:
     """F-1: reserved, custom and unassigned types alike, as long as nobody announced them."""
     with pytest.raises(UnknownFrameError) as error:

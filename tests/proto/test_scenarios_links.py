@@ -159,7 +159,7 @@ def test_long_black_hole() -> None:
 
 def test_endless_black_hole() -> None:
     """B, K-5: 40 s without a network outlast both sides: each ends by itself, with the reason, and nothing is left."""
-    case = scene()
+    case = scene(client={"detach_timeout": 0.0}, server={"detach_timeout": 0.0})
     session = case.dial()
     case.world.outage(case.client, case.server, 2.0, 40.0)
     send(case.client, session, filler(10_000_000))

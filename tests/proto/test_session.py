@@ -19,7 +19,9 @@ from stt_proto.events import (
     HandshakeProgressed,
     KeepAliveMissed,
     KeepAliveSent,
+    PathLost,
     SessionClosed,
+    SessionDetached,
     SessionEstablished,
     SessionStateChanged,
     StreamOpened,
@@ -328,8 +330,8 @@ def test_a_busy_session_asks_for_nothing() -> None:
 
 
 def test_a_dead_peer_is_noticed() -> None:
-    """K-4, K-5, C5: asked after 10 s and 20 s, given up after 30 s; both sides find out by themselves."""
-    pair = session_pair()
+    """K-4, K-5, M-9, C5: asked after 10 s and 20 s, given up after 30 s; both sides find out by themselves."""
+    pair = session_pair(client={"detach_timeout": 5.0}, server={"detach_timeout": 5.0})
     heard = dict.fromkeys((pair.client, pair.server), pair.now)
     for link in pair.world.links.values():
         link.up = False
@@ -342,8 +344,10 @@ def test_a_dead_peer_is_noticed() -> None:
             (first, KeepAliveSent),
             (first + 10, KeepAliveMissed),
             (first + 10, KeepAliveSent),
-            (30.0, SessionStateChanged),
-            (30.0, SessionClosed),
+            (30.0, PathLost),
+            (30.0, SessionDetached),
+            (35.0, SessionStateChanged),
+            (35.0, SessionClosed),
         ]
         (missed,) = node.events(KeepAliveMissed)
         assert missed.silent_for == pytest.approx(first + 10)
@@ -384,7 +388,7 @@ def test_a_late_tick_kills_nobody() -> None:
 
 def test_a_late_tick_gives_two_seconds() -> None:
     """R-10: and no more."""
-    pair = session_pair()
+    pair = session_pair(client={"detach_timeout": 0.0})
     now = pair.now + 60.0
     pair.client.endpoint.tick(now)
     pair.client.endpoint.tick(now + 1.9)

@@ -99,9 +99,9 @@ def test_a_retired_connection_id_is_replaced_and_lingers(heard: list[Frame]) -> 
     engines, table = pair.session._engines, pair.server.endpoint._context.connection_ids
     assert engines is not None
     old, before = engines.remote_ids.current, len(table)
-    retired = engines.remote_ids.use_next()
-    assert retired == 0
-    engines.control.put(("retire", retired))
+    engines.remote_ids.use(1)
+    assert engines.remote_ids.retire(0)
+    engines.control.put(("retire", 0))
     pair.session.touch(pair.now)
     pto = pair.peer._engines.path.recovery.pto  # type: ignore[union-attr]
     pair.settle(0.1)

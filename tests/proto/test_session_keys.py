@@ -102,19 +102,24 @@ def test_nothing_is_left_of_trains_when_a_session_ends() -> None:
 
 
 def test_packets_from_elsewhere() -> None:
-    """C-1, R-3, P-9: a connection ID routes from any address; trains and RTT samples need the session's own path."""
+    """C-1, P-9, M-3: a connection ID routes from any address; from one that has not answered no train is taken, and
+    nothing goes there but a question, as long as what came allows for.
+    """
     pair = session_pair()
     elsewhere = evolve(back(pair.session.path), remote=("nat", 99))
     engines = pair.peer._engines
     assert engines is not None
-    received = pair.peer.stats().packets_received
+    received, sent = pair.peer.stats().packets_received, 0
     for datagram in sealed(pair.session, Ping()) + sealed(pair.session, Ping()):
         pair.server.endpoint.receive(datagram, elsewhere, pair.now)
+        sent += len(datagram)
     assert pair.peer.stats().packets_received == received + 2
     for datagram in sealed(pair.session, filler(3000), datagram_size=1200):
         pair.server.endpoint.receive(datagram, elsewhere, pair.now)
     assert engines.receiver.counters.segments_refused == 3
-    assert [transmit.path for transmit in pair.server.endpoint.transmits(pair.now)] == [pair.peer.path]
+    transmits = list(pair.server.endpoint.transmits(pair.now))
+    assert [transmit.path for transmit in transmits] == [pair.peer.path, elsewhere, pair.peer.path]
+    assert transmits[1].size <= 3 * sent
 
 
 def test_a_failed_handshake_is_no_session() -> None:

@@ -46,7 +46,7 @@ def silence(pair: Pair) -> float:
 
 def test_a_silent_peer_is_asked_every_second() -> None:
     """K-4: twenty times at least, in twenty different seconds, and the host is told of it twice."""
-    pair = session_pair(conditions=Conditions(delay=0.1))
+    pair = session_pair(conditions=Conditions(delay=0.1), client={"detach_timeout": 0.0})
     heard = silence(pair)
     sent: list[float] = []
     pair.world.taps.append(
@@ -92,7 +92,7 @@ def test_a_full_window_is_no_reason_to_be_silent() -> None:
 @pytest.mark.parametrize("every", [1.5, 5.0, 25.0, 60.0])
 def test_a_host_that_ticks_now_and_then(every: float) -> None:
     """R-10: a host that looks every few seconds only gives a dead peer up too. Each late tick gave it 2 s more."""
-    pair = session_pair()
+    pair = session_pair(client={"detach_timeout": 0.0})
     endpoint = pair.client.endpoint
     heard = pair.session.last_active - pair.world.unix_time
     now = heard + 3.3

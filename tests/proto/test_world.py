@@ -228,7 +228,7 @@ def test_several_pairs_may_share_a_link() -> None:
 def test_both_ways_out() -> None:
     """An outage of both directions, also before anything was sent that way; and of one."""
     world = World(1)
-    client, server = world.node("client"), world.node("server")
+    client, server = world.node("client", detach_timeout=0.0), world.node("server")
     world.outage(client, server, 0.0, 1.0)
     session = client.connect(server)
     assert world.links[client.address, server.address].traffic.cut == 1

@@ -146,6 +146,8 @@ def tables(endpoint: Endpoint) -> dict[str, int]:
         "sessions with something to send": len(context.ready),
         "sessions to be armed": len(context.unarmed),
         "full paths": len(context.full),
+        "paths": len(context.by_path),
+        "sessions without a path": len(context.detached),
         "our dials": len(context.dial_keys),
         "pieces": len(context.pieces),
         "reset tokens": len(context.expected_resets),

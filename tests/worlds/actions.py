@@ -30,6 +30,10 @@ NOWHERE = ("elsewhere", 9)
 """An address at which nobody is."""
 
 
+SPARE_PORTS: Mapping[int, str] = MappingProxyType({2: "udp", 3: "ws"})
+"""The other addresses of each node, and the carriers that are there."""
+
+
 # -- applications --------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +200,23 @@ def replace_keys(player: Player, seat: Seat) -> None:
     player.node.pump()
 
 
+def move(world: RandomWorld, rng: random.Random) -> None:
+    """Offer another path, or go there at once."""
+    found = some_seat(world, rng)
+    if found is None:
+        return
+    player, seat = found
+    others = [each.node for each in world.players if each.node.config.identity.node_id == seat.session.peer_node_id]
+    if not others:
+        return
+    port, carrier = rng.choice((*SPARE_PORTS.items(), (1, world.recipe.carrier)))
+    local = (player.node.name, port)
+    remote = (others[0].name, port if carrier == "ws" or port == 1 else rng.choice((1, 2)))
+    if port != 1 and (world.recipe.carrier != "udp" and carrier == "udp"):
+        return
+    player.move(seat, NetworkPath(carrier, local, remote), migrate=rng.random() < 0.7)
+
+
 def close(world: RandomWorld, rng: random.Random) -> None:
     found = some_seat(world, rng)
     if found is not None:
@@ -250,6 +271,16 @@ def narrow(world: RandomWorld, rng: random.Random) -> None:
     one, other = two_nodes(world, rng)
     link = world.world.link_between(one.address, other.address)
     link.conditions = evolve(link.conditions, mtu=rng.choice((1200, 1200, 1300, 1472)))
+
+
+def cut(world: RandomWorld, rng: random.Random) -> None:
+    """The path that a session uses now leads nowhere for a while."""
+    found = some_seat(world, rng)
+    if found is not None:
+        path, seconds = found[1].session.path, some_seconds(rng)
+        for source, target in ((path.local, path.remote), (path.remote, path.local)):
+            world.world.link_between(source, target).outage(world.world.now, seconds)
+        world.lasts(seconds)
 
 
 def rebind(world: RandomWorld, rng: random.Random) -> None:
@@ -388,8 +419,8 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         "dial": dial, "storm": storm, "open": open_stream, "write": write, "finish": finish, "read": read,
         "reset": reset, "stop": stop, "watch": watch, "datagram": datagram, "frame": frame,
-        "prioritise": prioritise, "rotate": rotate, "close": close, "abort": abort,
-        "weather": weather, "outage": outage, "one_way": one_way, "rebind": rebind, "replay": replay,
+        "prioritise": prioritise, "rotate": rotate, "move": move, "close": close, "abort": abort,
+        "weather": weather, "outage": outage, "one_way": one_way, "cut": cut, "rebind": rebind, "replay": replay,
         "misdeliver": misdeliver, "elsewhere": elsewhere, "forge": forge, "garbage": garbage, "jump": jump,
         "step_back": step_back, "sleep": sleep, "stop_process": stop_process, "full": full,
         "path_closed": path_closed, "restart": restart, "refuse": refuse, "narrow": narrow,

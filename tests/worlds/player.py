@@ -21,6 +21,7 @@ from stt_proto.errors import (
     LocalError,
     RemoteError,
     SessionTimeoutError,
+    StateError,
     StreamClosedError,
     SttError,
     TooManySessionsError,
@@ -33,7 +34,9 @@ from stt_proto.events import (
     HandshakeFailed,
     KeysRotated,
     SessionClosed,
+    SessionDetached,
     SessionEstablished,
+    SessionReattached,
     SessionStateChanged,
     StreamAcked,
     StreamFinished,
@@ -111,6 +114,7 @@ class Seat:
         letters: whether frames of the application do.
         cut: whether the host took its path away.
         version: of the keys, as its events say.
+        waits_until: when it ends, as it has no path; `None` while it has one.
     """
 
     session: Session
@@ -122,6 +126,7 @@ class Seat:
     letters: bool = False
     cut: bool = False
     version: int = 0
+    waits_until: float | None = None
 
     @property
     def live(self) -> bool:
@@ -344,6 +349,16 @@ class Player:
         assert engines is not None
         return engines.peer.max_streams_bidi if bidirectional else engines.peer.max_streams_uni
 
+    def move(self, seat: Seat, path: NetworkPath, *, migrate: bool) -> None:
+        """Offer another path, or go there."""
+        try:
+            (seat.session.migrate if migrate else seat.session.add_path)(path, self.now)
+        except StateError:
+            assert seat.session.state is not SessionState.ESTABLISHED or len(seat.session.paths) > 3
+        except RemoteError:
+            assert seat.session.state in (SessionState.CLOSING, SessionState.CLOSED)
+        self._pump()
+
     def lose_path(self, path: NetworkPath, reason: str | None) -> None:
         """The host finds that a carrier is gone."""
         for seat in self.seats.values():
@@ -505,6 +520,14 @@ class Player:
                 assert session_id == session.session_id
                 assert talk is not None
                 talk.meet(session.initiator, self.node.config.identity.node_id, peer_node_id)
+            case SessionDetached(deadline):
+                assert session.is_detached or session.is_closed
+                if not seat.cut:
+                    self._check_silence(seat)
+                seat.waits_until = deadline
+            case SessionReattached():
+                assert seat.waits_until is not None
+                seat.waits_until = None
             case SessionClosed():
                 assert seat.state is SessionState.CLOSED
                 self._on_closed(seat, event)
@@ -603,7 +626,11 @@ class Player:
         """Everybody who waits is woken by this: what had arrived can still be read, and nothing else."""
         assert seat.session.close_reason is event.reason
         if type(seat.session.close_error) is SessionTimeoutError and not event.by_peer:
-            self._check_silence(seat)
+            if seat.waits_until is None:
+                self._check_silence(seat)
+            else:
+                crowded = self.node.config.limits.detached_per_peer < 4 or "others" in event.detail
+                assert crowded or self._time() >= seat.waits_until, f"{seat.session} does not wait for its path"
         seat.wanted = {True: 0, False: 0}
         for line in seat.lines.values():
             line.todo, line.ends = 0, False

@@ -27,14 +27,14 @@ WEATHER = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "jitt
 
 APPLICATIONS: Mapping[str, float] = {
     "dial": 3, "storm": 0.3, "open": 8, "write": 10, "finish": 4, "read": 6, "reset": 2, "stop": 2, "watch": 1,
-    "datagram": 4, "frame": 2, "prioritise": 2, "rotate": 1.5, "close": 1, "abort": 0.5,
+    "datagram": 4, "frame": 2, "prioritise": 2, "rotate": 1.5, "move": 2, "close": 1, "abort": 0.5,
 }  # fmt: skip
 """What applications do, and how often."""
 
 MISFORTUNES: Mapping[str, float] = {
-    "weather": 4, "outage": 2, "one_way": 2, "rebind": 1, "replay": 2, "misdeliver": 2, "elsewhere": 2, "forge": 2,
-    "garbage": 1, "jump": 1, "step_back": 1, "sleep": 1.5, "stop_process": 1, "full": 1.5, "path_closed": 0.5,
-    "restart": 0.5, "refuse": 0.7, "narrow": 1.5,
+    "weather": 4, "outage": 2, "one_way": 2, "cut": 1, "rebind": 1, "replay": 2, "misdeliver": 2, "elsewhere": 2,
+    "forge": 2, "garbage": 1, "jump": 1, "step_back": 1, "sleep": 1.5, "stop_process": 1, "full": 1.5,
+    "path_closed": 0.5, "restart": 0.5, "refuse": 0.7, "narrow": 1.5,
 }  # fmt: skip
 """What befalls networks and hosts, and how often."""
 
@@ -161,9 +161,11 @@ def _steps(rng: random.Random, carrier: str) -> tuple[Step, ...]:
 def _timers(rng: random.Random) -> dict[str, Any]:
     """Timers that all nodes of a world share, so that what is late for one is late for all."""
     interval = _mostly(rng, 10.0, (0.3, 1.0, 3.0), 0.4)
+    waits = _mostly(rng, 20.0, (0.0, 0.5, 120.0), 0.5)
     return {
         "keep_alive_interval": interval,
         "keep_alive_timeout": interval * rng.choice((2.5, 3.0, 6.0)),
+        "detach_timeout": waits,
         "handshake_timeout": _mostly(rng, 10.0, (2.0, 3.0), 0.3),
     }
 
@@ -247,6 +249,8 @@ _LIMITS: Mapping[str, tuple[Any, ...]] = {
     "train_bytes": (131_072,),
     "train_bytes_in_all": (131_072,),
     "datagrams": (1, 5),
+    "detached_per_peer": (0, 1),
+    "detached_bytes": (0, 5000),
     "grown_windows": (0, 10_000),
     "extension_frames": (1, 5),
     "datagram_bytes": (65_536,),

@@ -1,0 +1,596 @@
+"""The paths of one session: which there are, which one is used, and when it moves (docs/protocol.md, section 11.1).
+
+The active path is `Engines.path`; everything about ordinary packets happens there and knows of no other. This is about
+the others, and about the moment of a change. A session without any path is *detached*: its active path leads nowhere,
+and only questions leave, on paths that may become the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from stt_proto.errors import StateError
+from stt_proto.events import PathLost, PathValidated, SessionMoved, SessionReattached
+from stt_proto.packet import Opened, capacity
+from stt_proto.paths import CHALLENGE_SIZE, DOUBTED, MAX_OPENED, NEW, REGAIN, Doubt, Path, PathTable, best, better
+from stt_proto.paths.doubt import Signs
+from stt_proto.paths.validation import Challenge, Patience
+from stt_proto.session.context import EventSink, SessionContext
+from stt_proto.session.control import MOVE
+from stt_proto.session.engines import Engines
+from stt_proto.types import NetworkPath, PathInfo
+from stt_proto.wire import Frame, FrameType, Move, Padding, PathChallenge, PathResponse
+
+if TYPE_CHECKING:
+    from stt_proto.session.session import Session
+
+NOWHERE = NetworkPath("", None, None)
+"""Where the active path of a detached session leads; nothing comes from there."""
+CONNECTION_IDS = 2
+"""Connection IDs that are issued at first: the one in use, and one for the peer to move with (C-2)."""
+SILENT = "silent"
+"""Why a path is lost on which nobody answered."""
+SETTLED = 10.0
+"""Seconds after a move in which a shorter round trip is no reason for another (M-8)."""
+TIMEOUTS = 2
+"""Timeouts of recovery in a row after which an active path is doubted, if there is another (M-5)."""
+PROBING = frozenset({PathChallenge, PathResponse, Move, Padding})
+"""Frames that a peer sends over a path that it does not use."""
+
+
+class Moves:
+    """Finds, tries and changes the paths of one session.
+
+    Args:
+        session: whose they are.
+        engines, context: of it.
+        events: where it tells of what happens.
+        connection_id: ours, to which the packets of the first path come.
+        now: seconds.
+
+    Attributes:
+        table: the paths beside the active one.
+        detached: whether there is no path.
+        busy: whether `next_question` wants to be asked.
+    """
+
+    __slots__ = (
+        "_chosen",
+        "_context",
+        "_doubts",
+        "_elsewhere",
+        "_engines",
+        "_events",
+        "_last_wish",
+        "_moved_at",
+        "_peer_wish",
+        "_session",
+        "busy",
+        "detached",
+        "table",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        engines: Engines,
+        context: SessionContext,
+        events: EventSink,
+        connection_id: bytes,
+        now: float,
+    ) -> None:
+        self._session = session
+        self._engines = engines
+        self._context = context
+        self._events = events
+        engines.path.arrived_by = connection_id
+        self.table = PathTable()
+        self.detached = False
+        self.busy = False
+        self._chosen: Path | None = None  # where the application wants to be
+        self._last_wish = 0  # the number of our last MOVE
+        self._peer_wish = 0  # that of the peer's
+        self._moved_at = now
+        self._elsewhere = 0  # packets that came over other paths than the active one
+        self._doubts = Doubt()
+
+    @property
+    def _over_active(self) -> int:
+        """Packets that came over the active path, and those before it: only that it changes is of interest."""
+        return self._engines.counters.packets_received - self._elsewhere
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether the active path did not answer when it was doubted, and nothing came over it since."""
+        return self._doubts.is_silent(self._over_active)
+
+    def infos(self) -> Iterator[PathInfo]:
+        """Snapshots of all paths, the active one first."""
+        for path in self._all():
+            yield path.info(path is self._engines.path)
+
+    def _all(self) -> Iterator[Path]:
+        """All paths there are, while the table may change."""
+        if not self.detached:
+            yield self._engines.path
+        yield from self.table
+
+    # -- the application -------------------------------------------------------------------------------------------
+
+    def add(self, network_path: NetworkPath, now: float, *, migrate: bool) -> None:
+        """Take in a path, or try one again; with `migrate` go on there as soon as the peer has answered.
+
+        Raises:
+            StateError: there are as many as may be.
+        """
+        if network_path == self._engines.path.network_path:
+            self._chosen = self._engines.path if migrate else self._chosen
+            return
+        path = self.table.others.get(network_path)
+        if path is None or not path.opened_here:
+            self._make_place()
+        if path is None:
+            path = self._make(network_path, self._free_id(), now, opened_here=True)
+        path.opened_here = True
+        if migrate:
+            self._chosen = path
+        if migrate or self.detached:
+            self._wish(path)
+        if migrate and path.validated:
+            self._activate(path, now)
+        else:
+            self._ask(path, NEW, now)
+
+    def _make_place(self) -> None:
+        """See that one more path can be opened here."""
+        if self.table.opened >= MAX_OPENED:
+            tried = next((path for path in self.table if path.opened_here and not path.validated), None)
+            if tried is None:
+                raise StateError(f"the session has {MAX_OPENED} paths beside the one in use")
+            self._drop(tried, SILENT, self._context.clock.now)
+
+    def _make(
+        self, network_path: NetworkPath, remote_id: int, now: float, *, opened_here: bool, rtt: float | None = None
+    ) -> Path:
+        """Enter a path of which nothing is known."""
+        engines, config = self._engines, self._context.config
+        path = Path(
+            network_path,
+            config.carriers[network_path.carrier],
+            max_packet=engines.peer.max_packet,
+            max_segments=engines.peer.max_segments,
+            congestion=config.congestion,
+            max_ack_delay=engines.peer.max_ack_delay / 1000,
+            rtt=rtt,
+            remote_id=remote_id,
+            opened_here=opened_here,
+            validated=False,
+            now=now,
+        )
+        self.table.add(path)
+        self._context.by_path.add(network_path, self._session)
+        self._issue_more(now)
+        return path
+
+    def _issue_more(self, now: float) -> None:
+        """There are several paths, here or at the peer's: it needs IDs for them (C-6)."""
+        engines = self._engines
+        for number in engines.local_ids.widen(engines.peer.connection_id_limit, now):
+            engines.control.put(("new_id", number))
+
+    def on_new_id(self, number: int, now: float) -> None:
+        """The peer has issued an ID: a path may have waited for it."""
+        self.busy = True
+        if number >= CONNECTION_IDS:
+            self._issue_more(now)
+
+    def _wish(self, path: Path) -> None:
+        """Ask the peer, with everything that goes there, to send there too (M-7)."""
+        for other in self.table:
+            other.wish = 0
+        self._last_wish += 1
+        path.wish = self._last_wish
+
+    # -- connection IDs --------------------------------------------------------------------------------------------
+
+    def _free_id(self) -> int:
+        """The number of an ID of the peer that no path uses; without one that of the active path."""
+        remote_ids = self._engines.remote_ids
+        taken = [path.remote_id for path in self.table] + [remote_ids.number]
+        free = remote_ids.unused(taken)
+        return remote_ids.number if free is None else free
+
+    def _id_of(self, path: Path) -> bytes | None:
+        """The ID to send to on a path; `None` while one that this side opened waits for an ID of its own (C-6)."""
+        remote_ids = self._engines.remote_ids
+        if path is self._engines.path:
+            return remote_ids.current
+        lacking = path.opened_here and path.remote_id == remote_ids.number
+        if lacking or remote_ids.id_of(path.remote_id) is None:
+            path.remote_id = self._free_id()
+            if path.opened_here and path.remote_id == remote_ids.number and not (self.detached or self._is_silent):
+                return None
+        return remote_ids.id_of(path.remote_id) or remote_ids.current
+
+    def _retire_id(self, path: Path) -> None:
+        """A path is gone: its ID too, unless another path has it, or nobody has ever seen it there."""
+        remote_ids, number = self._engines.remote_ids, path.remote_id
+        used = path.validated or path.received
+        if used and all(other.remote_id != number for other in self.table) and remote_ids.retire(number):
+            self._engines.control.put(("retire", number))
+
+    # -- what arrives ----------------------------------------------------------------------------------------------
+
+    def heard(
+        self, network_path: NetworkPath, connection_id: bytes, packet: Opened, frames: list[Frame], now: float
+    ) -> Path:
+        """A packet that opened came over another path than the active one: give that path (M-3).
+
+        Whoever sent it from there need not be the peer: it may be a copy. So nothing follows but a question.
+        """
+        self._elsewhere += 1
+        path = self.table.others.get(network_path)
+        fresh = path is None
+        if path is None:
+            path = self._meet(network_path, connection_id, now)
+        path.received += packet.size
+        path.heard_at = now
+        if not path.arrived_by:
+            path.arrived_by = connection_id
+        if not path.validated and path.challenge is None:
+            self._ask(path, NEW, now)
+        if not self.detached and not PROBING.issuperset(map(type, frames)):
+            self._on_used(path, fresh, now)
+        return path
+
+    def _meet(self, network_path: NetworkPath, connection_id: bytes, now: float) -> Path:
+        """Somebody is heard from an address that was not known."""
+        old = self.table.in_the_way()
+        if old is not None:
+            self._drop(old, SILENT, now)
+        active = self._engines.path
+        if connection_id != active.arrived_by:  # the peer has chosen to send from there
+            return self._make(network_path, self._free_id(), now, opened_here=False)
+        rtt = active.recovery.rtt  # a translator on the way has given it another address
+        known = rtt.smoothed if rtt.samples and network_path.carrier == active.network_path.carrier else None
+        path = self._make(network_path, self._engines.remote_ids.number, now, opened_here=False, rtt=known)
+        path.arrived_by = connection_id
+        return path
+
+    def _on_used(self, path: Path, fresh: bool, now: float) -> None:
+        """The peer, or somebody with copies, uses another path than the active one (M-5)."""
+        if path.validated and self._is_silent:
+            self._activate(path, now, gone=SILENT)
+            return
+        quiet = self._doubts.is_quiet(self._over_active)
+        if fresh or (quiet and self._doubts.may_begin(now)):
+            self._doubt(now)
+
+    def on_challenge(self, path: Path | None, data: bytes) -> None:
+        """The peer asks whether we are there; `None` is the active path."""
+        (path or self._engines.path).response = data
+        self.busy = True
+
+    def on_response(self, data: bytes, over: Path | None, now: float) -> bool:
+        """The peer repeats the data of a challenge: whichever way that came, the way there is open (M-4).
+
+        Returns:
+            Whether it was asked for.
+        """
+        for path in self._all():
+            if path.challenge is not None and path.challenge.data == data:
+                self._on_answered(path, now, path is (over or self._engines.path))
+                return True
+        return False
+
+    def _on_answered(self, path: Path, now: float, over_it: bool) -> None:
+        """The peer is at the other end of a path."""
+        path.heard_at = now
+        fresh = path.on_answered(now, over_it)
+        if fresh:
+            self._tell(PathValidated(path.network_path), now)
+        active = self._engines.path
+        if path is active:
+            self._doubts.dispel()
+        elif self.detached or path.wish:
+            self._activate(path, now)
+        elif path.asked_for:
+            self._activate(path, now, by_peer=True)
+        elif self._is_silent:
+            self._activate(path, now, gone=SILENT)
+        elif self._session.initiator and active is not self._chosen:
+            chosen = better(active, self.table, settled=now - self._moved_at >= SETTLED)
+            if chosen is not None:
+                self._activate(chosen, now)
+
+    def on_move(self, number: int, path: Path | None, now: float) -> bool:
+        """The peer asks to move to the path over which this came; `None` is the active one (M-7).
+
+        Returns:
+            Whether this is news.
+        """
+        if number <= self._peer_wish:
+            return False
+        self._peer_wish = number
+        for other in self.table:
+            other.asked_for = False
+        if path is not None:
+            path.asked_for = True
+            if path.validated:
+                self._activate(path, now, by_peer=True)
+        return True
+
+    def on_ack(self, ranges: Any, delay: float, over: Path | None, now: float) -> None:
+        """Acknowledgements may be for packets that were sent over other paths before."""
+        engines = self._engines
+        for path in self.table:
+            acked, lost = path.recovery.on_ack(ranges, delay, now, path is over)
+            if acked:
+                if path.mtu.watching:
+                    path.on_acked(acked, now)
+                reported = engines.fates.acked(acked)
+                if reported >= 0:
+                    engines.acks.on_acked(reported)
+            if lost:
+                engines.declare_lost(lost, now, path)
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    def _ask(self, path: Path, patience: Patience, now: float) -> None:
+        path.ask(self._context.entropy(CHALLENGE_SIZE), patience, now)
+        self.busy = True
+
+    def _doubt(self, now: float) -> None:
+        """Ask whether the active path still leads to the peer."""
+        active = self._engines.path
+        if active.challenge is None:
+            self._doubts.begin(self._signs_of_life, now)
+            self._ask(active, DOUBTED, now)
+
+    def suspect(self, now: float) -> None:
+        """Acknowledgements stay away from the active path, or all signs of life; perhaps another is better (M-5)."""
+        if self.table.others and not self.detached and self._doubts.may_begin(now) and not self._is_silent:
+            self._doubt(now)
+            for path in self.table:
+                if path.validated and path.challenge is None:
+                    self._ask(path, NEW, now)
+
+    def next_question(self, now: float) -> tuple[Path, bytes, list[bytes | memoryview], int] | None:
+        """What is to be sent now on one path or another: the path, the ID, frames, and the size of the datagram."""
+        for path in self._all():
+            challenge = path.challenge
+            asking = challenge is not None and challenge.wants_to_ask(now)
+            if path.response is None and not asking:
+                continue
+            connection_id = self._id_of(path)
+            if connection_id is None:
+                if challenge is not None:
+                    challenge.put_off(now)
+                continue
+            parts: list[bytes | memoryview] = []
+            if path.response is not None:
+                parts.append(PathResponse(path.response).encode())
+                path.response = None
+            size = path.max_datagram
+            if asking and challenge is not None:
+                challenge.on_asked(now)
+                parts.append(PathChallenge(challenge.data).encode())
+                size = path.question_size or size
+            if path.wish and FrameType.MOVE in self._engines.peer.extension_frames:
+                parts.append(Move(path.wish).encode())
+            size = int(min(size, path.allowance))
+            room = capacity(size, 1) - sum(map(len, parts))
+            if room < 0 or path.network_path in self._context.full:
+                continue
+            if asking and path.question_size:
+                parts.append(bytes(room))
+            return path, connection_id, parts, size
+        self.busy = False
+        return None
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    @property
+    def watches(self) -> bool:
+        """Whether there is anything for which `deadline` need be asked."""
+        return bool(self.table.others) or self.detached or self._engines.path.challenge is not None
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` has something to do; `inf` with nothing but an active path."""
+        challenge = self._engines.path.challenge
+        at = self._stuck_at if challenge is None else challenge.due_at
+        for path in self.table.others.values():
+            if path.challenge is not None:
+                at = min(at, path.challenge.due_at)
+            elif path.validated:
+                at = min(at, path.heard_at + self._patience_with(path))
+            at = min(at, path.recovery.deadline, path.recovery.settled_by)
+        return at
+
+    @property
+    def _stuck_at(self) -> float:
+        """When a carrier for which recovery has no timer is to be doubted; `inf` when there is no other path."""
+        recovery = self._engines.path.recovery
+        if not recovery.reliable or not self.table.others or self._is_silent:
+            return inf
+        return max(recovery.settled_by + TIMEOUTS * recovery.pto, self._doubts.pause_until)
+
+    def _is_kept(self, path: Path) -> bool:
+        """Whether this side sees to it that a path stays open."""
+        return path.opened_here or self._session.initiator
+
+    def _patience_with(self, path: Path) -> float:
+        """Seconds of silence on a spare path after which something is done."""
+        liveness = self._engines.liveness
+        return liveness.interval if self._is_kept(path) else liveness.timeout
+
+    def tick(self, now: float) -> None:
+        """Let time pass; idempotent for the same `now`."""
+        for path in self.table:
+            self._settle(path, now)
+            if path.challenge is None:
+                if path.validated and now >= path.heard_at + self._patience_with(path):
+                    self._on_quiet(path, now)
+            elif path.challenge.is_over(now):
+                if self.detached and path.opened_here and not path.traits.reliable:
+                    self._ask(path, REGAIN, now)
+                else:
+                    self._drop(path, SILENT, now)
+            else:
+                self.busy |= path.challenge.due_at <= now
+        active = self._engines.path
+        if active.challenge is not None:
+            if active.challenge.due_at <= now:
+                self._weigh_silence(active, active.challenge, now)
+        elif active.recovery.pto_count >= TIMEOUTS or self._stuck_at <= now:
+            self.suspect(now)
+
+    def _settle(self, path: Path, now: float) -> None:
+        """What was sent over a path before the session moved arrives soon, or is sent again where the session is."""
+        recovery = path.recovery
+        lost = recovery.on_timeout(now)
+        if recovery.settled_by <= now:
+            lost += recovery.discard_all()
+        if lost:
+            self._engines.declare_lost(lost, now, path)
+
+    def _on_quiet(self, path: Path, now: float) -> None:
+        """Nothing came over a spare path for long."""
+        if not self._is_kept(path):
+            self._drop(path, SILENT, now)
+            return
+        self._ask(path, NEW, now)
+        if not self.detached and self._doubts.is_quiet(self._over_active):
+            self._doubt(now)
+
+    @property
+    def _signs_of_life(self) -> Signs:
+        """What speaks for the active path: something came over it, or something arrived that was sent over it."""
+        return self._over_active, self._engines.path.recovery.packets_acked
+
+    def _weigh_silence(self, active: Path, challenge: Challenge, now: float) -> None:
+        """It is time to ask the active path again, or to believe that it leads nowhere (M-5)."""
+        if self._doubts.has_signs(self._signs_of_life):
+            challenge.go_on()
+        if not challenge.is_over(now):
+            self.busy = True
+            return
+        active.challenge = None
+        self._doubts.confirm(self._over_active)
+        other = best(path for path in self.table if path.heard_at >= self._doubts.since)
+        if other is not None:
+            self._activate(other, now, gone=SILENT)
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    def _activate(self, path: Path, now: float, *, by_peer: bool = False, gone: str = "") -> None:
+        """Go on over a validated path; `gone` tells why the one so far is not to be kept."""
+        engines, session = self._engines, self._session
+        old = engines.path
+        self.table.remove(path)
+        path.ecn = old.ecn.on_moved(not path.traits.reliable, engines.numbers.next_number)
+        path.recovery.ce_count = old.recovery.ce_count
+        path.asked_for = False
+        engines.sent_elsewhere += old.recovery.packets_sent - path.recovery.packets_sent
+        engines.path = path
+        engines.remote_ids.use(path.remote_id)
+        engines.limit_datagrams()
+        session.path = path.network_path
+        self._moved_at = now
+        self._doubts.on_moved(self._over_active)
+        old.challenge = None
+        for other in self.table:
+            if other is not self._chosen:
+                other.wish = 0
+        if self.detached:
+            self.detached = False
+            self._context.detached.remove(session)
+            self._tell(SessionReattached(path.network_path), now)
+        else:
+            self._leave(old, now, gone)
+            self._tell(SessionMoved(old.network_path, path.network_path, by_peer), now)
+        engines.acks.repeat(now)
+        self._ask_to_follow(path, by_peer)
+
+    def _leave(self, old: Path, now: float, gone: str) -> None:
+        """The session moves on from a path; what is on its way there may still arrive."""
+        engines = self._engines
+        self._context.full.get(old.network_path, {}).pop(self._session, None)
+        if gone:
+            self._drop(old, gone, now)
+            return
+        old.heard_at = now
+        self.table.add(old)
+        if old.recovery.is_overdue(now):  # perhaps that is why it moves
+            engines.declare_lost(old.recovery.discard_all(), now, old)
+
+    def _ask_to_follow(self, path: Path, by_peer: bool) -> None:
+        """Ask the peer to send here too, unless it is there already."""
+        engines = self._engines
+        engines.control.wish = 0
+        if by_peer or not (self._session.initiator or path.wish):
+            return
+        if FrameType.MOVE in engines.peer.extension_frames:
+            if not path.wish:
+                self._wish(path)
+            engines.control.wish = path.wish
+            engines.control.put((MOVE, path.wish))
+        path.wish = 0
+
+    def _drop(self, path: Path, reason: str, now: float) -> None:
+        """Forget a path that is not the active one any more, or never was."""
+        self.table.remove(path)
+        self._engines.declare_lost(path.recovery.discard_all(), now, path)
+        self._retire_id(path)
+        self._context.by_path.remove(path.network_path, self._session)
+        if path.validated or path.opened_here:
+            self._tell(PathLost(path.network_path, reason), now)
+
+    def closed(self, network_path: NetworkPath, reason: str, now: float) -> bool:
+        """The carrier of a path is gone; tell whether the session still has one."""
+        path = self.table.others.get(network_path)
+        if path is not None:
+            self._drop(path, reason, now)
+            return True
+        if network_path != self._engines.path.network_path:
+            return True
+        other = best(self.table)
+        if other is not None:
+            self._activate(other, now, gone=reason)
+        return other is not None
+
+    def detach(self, reason: str, now: float, *, closed: bool) -> None:
+        """No path is left; with `closed` its carrier is gone too, so there is no asking on it any more (M-10)."""
+        session, old = self._session, self._engines.path
+        where = old.network_path
+        for path in self.table:
+            if path.validated:
+                self._drop(path, reason, now)
+        self._context.full.get(where, {}).pop(session, None)
+        self._engines.declare_lost(old.recovery.discard_all(), now, old)
+        self._context.by_path.remove(where, session)
+        self._tell(PathLost(where, reason), now)
+        old.network_path = NOWHERE
+        old.challenge = old.response = None
+        self.detached = True
+        self._chosen = None
+        if session.initiator and not closed and not old.traits.reliable:
+            path = self._make(where, self._free_id(), now, opened_here=True)
+            self._wish(path)
+            self._ask(path, REGAIN, now)
+
+    def close(self) -> None:
+        """The session is over: it has no path any more."""
+        by_path, session = self._context.by_path, self._session
+        by_path.remove(session.path, session)
+        for path in self.table:
+            by_path.remove(path.network_path, session)
+        self._context.detached.remove(session)
+
+    def _tell(self, event: Any, now: float) -> None:
+        self._events.append(event)
+        if self._engines.trace is not None:
+            self._engines.trace.event(event, now)
