@@ -216,7 +216,7 @@ def test_a_peer_that_reads_nothing_costs_a_bounded_amount() -> None:
 
 def test_a_connection_that_is_cut() -> None:
     one, two = socket.socketpair()
-    with nodes() as (server, client):
+    with nodes(detach_timeout=0.0) as (server, client):
         server.serve_stream(one.dup())
         session = client.connect_stream(two)
         theirs = server.accept(timeout=5)

@@ -261,8 +261,8 @@ async def test_the_proxy_of_the_configuration() -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "ws"])
 async def test_a_cable_that_is_cut(kind: str) -> None:
-    """The sessions on it end, with the reason; no other does."""
-    async with nodes() as (server, client):
+    """M-9: the sessions on it end, with the reason, where they do not wait for another way; no other does."""
+    async with nodes(detach_timeout=0.0) as (server, client):
         other = await client.connect_udp(LOOPBACK, server.port)
         host, port = await (server.listen_tcp() if kind == "tcp" else server.listen_websocket())
         cable = Cable(port)

@@ -30,8 +30,10 @@ NOWHERE = ("elsewhere", 9)
 """An address at which nobody is."""
 
 
-SPARE_PORTS: Mapping[int, str] = MappingProxyType({2: "udp", 3: "ws"})
-"""The other addresses of each node, and the carriers that are there."""
+SPARE_PORTS = (2, 3)
+"""The other addresses of each node."""
+SLEEPS = frozenset({"sleep", "stop_process"})
+"""Actions in which a host loses what was on its way, whatever the carrier: no reliable one would."""
 
 
 # -- applications --------------------------------------------------------------------------------------------------
@@ -209,11 +211,11 @@ def move(world: RandomWorld, rng: random.Random) -> None:
     others = [each.node for each in world.players if each.node.config.identity.node_id == seat.session.peer_node_id]
     if not others:
         return
-    port, carrier = rng.choice((*SPARE_PORTS.items(), (1, world.recipe.carrier)))
+    port, carrier = rng.choice((1, *SPARE_PORTS)), world.recipe.carrier
+    if port == 3 and carrier == "udp" and SLEEPS.isdisjoint(step.action for step in world.recipe.steps):
+        carrier = "ws"
     local = (player.node.name, port)
-    remote = (others[0].name, port if carrier == "ws" or port == 1 else rng.choice((1, 2)))
-    if port != 1 and (world.recipe.carrier != "udp" and carrier == "udp"):
-        return
+    remote = (others[0].name, rng.choice((1, 2)) if port == 2 else port)
     player.move(seat, NetworkPath(carrier, local, remote), migrate=rng.random() < 0.7)
 
 
@@ -276,8 +278,12 @@ def narrow(world: RandomWorld, rng: random.Random) -> None:
 def cut(world: RandomWorld, rng: random.Random) -> None:
     """The path that a session uses now leads nowhere for a while."""
     found = some_seat(world, rng)
-    if found is not None:
-        path, seconds = found[1].session.path, some_seconds(rng)
+    if found is None:
+        return
+    path, seconds = found[1].session.path, some_seconds(rng)
+    if path.carrier != "udp":
+        found[0].lose_path(path, "cut")  # what is reliable loses nothing as long as it is there
+    else:
         for source, target in ((path.local, path.remote), (path.remote, path.local)):
             world.world.link_between(source, target).outage(world.world.now, seconds)
         world.lasts(seconds)
