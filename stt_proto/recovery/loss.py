@@ -39,6 +39,9 @@ UNANSWERED_PROBES = 32
 MAX_DOUBLINGS = 6
 MAX_TIMEOUT = 10.0
 """Bounds of the back-off: so many doublings, and so many seconds (R-5)."""
+PATIENCE = 4
+LEAST_PATIENCE = 1.0
+"""So many times the timeout, and so many seconds, pass before a reliable carrier is asked (R-17)."""
 
 PERSISTENT_THRESHOLD = 3
 """Timeouts without anything delivered that make congestion persistent (kPersistentCongestionThreshold)."""
@@ -427,9 +430,11 @@ class Recovery:
         """When `on_timeout` wants to be called; `inf` while nothing elicits an answer."""
         if self._loss_time != inf:
             return self._loss_time
-        if self.reliable or len(self._sent) - self._head == self._silent:
+        if len(self._sent) - self._head == self._silent:
             return inf
         timeout = self.rtt.timeout(self.max_ack_delay)
+        if self.reliable:
+            timeout = max(PATIENCE * timeout, LEAST_PATIENCE)
         if self.pto_count:
             timeout *= 1 << min(self.pto_count, MAX_DOUBLINGS)
         if timeout > MAX_TIMEOUT:

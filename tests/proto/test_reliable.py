@@ -19,14 +19,27 @@ def reliable(count: int = 0, congestion: str = "cubic") -> Recovery:
 
 
 def test_time_loses_nothing() -> None:
-    """A queue that is slow for an hour still holds it all."""
+    """A queue that is slow for an hour still holds it all. It is asked, and not soon."""
     recovery = reliable(5)
-    assert recovery.deadline == inf
-    assert recovery.on_timeout(3600.0) == []
-    assert (recovery.probes, recovery.pto_count) == (0, 0)
+    assert recovery.deadline >= 1.0 + max(1.0, 4 * recovery.pto)
+    asked = 0
+    while recovery.deadline < 3600.0:
+        assert recovery.on_timeout(recovery.deadline) == []
+        asked += 1
+    assert recovery.probes == 2
+    assert asked < 400
     assert acknowledge(recovery, [0], 3600.0) == ([0], [])
-    assert recovery.deadline == inf
     assert recovery.bytes_in_flight == 4 * DATAGRAM
+
+
+def test_the_last_one_was_thrown_away() -> None:
+    """Nothing comes behind it that would tell: so something is sent that does."""
+    recovery = reliable(1)
+    for number in range(1, 4):
+        recovery.on_timeout(recovery.deadline)
+        recovery.on_sent(packet(number, 10.0))
+    assert acknowledge(recovery, [1, 2, 3], 11.0) == ([1, 2, 3], [0])
+    assert recovery.deadline == inf
 
 
 def test_what_was_overtaken_was_thrown_away() -> None:
