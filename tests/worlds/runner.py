@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Container
 from functools import partial
 from hashlib import sha256
+from itertools import permutations
 
 from attrs import define, field
 
@@ -103,12 +104,16 @@ class RandomWorld:
         plans = zip(recipe.nodes, self.players, strict=True)
         self._hidden = [player.node for plan, player in plans if plan.behind_nat and recipe.carrier == "udp"]
         self.nats = [self.world.nat(node, host=f"nat-{node.name}") for node in self._hidden]
+        names = [plan.name for plan in recipe.nodes]
         rng = random.Random(f"{recipe.seed}/links")
         for one in self.players:
             for other in self.players:
                 if one is not other and rng.random() < 0.8:
                     link = self.world.link_between(one.node.address, other.node.address)
                     link.conditions = conditions(rng, recipe)
+        self._streams = {((one, 3), (two, 3)) for one, two in permutations(names, 2)}
+        for source, target in self._streams:  # where a reliable carrier is, which takes messages of any size
+            self.world.link_between(source, target).conditions = Conditions(delay=recipe.delay)
         self.world.taps.append(self._tap)
 
     def _node(self, plan: NodePlan) -> Node:
@@ -231,8 +236,9 @@ class RandomWorld:
 
     def calm_down(self) -> None:
         """All faults stop: what is on its way arrives, hosts run, carriers take what they are given."""
-        for link in self.world.links.values():
-            link.conditions = self.world.conditions
+        for (source, target), link in self.world.links.items():
+            if (source, target) not in self._streams:
+                link.conditions = self.world.conditions
         self._detours.clear()
         for key in list(self._filled):
             self._empty(key)
