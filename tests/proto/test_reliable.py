@@ -46,7 +46,7 @@ def test_what_was_overtaken_was_thrown_away() -> None:
     """The order is kept, so three that arrived behind it say that the receiver dropped it; two say nothing yet."""
     recovery = reliable(6)
     assert acknowledge(recovery, [3], 1.1) == ([3], [0])
-    assert recovery.deadline == inf
+    assert recovery.deadline >= 2.0, "no timer by age"
     assert acknowledge(recovery, [5], 1.2) == ([5], [1, 2])
 
 
