@@ -755,6 +755,21 @@ def test_the_host_says_nothing() -> None:
     assert_empty(there.client, there.server)
 
 
+def test_packets_that_come_while_the_host_thinks() -> None:
+    """H-26, H-35: there are no keys yet, so they are held, as few as before AUTH_PROOF, and confirm nothing."""
+    there = stage(server={"ticket_check": "host"})
+    answering(there.server, [True], after=0.1)
+    session = there.client.connect(there.server, ticket=there.ticket)
+    there.world.run(1.5 * DELAY)
+    cid = next(iter(there.server.endpoint._responder._by_cid))
+    for _ in range(20):
+        there.server.receive(b"\x40" + cid + bytes(100), back(session.path))
+    assert there.server.endpoint.counters.overtaking == 10
+    assert there.server.sessions == []
+    there.world.run_until(session.is_active)
+    assert_resumed(there, session)
+
+
 def test_a_ticket_is_asked_about_once() -> None:
     """DESIGN 3: an answer is given once, and only where one was asked for."""
     there = stage(server={"ticket_check": "host"})
