@@ -334,7 +334,7 @@ class STTNode(Ways):
             websocket: where the same node can be reached by WebSocket. When `address` has not led to a session within
                 250 ms, both are tried, and the first session wins: UDP is blocked in many places.
             ticket: of an earlier session with that peer (`session.ticket`): saves a round trip. Good once, so of two
-                ways only the first is tried with it; the session's `resumption_error` says when it was good for nothing.
+                ways only the first is tried with it; `resumption_error` says when it was good for nothing.
 
         Raises:
             ConnectionTimeoutError: no answer in time; also a `TimeoutError`.
