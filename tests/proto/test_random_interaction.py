@@ -120,6 +120,7 @@ class Interaction(RuleBasedStateMachine):
             nodes=nodes,
             weather=frozenset({"drawn"}),
             delay=delay,
+            mtu=65_535,
             sizes=SIZES,
             steps=(),
             afterwards=0.0,
