@@ -268,6 +268,9 @@ class RemoteConnectionIds(Generic[Owner]):
         free = self._live.keys() - taken
         return min(free) if free else None
 
+    def __len__(self) -> int:
+        return len(self._live)
+
     def id_of(self, number: int) -> bytes | None:
         """The ID with this number; `None` when it is retired."""
         known = self._live.get(number)

@@ -315,7 +315,7 @@ class Inbound:
             self._suspect(1, now)
         for number in retired or ():
             self._engines.control.put(("retire", number))
-        self._moves.on_new_id(frame.number, now)
+        self._moves.on_new_id(now)
         return True
 
     def _on_retire_connection_id(self, frame: RetireConnectionId, now: float) -> bool:

@@ -180,10 +180,10 @@ class Moves:
         for number in engines.local_ids.widen(engines.peer.connection_id_limit, now):
             engines.control.put(("new_id", number))
 
-    def on_new_id(self, number: int, now: float) -> None:
+    def on_new_id(self, now: float) -> None:
         """The peer has issued an ID: a path may have waited for it."""
         self.busy = True
-        if number >= CONNECTION_IDS:
+        if len(self._engines.remote_ids) > CONNECTION_IDS:
             self._issue_more(now)
 
     def _wish(self, path: Path) -> None:
