@@ -32,7 +32,7 @@ def session_options(command: F) -> F:
 
 def keep_alive(silence: float) -> dict[str, float]:
     """The parameters of a node that gives a silent peer up after so many seconds."""
-    return {"keep_alive_interval": silence / 3, "keep_alive_timeout": silence}
+    return {"keep_alive_interval": silence / 3, "keep_alive_timeout": silence, "detach_timeout": 0.0}
 
 
 def report(event: str, file: Transferred, peer_node_id: bytes, seconds: float, *, as_json: bool) -> None:

@@ -241,7 +241,7 @@ class RemoteConnectionIds(Generic[Owner]):
         number, retire_prior_to, connection_id, token = frame
         floor = max(self._floor, retire_prior_to)
         retiring = [live for live in self._live if live < floor]
-        gaps = frozenset(retired for retired in self._retired if retired >= floor)
+        gaps = self._retired and frozenset(retired for retired in self._retired if retired >= floor)
         learned = False
         if number >= floor and number not in self._retired:
             learned = self._is_news(number, connection_id, token)

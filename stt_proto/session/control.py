@@ -188,6 +188,8 @@ class ControlQueue:
                 self.rotation.on_acked(key[1])
             elif key[0] == FRAME:
                 self.frames.release(key[1])
+            elif key == TICKET:
+                self.ticket = b""  # some 300 bytes that nobody asks for again
         elif key[0] == FRAME_ONCE:
             self.frames.release(key[1])
 
