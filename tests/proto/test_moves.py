@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import define
 
-from stt_proto import NetworkPath, PathStatus, Session
+from stt_proto import NetworkPath, PathStatus, Session, Trace
 from stt_proto.errors import ArgumentError, SessionClosedError, StateError
 from stt_proto.events import (
     PathLost,
@@ -65,9 +65,10 @@ class Scene:
         return {info.path: info.status for info in session.paths}
 
 
-def scene(conditions: Conditions | None = None, seed: int = 1, **server: object) -> Scene:
+def scene(conditions: Conditions | None = None, seed: int = 1, trace: Trace | None = None, **server: object) -> Scene:
+    """`trace` watches the client; all else is for the server."""
     world = World(seed, conditions)
-    client, server_node = world.node("client"), world.node("server", **server)
+    client, server_node = world.node("client", trace=trace), world.node("server", **server)
     client.also_at(MOBILE)
     client.also_at(("client", 3))
     server_node.also_at(WEB)
