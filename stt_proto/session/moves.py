@@ -290,6 +290,8 @@ class Moves:
         fresh = path.on_answered(now, over_it)
         if fresh:
             self._tell(PathValidated(path.network_path), now)
+            if path is self._chosen and not path.wish:  # the session had to move elsewhere meanwhile
+                self._wish(path)
         active = self._engines.path
         if path is active:
             self._doubts.dispel()
@@ -505,8 +507,7 @@ class Moves:
         self._doubts.on_moved(self._over_active)
         old.challenge = None
         for other in self.table:
-            if other is not self._chosen:
-                other.wish = 0
+            other.wish = 0
         if self.detached:
             self.detached = False
             self._context.detached.remove(session)

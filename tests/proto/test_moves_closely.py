@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
-from stt_proto import Limits, NetworkPath
+from stt_proto import Limits, NetworkPath, PathStatus
+from stt_proto.config import CARRIERS
 from stt_proto.errors import SessionTimeoutError
 from stt_proto.events import PathLost, PathValidated, SessionClosed, SessionDetached, SessionMoved
 from stt_proto.testing import Conditions, send
@@ -123,6 +125,110 @@ def test_the_peer_comes_over_a_spare_after_all() -> None:
     assert case.server.events(PathLost) == [PathLost(old, "silent")]
 
 
+def test_a_spare_answers_after_all() -> None:
+    """M-5: the active path is silent and no other was heard: the session goes to the first that answers."""
+    case = with_a_spare(SLOW)
+    old = case.peer.path
+    case.cut(case.path())
+    case.cut(case.mobile)
+    case.peer.open_stream().write(b"hello?", case.world.now)
+    case.server.pump()
+    case.world.run(2.0)
+    assert case.peer.path == old
+    case.cut(case.mobile, up=True)
+    case.world.run(3.0)
+    assert case.server.events(SessionMoved) == [SessionMoved(old, back(case.mobile), False)]
+
+
+def test_spares_that_answer_hide_no_dead_path() -> None:
+    """M-5: they are heard in turn, so no sign of life is ever asked for; who asks them asks for the active one too."""
+    case = with_a_spare()
+    case.world.run(4.0)
+    case.add(case.path(local=("client", 3)))
+    case.world.run(30.0)
+    case.cut(case.path())
+    case.world.run(22.0)
+    assert case.session.path in (case.mobile, case.path(local=("client", 3)))
+
+
+def test_the_last_path_is_lost_and_others_with_it() -> None:
+    """M-9, M-10: spares that were validated long ago go with it; one that is being tried may be the next."""
+    case = with_a_spare()
+    third = case.path(local=("client", 3))
+    for path in (case.path(), case.mobile, third):
+        case.cut(path)
+    cut = case.world.now
+    for count, path in enumerate([case.mobile, case.path()] * 2 + [case.mobile]):  # each move gives both some time
+        case.world.run(cut + 12.0 + 4.0 * count - case.world.now)
+        case.migrate(path)
+    case.add(third)
+    assert case.states(case.session)[case.path()] is PathStatus.SPARE
+    case.world.run_until(lambda: case.session.is_detached, timeout=6.0)
+    assert {event.path for event in case.client.events(PathLost)} == {case.mobile, case.path()}
+    case.world.run(20.0)
+    assert case.session.is_detached
+    case.cut(third, up=True)
+    case.world.run(11.0)
+    assert case.session.path == third
+    assert not case.session.is_detached
+
+
+def test_a_path_that_is_added_without_any_is_asked_on_and_on() -> None:
+    """M-10: on a carrier that is not reliable, after the questions of M-2; on others it is given up."""
+    case = scene()
+    for path in (case.path(), case.mobile, case.web):
+        case.cut(path)
+    case.client.endpoint.path_closed(case.path(), case.world.now)
+    case.add(case.mobile)
+    case.add(case.web)
+    case.world.run(40.0)
+    assert case.session.is_detached
+    assert [event.path for event in case.client.events(PathLost)] == [case.path(), case.web]
+    case.cut(case.mobile, up=True)
+    case.world.run(11.0)
+    assert case.session.path == case.mobile
+
+
+def test_the_chosen_path_is_still_wanted_after_another_move() -> None:
+    """M-7, M-8: the active path ends while the application's choice is being tried: to the spare, and then there."""
+    for by_peer in (False, True):
+        case = with_a_spare()
+        node, session, other = (
+            (case.server, case.peer, case.session) if by_peer else (case.client, case.session, case.peer)
+        )
+        paths = [case.path(), case.mobile, case.web]
+        old, spare, chosen = map(back, paths) if by_peer else paths
+        case.cut(case.web)
+        session.migrate(chosen, case.world.now)
+        node.endpoint.path_closed(old, case.world.now)
+        node.pump()
+        assert session.path == spare
+        case.world.run(1.0)
+        case.cut(case.web, up=True)
+        case.world.run(5.0)
+        assert session.path == chosen
+        assert other.path == back(chosen)
+
+
+def test_a_session_that_was_found_goes_nowhere_else() -> None:
+    """M-7, M-9: the server tries a path while it has none; the client comes over another one first, and that is it."""
+    case = scene(SLOW)
+    third = case.path(local=("client", 3))
+    case.cut(third)
+    for node, path in ((case.client, case.path()), (case.server, case.peer.path)):
+        node.endpoint.path_closed(path, case.world.now)
+    case.peer.add_path(back(third), case.world.now)
+    case.server.pump()
+    case.add(case.mobile)
+    case.world.run(1.0)
+    assert case.peer.path == back(case.mobile)
+    case.cut(third, up=True)
+    case.world.run(5.0)
+    assert PathValidated(back(third)) in case.server.events(PathValidated)
+    assert case.peer.path == back(case.mobile)
+    assert case.session.path == case.mobile
+
+
 # -- what is in flight ---------------------------------------------------------------------------------------------
 
 
@@ -145,6 +251,46 @@ def test_what_is_overdue_when_the_session_moves(waited: float, resent: bool) -> 
     case.world.run_until(lambda: upload.done, timeout=1.0)
 
 
+def test_what_an_acknowledgement_leaves_out_is_lost_on_the_path_that_was_left() -> None:
+    """M-1, M-6: the old path's recovery sees the gap, long before its timeout, and what fell into it is sent again."""
+    case = with_a_spare(SLOW)
+    upload = send(case.client, case.session, filler(2_000_000))
+    case.world.run(0.4)
+    dropped: list[bytes] = []
+
+    def tap(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if path.local == case.client.address and not dropped:
+            dropped.append(datagram)
+            return None
+        return datagram
+
+    case.world.taps.append(tap)
+    case.world.run_until(lambda: dropped, timeout=1.0)
+    case.world.run(0.02)
+    case.migrate(case.mobile)
+    case.world.run(0.15)
+    (old,) = [info for info in case.session.paths if info.path == case.path()]
+    assert old.packets_lost > 0
+    case.world.run_until(lambda: upload.done, timeout=10.0)
+    assert case.inbox.digests == [upload.digest]
+
+
+def test_a_probe_that_arrives_after_the_move() -> None:
+    """M-1, P-17: what is known of the size of datagrams belongs to the path over which the probe went."""
+    searching = {"udp": evolve(CARRIERS["udp"], max_probe=65_507)}
+    case = scene(evolve(SLOW, queue=1 << 24), client={"carriers": searching}, carriers=searching)
+    case.add(case.mobile)
+    case.world.run(1.0)
+    send(case.client, case.session, filler(20_000_000))
+    case.world.run_until(lambda: case.session.paths[0].mtu > 1200, timeout=5.0)
+    case.migrate(case.mobile)
+    known = {info.path: info.mtu for info in case.session.paths}
+    assert known[case.mobile] == 1200
+    case.world.run(0.25)
+    now = {info.path: info.mtu for info in case.session.paths}
+    assert now[case.path()] > known[case.path()]
+
+
 # -- MOVE ----------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +303,7 @@ def sent_with(observer: Observer, kind: str) -> list[list[tuple[str, object]]]:
 def test_move_stands_beside_each_challenge() -> None:
     """M-7: the peer is to follow as soon as it has found the path good, though what comes later be lost."""
     observer = Observer()
-    case = scene(SLOW, trace=observer)
+    case = scene(SLOW, client={"trace": observer})
     case.add(case.mobile)
     case.world.run(1.0)
     assert sent_with(observer, "path_challenge")
@@ -205,7 +351,7 @@ def test_an_old_move_makes_no_candidate_wanted() -> None:
 def test_an_observer_sees_the_move() -> None:
     """Architecture, sight: questions and answers are packets like others; the events, and the new addresses once."""
     observer = Observer()
-    case = scene(trace=observer)
+    case = scene(client={"trace": observer})
     old, new = case.session.path, case.mobile
     case.migrate(new)
     case.world.run(1.0)
