@@ -235,12 +235,11 @@ class Moves:
         fresh = path is None
         if path is None:
             path = self._meet(network_path, connection_id, now)
+            self._ask(path, NEW, now)
         path.received += packet.size
         path.heard_at = now
         if not path.arrived_by:
             path.arrived_by = connection_id
-        if not path.validated and path.challenge is None:
-            self._ask(path, NEW, now)
         if not self.detached and not PROBING.issuperset(map(type, frames)):
             self._on_used(path, fresh, now)
         return path
@@ -291,6 +290,8 @@ class Moves:
         fresh = path.on_answered(now, over_it)
         if fresh:
             self._tell(PathValidated(path.network_path), now)
+            if path is self._chosen and not path.wish:  # the session had to move elsewhere meanwhile
+                self._wish(path)
         active = self._engines.path
         if path is active:
             self._doubts.dispel()
@@ -405,7 +406,7 @@ class Moves:
         for path in self.table.others.values():
             if path.challenge is not None:
                 at = min(at, path.challenge.due_at)
-            elif path.validated:
+            else:  # it is validated: any other is being asked, or gone
                 at = min(at, path.heard_at + self._patience_with(path))
             at = min(at, path.recovery.deadline, path.recovery.settled_by)
         return at
@@ -432,7 +433,7 @@ class Moves:
         for path in self.table:
             self._settle(path, now)
             if path.challenge is None:
-                if path.validated and now >= path.heard_at + self._patience_with(path):
+                if now >= path.heard_at + self._patience_with(path):
                     self._on_quiet(path, now)
             elif path.challenge.is_over(now):
                 if self.detached and path.opened_here and not path.traits.reliable:
@@ -496,6 +497,9 @@ class Moves:
         path.asked_for = False
         engines.sent_elsewhere += old.recovery.packets_sent - path.recovery.packets_sent
         engines.path = path
+        old.remote_id = engines.remote_ids.number  # another than before, if the peer took that back
+        if engines.remote_ids.id_of(path.remote_id) is None:
+            path.remote_id = self._free_id()
         engines.remote_ids.use(path.remote_id)
         engines.limit_datagrams()
         session.path = path.network_path
@@ -503,8 +507,7 @@ class Moves:
         self._doubts.on_moved(self._over_active)
         old.challenge = None
         for other in self.table:
-            if other is not self._chosen:
-                other.wish = 0
+            other.wish = 0
         if self.detached:
             self.detached = False
             self._context.detached.remove(session)
@@ -550,12 +553,10 @@ class Moves:
             self._tell(PathLost(path.network_path, reason), now)
 
     def closed(self, network_path: NetworkPath, reason: str, now: float) -> bool:
-        """The carrier of a path is gone; tell whether the session still has one."""
+        """The carrier of one of its paths is gone; tell whether the session still has one."""
         path = self.table.others.get(network_path)
         if path is not None:
             self._drop(path, reason, now)
-            return True
-        if network_path != self._engines.path.network_path:
             return True
         other = best(self.table)
         if other is not None:

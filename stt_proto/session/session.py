@@ -413,8 +413,8 @@ class Session(SessionFacade):
                 return self._outbound.path_transmit(*question, now)
             if not moves.detached:
                 return None if held else self._outbound.next_transmit(now)
-            if self._engines is not None:
-                self._context.detached.weigh(self, self._engines.buffered, now)
+            assert self._engines is not None
+            self._context.detached.weigh(self, self._engines.buffered, now)
             return None
         except EncryptionError as error:  # the key is used up: there are no last words either
             if self.state is not SessionState.CLOSED:
@@ -514,6 +514,8 @@ class Session(SessionFacade):
 
     def path_closed(self, path: NetworkPath, now: float, reason: str | None) -> None:
         """The carrier of one of its paths is gone."""
+        if self.is_closed:  # it has given way to another one that was on the same path (M-11)
+            return
         engines, moves = self._engines, self._moves
         why = reason or GONE
         if engines is None or moves is None or not moves.closed(path, why, now):

@@ -407,6 +407,18 @@ def test_nothing_left_to_use() -> None:
     assert ids.current == cid(3)
 
 
+def test_an_id_that_is_retired_is_not_used() -> None:
+    """C-4: neither one that we gave up, nor one that the peer took back, nor one that never was."""
+    _, ids = remote(4)
+    ids.use(1)
+    assert ids.retire(0)
+    assert ids.add(announcing(3, prior=2)) == [1]
+    assert (ids.number, ids.current) == (2, cid(2))
+    for number in (0, 1, 9):
+        ids.use(number)
+        assert (ids.number, ids.current) == (2, cid(2))
+
+
 def test_moving_waits_for_acknowledgements() -> None:
     """C-4: we do not run into the limit by ourselves."""
     _, ids = remote(1)

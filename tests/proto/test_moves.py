@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from attrs import define
 
@@ -65,18 +67,21 @@ class Scene:
         return {info.path: info.status for info in session.paths}
 
 
-def scene(conditions: Conditions | None = None, seed: int = 1, **server: object) -> Scene:
+def scene(
+    conditions: Conditions | None = None, seed: int = 1, client: dict[str, Any] | None = None, **server: Any
+) -> Scene:
+    """`client` and all that is not named here are changes to the `Config` of the two."""
     world = World(seed, conditions)
-    client, server_node = world.node("client"), world.node("server", **server)
-    client.also_at(MOBILE)
-    client.also_at(("client", 3))
+    dialler, server_node = world.node("client", **(client or {})), world.node("server", **server)
+    dialler.also_at(MOBILE)
+    dialler.also_at(("client", 3))
     server_node.also_at(WEB)
     inbox = Inbox(server_node)
-    session = client.connect(server_node)
+    session = dialler.connect(server_node)
     world.run_until(session.is_active)
     world.run(1.0)
     (peer,) = server_node.sessions
-    return Scene(world, client, server_node, session, peer, inbox)
+    return Scene(world, dialler, server_node, session, peer, inbox)
 
 
 def on_the_web(conditions: Conditions | None = None, **server: object) -> Scene:

@@ -199,10 +199,12 @@ def serve_echo(node: Node) -> None:
     node.on_event = on_event
 
 
-def many_sessions(count: int, **server: Any) -> tuple[World, Node, Node, list[Session], list[Session]]:
+def many_sessions(
+    count: int, client: dict[str, Any] | None = None, **server: Any
+) -> tuple[World, Node, Node, list[Session], list[Session]]:
     """Two nodes with several sessions between them; the sessions as the client and as the server see them."""
     world = World(1)
-    one, two = world.node("client"), world.node("server", **server)
+    one, two = world.node("client", **(client or {})), world.node("server", **server)
     serve_echo(two)
     sessions = [one.connect(two) for _ in range(count)]
     world.run_until(lambda: all(session.is_active() for session in sessions))
