@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 
 from stt_proto import Limits, NetworkPath, PathStatus
 from stt_proto.config import CARRIERS
-from stt_proto.errors import SessionTimeoutError
+from stt_proto.errors import EncryptionError, SessionTimeoutError
 from stt_proto.events import PathLost, PathValidated, SessionClosed, SessionDetached, SessionMoved
+from stt_proto.session.rotation import RotationState
 from stt_proto.testing import Conditions, send
 from stt_proto.wire import Move, NewConnectionId, PathChallenge
 from tests.proto.test_moves import MOBILE, Scene, scene
@@ -18,9 +21,9 @@ from tests.proto.worlds import back, filler, many_sessions, sealed
 SLOW = Conditions(delay=0.05, rate=20e6)
 
 
-def with_a_spare(conditions: Conditions | None = None) -> Scene:
+def with_a_spare(conditions: Conditions | None = None, client: dict[str, Any] | None = None) -> Scene:
     """A session whose client has validated the path from its other interface."""
-    case = scene(conditions)
+    case = scene(conditions, client=client)
     case.add(case.mobile)
     case.world.run(1.0)
     return case
@@ -360,6 +363,25 @@ def test_an_observer_sees_the_move() -> None:
     assert observer.events(PathValidated) == [PathValidated(new)]
     assert observer.events(SessionMoved) == [SessionMoved(old, new, False)]
     assert [told[:2] for told in observer.at("path_updated")] == [(old, new)]
+
+
+# -- keys ----------------------------------------------------------------------------------------------------------
+
+
+def test_answers_on_another_path_wear_the_key_out_too() -> None:
+    """P-11, V-7: such a packet counts like any other; new keys are offered in time, and no limit is passed."""
+    for sealed_so_far, limit, offered in ((255, 1000, False), (256, 1000, True), (1000, 1000, False)):
+        case = with_a_spare(client={"rotate_after_packets": 256})
+        engines, link = case.session._engines, case.links(case.mobile)[0]
+        assert engines is not None
+        sealer, sent = engines.sealer, link.traffic.sent
+        sealer.sealed, sealer.limit, sealer.review_at = sealed_so_far, limit, 256
+        for datagram in sealed(case.peer, PathChallenge(b"and now?")):
+            case.client.receive(datagram, case.mobile)
+        used_up = sealed_so_far >= limit
+        assert isinstance(case.session.close_error, EncryptionError) is used_up
+        assert link.traffic.sent - sent == (not used_up)
+        assert (engines.rotation.state is RotationState.OFFERED) is offered
 
 
 # -- many sessions on one path -------------------------------------------------------------------------------------
