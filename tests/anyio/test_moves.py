@@ -40,7 +40,7 @@ async def test_a_transfer_moves_to_another_address() -> None:
                 tasks.start_soon(read)
                 stream = session.open_stream()
                 await stream.send(data[: 4 << 20])
-                session.migrate(await carrier.path_to((ELSEWHERE, server.port)))
+                await session.migrate(await carrier.path_to((ELSEWHERE, server.port)))
                 await stream.send(data[4 << 20 :])
                 await stream.send_eof()
         assert received.digest() == hashlib.sha256(data).digest()
@@ -58,4 +58,4 @@ async def test_what_is_no_path() -> None:
     ):
         session = await client.connect((HERE, server.port))
         with pytest.raises(ArgumentError):
-            session.add_path(NetworkPath("pigeon", 1, 2))
+            await session.add_path(NetworkPath("pigeon", 1, 2))
