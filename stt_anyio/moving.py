@@ -42,15 +42,15 @@ class Attempt:
 
     def on_reached(self, path: NetworkPath, *, active: bool) -> None:
         """The peer has answered on a path; or, with `active`, the session goes on there."""
-        if path == self.path and (active or not self.migrate):
+        if path == self.path and (active or not self.migrate) and not self.settled:
             self.done = True
 
     def on_lost(self, path: NetworkPath, reason: str) -> None:
         """A path carries nothing any more."""
-        if path == self.path and not self.done:
+        if path == self.path and not self.settled:
             self.reason = reason
 
     def on_move(self, path: NetworkPath) -> None:
         """The application wants the session to go on over this path, and over no other."""
-        if self.migrate and path != self.path and not self.done:
+        if self.migrate and path != self.path and not self.settled:
             self.reason = REPLACED

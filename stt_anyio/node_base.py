@@ -205,7 +205,7 @@ class NodeBase(Generic[SessionT]):
         self._ever_ran = False
         self.sessions: dict[bytes, SessionT] = {}
         self._dialing: dict[SessionT, NetworkPath] = {}
-        self._moving: dict[Attempt, SessionT] = {}
+        self.attempts: dict[Attempt, SessionBase[Any]] = {}  # of all sessions
         self._on_established: list[Callback] = []
         self._on_closed: list[Callback] = []
         self._collecting = False
@@ -553,6 +553,6 @@ class NodeBase(Generic[SessionT]):
         """The system says that nobody is there: a hint, which ends attempts to connect and nothing else."""
         if path in self._dialing.values() and not any(session.core.path == path for session in self.sessions.values()):
             self.driver.path_closed(path, reason)
-        for attempt, session in self._moving.items():
+        for attempt, session in tuple(self.attempts.items()):
             if attempt.path == path and not (attempt.known or attempt.settled):
                 session.attempt_failed(attempt, reason)

@@ -240,12 +240,14 @@ class SessionBase(Generic[StreamT]):
                 other.on_move(path)
         attempt.look(self.core.paths)
         self.attempts.append(attempt)
+        self.node.attempts[attempt] = self
         self.driver.pump()
         return attempt
 
     def end_attempt(self, attempt: Attempt) -> None:
         """Nobody waits for it any more: what has come to nothing leaves the session where it was."""
         self.attempts.remove(attempt)
+        del self.node.attempts[attempt]
         if attempt.done:
             if attempt.migrate:
                 self.chosen = attempt.path
@@ -259,7 +261,8 @@ class SessionBase(Generic[StreamT]):
     def attempt_failed(self, attempt: Attempt, reason: str) -> None:
         """The system says that nobody is there."""
         attempt.on_lost(attempt.path, reason)
-        self._wake_moves()
+        self.core.remove_path(attempt.path, self.driver.clock())  # who waits learns of it with `PathLost`
+        self.driver.pump()
 
     # -- streams and datagrams -------------------------------------------------------------------------------------
 

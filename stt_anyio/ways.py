@@ -142,11 +142,9 @@ class Ways(NodeBase[Session]):
         attempt: Attempt | None = None
         with anyio.move_on_after(timeout):
             attempt = await self._try_path(session, address, transport, migrate=migrate)
-            self._moving[attempt] = session
             try:
                 await session.wait_settled(attempt)
             finally:
-                del self._moving[attempt]
                 session.end_attempt(attempt)
         if attempt is None or not (attempt.settled or session.is_closed):
             raise no_answer(address, timeout)

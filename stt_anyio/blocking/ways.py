@@ -151,14 +151,12 @@ class BlockingWays(NodeBase[BlockingSession]):
                 if opened and all(info.path != path for info in session.core.paths):
                     session.driver.path_unused(path)
                 raise
-            self._moving[attempt] = session
         try:
             self.until(lambda: attempt.settled or session.is_closed or None, _left(give_up))
         except TimeoutError:
             raise no_answer(address, timeout) from None
         finally:
             with self.lock:
-                del self._moving[attempt]
                 session.end_attempt(attempt)
         if attempt.reason is not None:
             raise no_move(attempt)
