@@ -228,6 +228,17 @@ class SessionBase(Generic[StreamT]):
         """Whether it has no path now. It waits for one for `detach_timeout`: streams keep what they hold."""
         return self.core.is_detached
 
+    def remove_path(self, path: NetworkPath) -> None:
+        """Give up one of `paths` that is not in use: nothing is asked there any more, and its connection is closed.
+
+        Of the path in use, and of one that is none of the session's, nothing changes.
+
+        Raises:
+            ArgumentError: `path` is none, or of a carrier that the node has not.
+        """
+        self.core.remove_path(path, self.driver.clock())
+        self.driver.pump()
+
     def try_path(self, path: NetworkPath, *, migrate: bool) -> Attempt:
         """Ask the core for a path; who asked waits for what becomes of it, and calls `end_attempt` then."""
         attempt = Attempt(path, migrate=migrate, known=any(info.path == path for info in self.core.paths))
@@ -253,7 +264,7 @@ class SessionBase(Generic[StreamT]):
                 self.chosen = attempt.path
         elif not self.is_closed:
             if not (attempt.known or any(other.path == attempt.path for other in self.attempts)):
-                self.core.remove_path(attempt.path, self.driver.clock())
+                self.remove_path(attempt.path)
             if self.chosen == self.core.path and not (self.is_detached or self.attempts):
                 self.core.migrate(self.chosen, self.driver.clock())  # it was to stay there, and is again
             self.driver.pump()
@@ -261,8 +272,7 @@ class SessionBase(Generic[StreamT]):
     def attempt_failed(self, attempt: Attempt, reason: str) -> None:
         """The system says that nobody is there."""
         attempt.on_lost(attempt.path, reason)
-        self.core.remove_path(attempt.path, self.driver.clock())  # who waits learns of it with `PathLost`
-        self.driver.pump()
+        self.remove_path(attempt.path)  # who waits learns of it with `PathLost`
 
     # -- streams and datagrams -------------------------------------------------------------------------------------
 

@@ -150,6 +150,7 @@ class BlockingSession(SessionBase[BlockingStream]):
         """Wait until the session is over, and say why: `graceful`, `timeout`, `error` or `auth_failure`."""
         return self.until(lambda: (self.close_reason or "graceful") if self.is_closed else None, timeout)
 
+    remove_path = locked(SessionBase.remove_path)
     open_stream = locked(SessionBase.open_stream)
     get_stream = locked(SessionBase.get_stream)
     send_datagram = locked(SessionBase.send_datagram)

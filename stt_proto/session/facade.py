@@ -259,7 +259,11 @@ class SessionFacade(ABC):
         Args:
             path: which.
             now: seconds.
+
+        Raises:
+            ArgumentError: the path is none, or its carrier is not known.
         """
+        check_path(path, self._context.config)
         if self._moves is not None and not self.is_closed:
             self._moves.remove(path, self.touch(now))
 

@@ -1,8 +1,8 @@
 """The paths of one session: which there are, which one is used, and when it moves (docs/protocol.md, section 11.1).
 
 The active path is `Engines.path`; everything about ordinary packets happens there and knows of no other. This is about
-the others, and about the moment of a change. A session without any path is *detached*: its active path leads nowhere,
-and only questions leave, on paths that may become the next one.
+the others, and about a change. Without any path a session is *detached*: its active path leads nowhere, and only
+questions leave, on paths that may become the next one.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ class Moves:
             self._ask(path, NEW, now)
 
     def remove(self, network_path: NetworkPath, now: float) -> None:
-        """Give up a path that is not in use; if it was asked to move there, the session stays where it is (M-7)."""
+        """Give up a path that is not in use; if it was to move there, the session stays where it is (M-7)."""
         path = self.table.others.get(network_path)
         if path is not None:
             self._drop(path, REMOVED, now)
-            if path.wish and not self.detached:
+            if path is self._chosen and not self.detached:
                 self._wish(self._engines.path)
                 self._ask_to_follow(self._engines.path, by_peer=False)
 
@@ -278,8 +278,7 @@ class Moves:
     def on_response(self, data: bytes, over: Path | None, now: float) -> bool:
         """The peer repeats the data of a challenge: whichever way that came, the way there is open (M-4).
 
-        Returns:
-            Whether it was asked for.
+        Gives whether it was asked for.
         """
         for path in self._all():
             if path.challenge is not None and path.challenge.data == data:

@@ -62,10 +62,10 @@ async def pairs(*, limit: float = 30.0, **parameters: Any) -> AsyncIterator[Pair
 
 
 class Transfer:
-    """Numbered pieces through one stream; what arrives is hashed."""
+    """Numbered pieces through one stream, of which no more than `allowed` are sent; what arrives is hashed."""
 
     def __init__(self, pieces: int) -> None:
-        self._pieces = pieces
+        self._pieces = self.allowed = pieces
         self._sent, self._received = hashlib.sha256(), hashlib.sha256()
         self.arrived = 0
 
@@ -74,6 +74,8 @@ class Transfer:
         for number in range(self._pieces):
             piece = number.to_bytes(8, "big") + PIECE
             self._sent.update(piece)
+            while number >= self.allowed:
+                await checkpoint()
             await stream.send(piece)
         await stream.send_eof()
 
@@ -102,10 +104,11 @@ async def _move_three_times(pair: Pair, pieces: int) -> None:
         for number, (address, transport, carrier) in enumerate(
             [(pair.url, "websocket", "ws"), (pair.udp, "udp", "udp"), (pair.url, "ws", "ws")], 1
         ):
+            transfer.allowed = (number + 1) * pieces // 5  # so that it is not over before it has moved
             await transfer.reach(number * pieces // 5)
             await session.migrate(address, transport=transport)
             assert session.transport_type == carrier
-            assert transfer.arrived < pieces * len(PIECE), "in mid-transfer"
+        transfer.allowed = pieces
     transfer.check()
     assert pair.peer.transport_type == "ws", "M-7: the peer has followed"
 
@@ -183,18 +186,46 @@ async def test_the_websocket_is_cut(migrate: bool) -> None:
     async with cables() as (pair, cable), anyio.create_task_group() as tasks:
         tasks.start_soon(transfer.receive, pair.peer)
         tasks.start_soon(transfer.send, pair.session)
+        transfer.allowed = 12
         await transfer.reach(4)
         cable.cut()
         while not (pair.session.is_detached and pair.peer.is_detached):
             await checkpoint()
         assert pair.session.is_active()
         assert pair.session.paths == ()
-        stopped = transfer.arrived
+        transfer.allowed = 20
         await (pair.session.migrate if migrate else pair.session.add_path)(pair.udp, "udp")
         assert not pair.session.is_detached
         assert pair.session.transport_type == "udp"
-        assert stopped < 20 * len(PIECE), "in mid-transfer"
     transfer.check()
+
+
+async def test_udp_passes_again() -> None:
+    """E6, M-8: a session on a WebSocket to which UDP is offered goes on there by itself."""
+    async with cables() as (pair, _):
+        assert pair.session.transport_type == "ws"
+        await pair.session.add_path(pair.udp, "udp")
+        assert pair.session.transport_type == "udp"
+        await _echo(pair)
+        assert pair.peer.transport_type == "udp"
+
+
+async def test_a_path_that_is_given_up() -> None:
+    """Its connection is closed on both sides, the other side forgets it too, and the path in use stays."""
+    async with pairs() as pair:
+        await pair.session.migrate(pair.url, "websocket")
+        await pair.session.migrate(pair.udp, "udp")
+        active, spare = (info.path for info in pair.session.paths)
+        assert spare.carrier == "ws"
+        pair.session.remove_path(active)
+        pair.session.remove_path(spare)
+        pair.session.remove_path(spare)
+        assert [info.path for info in pair.session.paths] == [active]
+        with pytest.raises(ArgumentError):
+            pair.session.remove_path(NetworkPath("pigeon", 1, 2))
+        while pair.connections() or len(pair.peer.paths) > 1:
+            await checkpoint()
+        await _echo(pair)
 
 
 async def test_the_websocket_is_cut_and_udp_is_there() -> None:
