@@ -127,6 +127,8 @@ def spoken(address: Any) -> str:
     match address:
         case (str(host), int(port), *_):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case NetworkPath():
+            return spoken(address.remote)
     return str(address)
 
 
@@ -550,7 +552,7 @@ class NodeBase(Generic[SessionT]):
             self._ticket_file = None
 
     def _path_failed(self, path: NetworkPath, reason: str) -> None:
-        """The system says that nobody is there: a hint, which ends attempts to connect and nothing else."""
+        """The system says that nobody is there: a hint, which ends attempts to get there and nothing else."""
         if path in self._dialing.values() and not any(session.core.path == path for session in self.sessions.values()):
             self.driver.path_closed(path, reason)
         for attempt, session in tuple(self.attempts.items()):

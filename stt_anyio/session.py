@@ -156,7 +156,8 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         Args:
             address: where the peer is reached, as for `node.connect`; or a `NetworkPath` of one of the node's carriers.
             transport: the carrier to use, by name, as for `node.connect`.
-            timeout: seconds in all; `None` for as long as the peer is asked, which is up to 8.
+            timeout: seconds in all; `None` for as long as the peer is asked, which is up to 8, and on UDP for as long
+                as the session is detached.
 
         Raises:
             ConnectionTimeoutError: no answer in time; also a `TimeoutError`.
