@@ -31,7 +31,7 @@ endef
 .PHONY: help demo test lint format check-long bench soak fuzz mutate docs clean
 
 help:
-	@echo 'make demo        two nodes meet, prove who they are, and move a file'
+	@echo 'make demo        two nodes meet, prove who they are, move a file, and change the network'
 	@echo 'make test        lint, types, layers, tests, coverage'
 	@echo 'make lint        the checks that run no test'
 	@echo 'make format      lay the code out as make lint expects it'

@@ -36,7 +36,7 @@ class Port(Protocol):
         """Say that this path has ended or was refused; `reason` is `"refused"`, `"unreachable"` or a sentence."""
 
     def path_failed(self, path: NetworkPath, reason: str) -> None:
-        """Say that nobody seems to be there, on a carrier that cannot be sure: ends attempts to connect, no more."""
+        """Say that nobody seems to be there, on a carrier that cannot be sure: ends attempts to connect or to move there."""
 
     def datagram_refused(self, path: NetworkPath, size: int, limit: int | None = None) -> None:
         """Say that a datagram of `size` bytes was too large for this machine, and if it is known what would not be."""
@@ -111,10 +111,10 @@ class Carrier(ABC):
         """
 
     def path_used(self, path: NetworkPath) -> None:  # noqa: B027
-        """A session uses this path now, its peer having proven who it is. For carriers that keep connections."""
+        """A session has this path now, its peer having proven to be there. For carriers that keep connections."""
 
     def path_unused(self, path: NetworkPath) -> None:  # noqa: B027
-        """A session, or an attempt at one, uses it no more: a connection that was opened for it can be closed."""
+        """A session, or an attempt at one or at a move, has it no more: what was opened for it can be closed."""
 
     def close(self) -> None:  # noqa: B027
         """Give everything back; called once, after `run` was cancelled."""

@@ -26,7 +26,7 @@ from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.links import WebSocketTarget, target_of
 from stt_anyio.loops import clock_of, spawn
-from stt_anyio.node_base import ALIASES, Callback, ReceivedPacket, logger, no_answer
+from stt_anyio.node_base import Callback, ReceivedPacket, logger, no_answer
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import single_bytes
@@ -350,13 +350,7 @@ class STTNode(Ways):
         if websocket is not None:
             return await self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
         driver = self.driver
-        if transport is None:
-            transport = self.config.transport if self._given_carriers is None else next(iter(self._carriers))
-        name = ALIASES.get(transport, transport)
-        carrier = self._carriers.get(name)
-        if carrier is None:
-            known = ", ".join(self._carriers)
-            raise ArgumentError(f"transport is {transport!r}; this node has {known}", argument="transport")
+        carrier = self._carrier_for(transport)
         with anyio.move_on_after(timeout):
             path = await self._find_path(carrier, address)
             return await self._dial(driver, path, peer_node_id, ticket)

@@ -26,6 +26,7 @@ from stt_anyio.errors import (
     connection_failed,
 )
 from stt_anyio.errors import ConnectionRefusedError as RefusedError
+from stt_anyio.moving import REPLACED, Attempt
 from stt_anyio.observing import Observers
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase
@@ -126,6 +127,8 @@ def spoken(address: Any) -> str:
     match address:
         case (str(host), int(port), *_):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case NetworkPath():
+            return spoken(address.remote)
     return str(address)
 
 
@@ -139,6 +142,19 @@ def no_way(address: Any, error: OSError) -> SttError:
 def no_answer(address: Any, timeout: float | None) -> SttError:
     """What `connect` raises when `timeout` seconds are over."""
     return connection_failed(ConnectionTimeoutError(f"no answer from {spoken(address)} within {timeout:g} seconds"))
+
+
+def no_move(attempt: Attempt) -> SttError:
+    """What `add_path` and `migrate` raise when a path came to nothing."""
+    if attempt.reason == REPLACED:
+        return StateError("another move was asked for meanwhile")
+    where = spoken(attempt.path.remote)
+    match attempt.reason:
+        case "refused":
+            return connection_failed(RefusedError(f"nobody listens at {where}"))
+        case "silent":
+            return connection_failed(ConnectionTimeoutError(f"no answer from {where}"))
+    return connection_failed(UnreachableError(f"no way to {where}: {attempt.reason}"))
 
 
 class NodeBase(Generic[SessionT]):
@@ -191,6 +207,7 @@ class NodeBase(Generic[SessionT]):
         self._ever_ran = False
         self.sessions: dict[bytes, SessionT] = {}
         self._dialing: dict[SessionT, NetworkPath] = {}
+        self.attempts: dict[Attempt, SessionBase[Any]] = {}  # of all sessions
         self._on_established: list[Callback] = []
         self._on_closed: list[Callback] = []
         self._collecting = False
@@ -411,9 +428,11 @@ class NodeBase(Generic[SessionT]):
             self._call(callback, session, session)
 
     def _on_session_closed(self, session: SessionT, event: SessionClosed) -> None:
-        session.driver.path_unused(session.core.path)
         if self.sessions.pop(session.session_id, None) is None:
+            session.driver.path_unused(session.core.path)
             return  # a dial that failed: `connect` tells
+        for info in session.core.paths:
+            session.driver.path_unused(info.path)
         reason = str(event.reason)
         self._closed[reason] += 1
         stats = session.get_stats()
@@ -533,6 +552,9 @@ class NodeBase(Generic[SessionT]):
             self._ticket_file = None
 
     def _path_failed(self, path: NetworkPath, reason: str) -> None:
-        """The system says that nobody is there: a hint, which ends attempts to connect and nothing else."""
+        """The system says that nobody is there: a hint, which ends attempts to get there and nothing else."""
         if path in self._dialing.values() and not any(session.core.path == path for session in self.sessions.values()):
             self.driver.path_closed(path, reason)
+        for attempt, session in tuple(self.attempts.items()):
+            if attempt.path == path and not (attempt.known or attempt.settled):
+                session.attempt_failed(attempt, reason)

@@ -12,6 +12,7 @@ from anyio.abc import AsyncResource, UnreliableObjectStream
 from anyio.lowlevel import checkpoint
 
 from stt_anyio.attributes import attributes_of
+from stt_anyio.moving import Attempt
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream import Stream
 from stt_anyio.waiting import Bell, Incoming, within
@@ -145,6 +146,50 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
                 await self._changed.wait()
         return version
 
+    # -- paths -----------------------------------------------------------------------------------------------------
+
+    async def add_path(self, address: Any, transport: str | None = None, timeout: float | None = 10.0) -> None:
+        """Open another way to the peer, beside those that there are; returns when the peer has answered there.
+
+        The side that dialled goes on there by itself when it is better, or the only one.
+
+        Args:
+            address: where the peer is reached, as for `node.connect`; or a `NetworkPath` of one of the node's carriers.
+            transport: the carrier to use, by name, as for `node.connect`.
+            timeout: seconds in all; `None` for as long as the peer is asked, which is up to 8, and on UDP for as long
+                as the session is detached.
+
+        Raises:
+            ConnectionTimeoutError: no answer in time; also a `TimeoutError`.
+            ConnectionRefusedError: nobody listens there; also the builtin one.
+            UnreachableError: the name is unknown, no way leads there, or the connection was closed.
+            WebSocketHandshakeError, ProxyError, TlsError: as `node.connect_websocket` says.
+            StateError: there are three beside the one in use already; or, of a move, that another was asked for.
+            ArgumentError: `address` or `transport` is none.
+            SessionClosedError: the session is over.
+
+        Whatever is raised, and when it is cancelled: what was opened is closed, and the session is where it was.
+        """
+        await checkpoint()
+        await self.node.take(self, address, transport, timeout, migrate=False)
+
+    async def migrate(self, address: Any, transport: str | None = None, timeout: float | None = 10.0) -> None:
+        """Go on over another way to the peer; returns when the session does. What streams carry is not disturbed.
+
+        It brings a session back that is detached. The way so far is kept as long as it works, and until the new one
+        is lost the session stays there, also if another one is better.
+
+        Args, Raises:
+            as for `add_path`.
+        """
+        await checkpoint()
+        await self.node.take(self, address, transport, timeout, migrate=True)
+
+    async def wait_settled(self, attempt: Attempt) -> None:
+        """Wait until it is known what becomes of a path."""
+        while not attempt.settled and not self.is_closed:
+            await self._changed.wait()
+
     # -- ending ----------------------------------------------------------------------------------------------------
 
     async def close(self, reason: str = "graceful", detail: str = "") -> None:
@@ -207,6 +252,9 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         self._openers.ring()
 
     def _wake_rotation(self) -> None:
+        self._changed.ring()
+
+    def _wake_moves(self) -> None:
         self._changed.ring()
 
     def _wake_all(self) -> None:

@@ -22,6 +22,7 @@ from stt_anyio.errors import (
     broken,
     closed_here,
 )
+from stt_anyio.moving import Attempt
 from stt_anyio.stream_base import StreamBase
 from stt_proto import Priority, SessionState, Ticket
 from stt_proto import Session as CoreSession
@@ -30,7 +31,11 @@ from stt_proto.events import (
     Event,
     ExtensionFrameReceived,
     KeysRotated,
+    PathLost,
+    PathValidated,
     SessionClosed,
+    SessionMoved,
+    SessionReattached,
     StreamAcked,
     StreamFinished,
     StreamOpened,
@@ -71,6 +76,8 @@ class SessionBase(Generic[StreamT]):
         self.refused: set[bool] = set()  # kinds of stream of which the peer allowed no more; True: both ways
         self.claimed = False  # by `accept_stream`: then `node.receive()` leaves its streams alone
         self.ended_here = False
+        self.attempts: list[Attempt] = []  # paths that somebody waits for
+        self.chosen: NetworkPath | None = None  # where it was asked to go on last, as long as that works
 
     # -- who and how -----------------------------------------------------------------------------------------------
 
@@ -221,33 +228,51 @@ class SessionBase(Generic[StreamT]):
         """Whether it has no path now. It waits for one for `detach_timeout`: streams keep what they hold."""
         return self.core.is_detached
 
-    def add_path(self, path: NetworkPath) -> None:
-        """Offer another way to the peer; who dialled goes on there by itself when it is better, or the only one.
+    def remove_path(self, path: NetworkPath) -> None:
+        """Give up one of `paths` that is not in use: nothing is asked there any more, and its connection is closed.
 
-        Args:
-            path: what `path_to` of one of the node's carriers gives.
+        Of the path in use, and of one that is none of the session's, nothing changes.
 
         Raises:
-            ArgumentError: it is no path, or of a carrier that the node has not.
-            StateError: there are three beside the one in use already.
-            SessionClosedError: the session is over.
+            ArgumentError: `path` is none, or of a carrier that the node has not.
         """
-        self._go(self.core.add_path, path)
+        self.core.remove_path(path, self.driver.clock())
+        self.driver.pump()
 
-    def migrate(self, path: NetworkPath) -> None:
-        """Go on over another path as soon as the peer has answered there; what streams carry is not disturbed.
-
-        Args, Raises:
-            as for `add_path`.
-        """
-        self._go(self.core.migrate, path)
-
-    def _go(self, ask: Callable[[NetworkPath, float], None], path: NetworkPath) -> None:
+    def try_path(self, path: NetworkPath, *, migrate: bool) -> Attempt:
+        """Ask the core for a path; who asked waits for what becomes of it, and calls `end_attempt` then."""
+        attempt = Attempt(path, migrate=migrate, known=any(info.path == path for info in self.core.paths))
         try:
-            ask(path, self.driver.clock())
+            (self.core.migrate if migrate else self.core.add_path)(path, self.driver.clock())
         except SttError as error:
             raise self.raised(error) from None
+        if migrate:
+            for other in self.attempts:
+                other.on_move(path)
+        attempt.look(self.core.paths)
+        self.attempts.append(attempt)
+        self.node.attempts[attempt] = self
         self.driver.pump()
+        return attempt
+
+    def end_attempt(self, attempt: Attempt) -> None:
+        """Nobody waits for it any more: what has come to nothing leaves the session where it was."""
+        self.attempts.remove(attempt)
+        del self.node.attempts[attempt]
+        if attempt.done:
+            if attempt.migrate:
+                self.chosen = attempt.path
+        elif not self.is_closed:
+            if not (attempt.known or any(other.path == attempt.path for other in self.attempts)):
+                self.remove_path(attempt.path)
+            if self.chosen == self.core.path and not (self.is_detached or self.attempts):
+                self.core.migrate(self.chosen, self.driver.clock())  # it was to stay there, and is again
+            self.driver.pump()
+
+    def attempt_failed(self, attempt: Attempt, reason: str) -> None:
+        """The system says that nobody is there."""
+        attempt.on_lost(attempt.path, reason)
+        self.remove_path(attempt.path)  # who waits learns of it with `PathLost`
 
     # -- streams and datagrams -------------------------------------------------------------------------------------
 
@@ -482,6 +507,29 @@ class SessionBase(Generic[StreamT]):
     def _on_rotated(self, event: KeysRotated) -> None:
         self._wake_rotation()
 
+    def _on_path_validated(self, event: PathValidated) -> None:
+        self.driver.path_used(event.path)
+        self._on_reached(event.path, active=False)
+
+    def _on_path_lost(self, event: PathLost) -> None:
+        if event.path == self.chosen:
+            self.chosen = None
+        for attempt in self.attempts:
+            attempt.on_lost(event.path, event.reason)
+        self.driver.path_unused(event.path)
+        self._wake_moves()
+
+    def _on_moved(self, event: SessionMoved) -> None:
+        self._on_reached(event.new, active=True)
+
+    def _on_reattached(self, event: SessionReattached) -> None:
+        self._on_reached(event.path, active=True)
+
+    def _on_reached(self, path: NetworkPath, *, active: bool) -> None:
+        for attempt in self.attempts:
+            attempt.on_reached(path, active=active)
+        self._wake_moves()
+
     def _on_closed(self, event: SessionClosed) -> None:
         for stream in tuple(self.streams.values()):
             if stream.collected:
@@ -509,6 +557,9 @@ class SessionBase(Generic[StreamT]):
     def _wake_rotation(self) -> None: ...
 
     @abstractmethod
+    def _wake_moves(self) -> None: ...
+
+    @abstractmethod
     def _wake_all(self) -> None: ...
 
 
@@ -516,7 +567,11 @@ _HANDLERS: Mapping[type[Any], Callable[[SessionBase[Any], Any], None]] = {
     DatagramReceived: SessionBase._on_datagram,
     ExtensionFrameReceived: SessionBase._on_frames,
     KeysRotated: SessionBase._on_rotated,
+    PathLost: SessionBase._on_path_lost,
+    PathValidated: SessionBase._on_path_validated,
     SessionClosed: SessionBase._on_closed,
+    SessionMoved: SessionBase._on_moved,
+    SessionReattached: SessionBase._on_reattached,
     StreamAcked: SessionBase._on_acked,
     StreamFinished: SessionBase._on_finished,
     StreamOpened: SessionBase._on_opened,

@@ -14,9 +14,10 @@ from stt_anyio.carrier import Carrier
 from stt_anyio.connectable import StreamConnectable
 from stt_anyio.connections import ConnectionCarrier, listen_tcp
 from stt_anyio.connections.streams import TaskConnection
-from stt_anyio.errors import StateError, SttError, connection_failed
+from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
-from stt_anyio.node_base import HEAD_START, NodeBase, no_way
+from stt_anyio.moving import Attempt
+from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
 from stt_anyio.session import Session
 from stt_proto import NetworkPath, Ticket
 
@@ -25,6 +26,7 @@ class Ways(NodeBase[Session]):
     """Part of `STTNode`."""
 
     _carriers: dict[str, Carrier]
+    _given_carriers: tuple[Carrier, ...] | None
     _listens_at: tuple[str, int] | None
 
     @abstractmethod
@@ -130,6 +132,48 @@ class Ways(NodeBase[Session]):
             return won[0]
         first, *others = errors.values()
         raise first from (others[0] if others else None)
+
+    async def take(
+        self, session: Session, address: Any, transport: str | None, timeout: float | None, *, migrate: bool
+    ) -> None:
+        """`Session.add_path`, and with `migrate` that."""
+        if session.is_closed:
+            raise session.ended()
+        attempt: Attempt | None = None
+        with anyio.move_on_after(timeout):
+            attempt = await self._try_path(session, address, transport, migrate=migrate)
+            try:
+                await session.wait_settled(attempt)
+            finally:
+                session.end_attempt(attempt)
+        if attempt is None or not (attempt.settled or session.is_closed):
+            raise no_answer(address, timeout)
+        if attempt.reason is not None:
+            raise no_move(attempt)
+        if not attempt.done:
+            raise session.ended()
+
+    async def _try_path(self, session: Session, address: Any, transport: str | None, *, migrate: bool) -> Attempt:
+        if isinstance(address, NetworkPath):
+            return session.try_path(address, migrate=migrate)
+        carrier = self._carrier_for(transport)
+        path = await self._find_path(carrier, address)
+        try:
+            return session.try_path(path, migrate=migrate)
+        except BaseException:
+            if all(info.path != path for info in session.core.paths):
+                carrier.path_unused(path)
+            raise
+
+    def _carrier_for(self, transport: str | None) -> Carrier:
+        """The carrier of that name, or the usual one of the node."""
+        if transport is None:
+            transport = self.config.transport if self._given_carriers is None else next(iter(self._carriers))
+        carrier = self._carriers.get(ALIASES.get(transport, transport))
+        if carrier is None:
+            known = ", ".join(self._carriers)
+            raise ArgumentError(f"transport is {transport!r}; this node has {known}", argument="transport")
+        return carrier
 
     async def _find_path(self, carrier: Carrier, address: Any) -> NetworkPath:
         """Have a carrier open what must be opened; whatever goes wrong with that is an error of `connect`."""

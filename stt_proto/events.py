@@ -135,8 +135,8 @@ class PathLost:
 
     Attributes:
         path: which.
-        reason: the host's, when its carrier ended; else `"silent"`: nobody answered there. Of an address from which the
-            peer never answered nothing is told.
+        reason: the host's, when its carrier ended; `"removed"` after `remove_path`; else `"silent"`: nobody answered
+            there. Of an address from which the peer never answered nothing is told.
     """
 
     path: NetworkPath

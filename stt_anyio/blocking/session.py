@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.stream import BlockingStream
@@ -132,6 +132,14 @@ class BlockingSession(SessionBase[BlockingStream]):
             version = self._begin_rotation()
         return self.until(lambda: version if self._rotated(version) else None, timeout)
 
+    def add_path(self, address: Any, transport: str | None = None, timeout: float | None = 10.0) -> None:
+        """Open another way to the peer, and wait until the peer has answered there; see `Session.add_path`."""
+        self.node.take(self, address, transport, timeout, migrate=False)
+
+    def migrate(self, address: Any, transport: str | None = None, timeout: float | None = 10.0) -> None:
+        """Go on over another way to the peer, and wait until the session does; see `Session.migrate`."""
+        self.node.take(self, address, transport, timeout, migrate=True)
+
     def close(self, reason: str = "graceful", detail: str = "", timeout: float | None = None) -> None:
         """Close: what streams have accepted is delivered, the peer is told, and that is acknowledged."""
         with self.lock:
@@ -142,8 +150,7 @@ class BlockingSession(SessionBase[BlockingStream]):
         """Wait until the session is over, and say why: `graceful`, `timeout`, `error` or `auth_failure`."""
         return self.until(lambda: (self.close_reason or "graceful") if self.is_closed else None, timeout)
 
-    add_path = locked(SessionBase.add_path)
-    migrate = locked(SessionBase.migrate)
+    remove_path = locked(SessionBase.remove_path)
     open_stream = locked(SessionBase.open_stream)
     get_stream = locked(SessionBase.get_stream)
     send_datagram = locked(SessionBase.send_datagram)
@@ -165,4 +172,4 @@ class BlockingSession(SessionBase[BlockingStream]):
     def _wake(self) -> None:
         """Nothing to do: whoever waits looks again after every event."""
 
-    _wake_accept = _wake_datagrams = _wake_frames = _wake_openers = _wake_rotation = _wake_all = _wake
+    _wake_accept = _wake_datagrams = _wake_frames = _wake_openers = _wake_rotation = _wake_moves = _wake_all = _wake

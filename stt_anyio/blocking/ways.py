@@ -16,7 +16,7 @@ from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.connections import Medium, SocketMedium, listen_tcp
 from stt_anyio.errors import ArgumentError, SttError, connection_failed
 from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
-from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_way
+from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
 from stt_anyio.udp import check_address
 from stt_proto import NetworkPath, SessionState, Ticket
 
@@ -116,21 +116,52 @@ class BlockingWays(NodeBase[BlockingSession]):
         ticket: Ticket | None,
     ) -> BlockingSession:
         give_up = None if timeout is None else time.monotonic() + timeout
+        path = self._open_path(address, transport, timeout, race)
+        return self._dial(path, address, peer_node_id, _left(give_up), race, ticket)
+
+    def _open_path(self, address: Any, transport: str | None, timeout: float | None, race: Race) -> NetworkPath:
+        """Open what must be opened for a path to an address."""
         match ALIASES.get(transport or "udp", transport or "udp"):
             case "udp":
-                path = self._udp_path(address)
+                return self._udp_path(address)
             case "stream" if transport == "tcp":
-                path = self._open("stream", check_address(address), FramedLink(), timeout, race)
+                return self._open("stream", check_address(address), FramedLink(), timeout, race)
             case "stream":
-                path = self._open("stream", medium_of(address), FramedLink(), timeout, race)
+                return self._open("stream", medium_of(address), FramedLink(), timeout, race)
             case "ws":
-                target = address = target_of(address)
-                path = self._open("ws", target.next_hop, target.make_link(), timeout, race)
-            case _:
-                raise ArgumentError(
-                    f"transport is {transport!r}; it must be udp, tcp, websocket or stream", argument="transport"
-                )
-        return self._dial(path, address, peer_node_id, _left(give_up), race, ticket)
+                target = target_of(address)
+                return self._open("ws", target.next_hop, target.make_link(), timeout, race)
+        raise ArgumentError(
+            f"transport is {transport!r}; it must be udp, tcp, websocket or stream", argument="transport"
+        )
+
+    def take(
+        self, session: BlockingSession, address: Any, transport: str | None, timeout: float | None, *, migrate: bool
+    ) -> None:
+        """`BlockingSession.add_path`, and with `migrate` that."""
+        if session.is_closed:
+            raise session.ended()
+        give_up = None if timeout is None else time.monotonic() + timeout
+        opened = not isinstance(address, NetworkPath)
+        path = self._open_path(address, transport, timeout, Race()) if opened else address
+        with self.lock:
+            try:
+                attempt = session.try_path(path, migrate=migrate)
+            except BaseException:
+                if opened and all(info.path != path for info in session.core.paths):
+                    session.driver.path_unused(path)
+                raise
+        try:
+            self.until(lambda: attempt.settled or session.is_closed or None, _left(give_up))
+        except TimeoutError:
+            raise no_answer(address, timeout) from None
+        finally:
+            with self.lock:
+                session.end_attempt(attempt)
+        if attempt.reason is not None:
+            raise no_move(attempt)
+        if not attempt.done:
+            raise session.ended()
 
     def _open(
         self, name: str, hop: tuple[str, int] | Medium, link: Link, timeout: float | None, race: Race

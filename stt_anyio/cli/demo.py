@@ -1,4 +1,4 @@
-"""`stt demo`: two nodes on this machine meet, prove who they are, talk, and move a file."""
+"""`stt demo`: two nodes on this machine meet, prove who they are, talk, move a file, and change the network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from rich import filesize
 
 from stt_anyio.cli.transfer import receive_offer, send_file
 from stt_anyio.cli.verb import ExitCode, Failure, Verb, qlog_option, run
+from stt_anyio.config import NodeConfig
 from stt_anyio.errors import AuthenticationError
 from stt_anyio.node import STTNode
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
+from stt_anyio.udp import UdpCarrier
 from stt_proto.events import Event, HandshakeProgressed
-from stt_proto.types import CloseReason, HandshakeStep
+from stt_proto.types import CloseReason, HandshakeStep, Transmit
 
 HOST = "127.0.0.1"
 TIME_LIMIT = 30.0
@@ -31,12 +33,16 @@ TIME_LIMIT = 30.0
 FILE_SIZE = 64 << 20
 MESSAGES = 200
 VIDEO = 16 << 20
+PART = 24 << 20
+"""Bytes of the transfer that are sent while one thing happens to the network."""
+CUT = 0.5
+"""Seconds for which the cable is out."""
 
 
 @click.command(cls=Verb, short_help="Two nodes meet, talk and move a file, on this machine.")
 @qlog_option
 def demo(qlog_dir: str | None) -> None:
-    """Show a session from its first packet to its last: two nodes, real UDP sockets on loopback, about two seconds.
+    """Show a session from its first packet to its last: two nodes, real sockets on loopback, about four seconds.
 
     Ends with the line "demo: ok", or with a message and exit code 1, at the latest after 30 seconds.
     """
@@ -73,14 +79,33 @@ async def _tell(qlog_dir: str | None) -> None:
         await _stranger(server)
         await _streams(session, answered)
         await _file(session, answered)
+        await _journey(client, server, session, answered)
         await _close(session, answered)
 
 
+class Cable(UdpCarrier):
+    """UDP on a cable that can be pulled out: then all that is sent is lost.
+
+    Attributes:
+        plugged: whether it is in.
+    """
+
+    plugged = True
+
+    def send(self, transmit: Transmit) -> Transmit | None:
+        return super().send(transmit) if self.plugged else None
+
+
 class Watched(STTNode):
-    """A node that notes when each step of its handshake happened: at once, where `events()` tells a turn later."""
+    """A node that notes when each step of its handshake happened: at once, where `events()` tells a turn later.
+
+    Attributes:
+        cable: its network.
+    """
 
     def __init__(self, **parameters: Any) -> None:
-        super().__init__(host=HOST, port=0, **parameters)
+        self.cable = Cable(NodeConfig.from_environment(bind_address=HOST, port=0))
+        super().__init__(host=HOST, port=0, carriers=[self.cable], **parameters)
         self._steps: dict[HandshakeStep, float] = {}
 
     def _publish(self, session: Session | None, event: Event) -> None:
@@ -229,6 +254,77 @@ def _folders() -> Iterator[tuple[Path, Path]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def _journey(client: Watched, server: Watched, session: Session, answered: Session) -> None:
+    say("A network", "that changes under a transfer. The session stays, and so does every byte.")
+    _, port = await server.listen_websocket(HOST)
+    told = _Sums()
+
+    async def to_websocket() -> None:
+        await session.migrate(f"ws://{HOST}:{port}/", transport="websocket")
+
+    async def to_udp() -> None:
+        await session.migrate((HOST, server.port), transport="udp")
+        for info in session.paths[1:]:
+            session.remove_path(info.path)
+
+    async def rotate() -> None:
+        await session.rotate_key()
+
+    async def cut() -> None:
+        client.cable.plugged = server.cable.plugged = False
+        await anyio.sleep(CUT)
+        client.cable.plugged = server.cable.plugged = True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(told.receive, answered)
+        stream = session.open_stream(purpose="journey")
+        await _leg(stream, told, to_websocket, lambda: f"moves from udp to {session.transport_type}")
+        await _leg(stream, told, to_udp, lambda: f"moves from ws to {session.transport_type}")
+        await _leg(stream, told, rotate, lambda: f"replaces its keys: version {session.key_version} now")
+        await _leg(stream, told, cut, lambda: f"is cut off for {CUT:g} s, and goes on by itself")
+        await stream.send_eof()
+    await stream.aclose()
+    show("client", f"sent      sha256 {told.sent.hexdigest()}")
+    show("server", f"received  sha256 {told.received.hexdigest()}")
+    if told.sent.digest() != told.received.digest():
+        raise Failure("the transfer was damaged", ExitCode.FAILED)
+    show("both", f"the same {filesize.decimal(told.size)}, in one session: {session.session_id.hex()}")
+
+
+class _Sums:
+    """What was sent and what arrived."""
+
+    def __init__(self) -> None:
+        self.sent, self.received = hashlib.sha256(), hashlib.sha256()
+        self.size = 0
+
+    async def receive(self, answered: Session) -> None:
+        stream = await answered.accept_stream()
+        async for piece in stream:
+            self.received.update(piece)
+            self.size += len(piece)
+        await stream.aclose()
+
+
+async def _leg(stream: Stream, told: _Sums, happen: Callable[[], Awaitable[None]], what: Callable[[], str]) -> None:
+    """Send a part while something happens to the session."""
+    part = os.urandom(PART)
+    told.sent.update(part)
+    started = time.perf_counter()
+    happened = started
+
+    async def watch() -> None:
+        nonlocal happened
+        await happen()
+        happened = time.perf_counter()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await stream.send(part)
+    took = (time.perf_counter() - started) * 1e3
+    show("session", f"{what()} ({(happened - started) * 1e3:.1f} ms, {filesize.decimal(PART)} in {took:.0f} ms)")
 
 
 async def _close(session: Session, answered: Session) -> None:

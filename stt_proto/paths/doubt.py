@@ -10,6 +10,8 @@ from math import inf
 
 PAUSE = 1.0
 """Seconds between two doubts in a path that answers each time."""
+TIMEOUTS = 2
+"""Timeouts of recovery in a row after which an active path is doubted, if there is another (M-5)."""
 
 Signs = tuple[int, int]
 """Packets that came over the active path so far, and packets sent over it that were acknowledged."""

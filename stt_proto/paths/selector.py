@@ -15,6 +15,8 @@ FASTER = 0.7
 """Share of the round trip of the active path below which another one of the same kind is worth a move."""
 LEAST_GAIN = 0.01
 """Seconds of a round trip that a move has to gain."""
+SETTLED = 10.0
+"""Seconds after a move in which a shorter round trip is no reason for another (M-8)."""
 
 
 def _rank(path: Path) -> tuple[bool, float]:
@@ -28,13 +30,13 @@ def best(paths: Iterable[Path]) -> Path | None:
     return min((path for path in paths if path.validated), key=_rank, default=None)
 
 
-def better(active: Path, paths: Iterable[Path], *, settled: bool) -> Path | None:
+def better(active: Path, paths: Iterable[Path], *, moved_for: float) -> Path | None:
     """A validated path that is clearly better than the active one.
 
     Args:
         active: the one in use.
         paths: the others.
-        settled: whether the last move is long enough ago for another one that gains nothing but time.
+        moved_for: seconds since the last move.
     """
     other = best(paths)
     if other is None:
@@ -44,4 +46,4 @@ def better(active: Path, paths: Iterable[Path], *, settled: bool) -> Path | None
         return other if reliable else None
     held_back = active.recovery.max_ack_delay  # perhaps as part of what was measured there
     faster = its_rtt < min(FASTER * rtt, rtt - LEAST_GAIN - held_back)
-    return other if settled and faster and rtt < inf else None
+    return other if moved_for >= SETTLED and faster and rtt < inf else None

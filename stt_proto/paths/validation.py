@@ -10,6 +10,10 @@ from math import inf
 
 from attrs import field, frozen
 
+from stt_proto.wire import Move, Padding, PathChallenge, PathResponse
+
+PROBING = frozenset({PathChallenge, PathResponse, Move, Padding})
+"""Frames that a peer sends over a path that it does not use."""
 CHALLENGE_SIZE = 8
 """Bytes of the data of PATH_CHALLENGE."""
 

@@ -250,6 +250,23 @@ class SessionFacade(ABC):
         """
         self._add_path(path, now, migrate=True)
 
+    def remove_path(self, path: NetworkPath, now: float) -> None:
+        """Give up a path that is not the one in use: nothing is asked there any more, and a wish to move there ends.
+
+        `PathLost` tells of it, with the reason `"removed"`. Of the path in use, and of one that is none of the
+        session's, nothing changes.
+
+        Args:
+            path: which.
+            now: seconds.
+
+        Raises:
+            ArgumentError: the path is none, or its carrier is not known.
+        """
+        check_path(path, self._context.config)
+        if self._moves is not None and not self.is_closed:
+            self._moves.remove(path, self.touch(now))
+
     def _add_path(self, path: NetworkPath, now: float, *, migrate: bool) -> None:
         check_path(path, self._context.config)
         self.check_open()

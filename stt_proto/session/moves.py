@@ -1,8 +1,8 @@
 """The paths of one session: which there are, which one is used, and when it moves (docs/protocol.md, section 11.1).
 
 The active path is `Engines.path`; everything about ordinary packets happens there and knows of no other. This is about
-the others, and about the moment of a change. A session without any path is *detached*: its active path leads nowhere,
-and only questions leave, on paths that may become the next one.
+the others, and about a change. Without any path a session is *detached*: its active path leads nowhere, and only
+questions leave, on paths that may become the next one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from stt_proto.errors import StateError
 from stt_proto.events import PathLost, PathValidated, SessionMoved, SessionReattached
 from stt_proto.packet import Opened, capacity
 from stt_proto.paths import CHALLENGE_SIZE, DOUBTED, MAX_OPENED, NEW, REGAIN, Doubt, Path, PathTable, best, better
-from stt_proto.paths.doubt import Signs
-from stt_proto.paths.validation import Challenge, Patience
+from stt_proto.paths.doubt import TIMEOUTS, Signs
+from stt_proto.paths.validation import PROBING, Challenge, Patience
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import MOVE
 from stt_proto.session.engines import Engines
 from stt_proto.types import NetworkPath, PathInfo
-from stt_proto.wire import Frame, FrameType, Move, Padding, PathChallenge, PathResponse
+from stt_proto.wire import Frame, FrameType, Move, PathChallenge, PathResponse
 
 if TYPE_CHECKING:
     from stt_proto.session.session import Session
@@ -30,14 +30,8 @@ NOWHERE = NetworkPath("", None, None)
 """Where the active path of a detached session leads; nothing comes from there."""
 CONNECTION_IDS = 2
 """Connection IDs that are issued at first: the one in use, and one for the peer to move with (C-2)."""
-SILENT = "silent"
-"""Why a path is lost on which nobody answered."""
-SETTLED = 10.0
-"""Seconds after a move in which a shorter round trip is no reason for another (M-8)."""
-TIMEOUTS = 2
-"""Timeouts of recovery in a row after which an active path is doubted, if there is another (M-5)."""
-PROBING = frozenset({PathChallenge, PathResponse, Move, Padding})
-"""Frames that a peer sends over a path that it does not use."""
+SILENT, REMOVED = "silent", "removed"
+"""Why a path is lost: nobody answered on it; the application gave it up."""
 
 
 class Moves:
@@ -142,6 +136,15 @@ class Moves:
             self._activate(path, now)
         else:
             self._ask(path, NEW, now)
+
+    def remove(self, network_path: NetworkPath, now: float) -> None:
+        """Give up a path that is not in use; if it was to move there, the session stays where it is (M-7)."""
+        path = self.table.others.get(network_path)
+        if path is not None:
+            self._drop(path, REMOVED, now)
+            if path is self._chosen and not self.detached:
+                self._wish(self._engines.path)
+                self._ask_to_follow(self._engines.path, by_peer=False)
 
     def _make_place(self) -> None:
         """See that one more path can be opened here."""
@@ -275,8 +278,7 @@ class Moves:
     def on_response(self, data: bytes, over: Path | None, now: float) -> bool:
         """The peer repeats the data of a challenge: whichever way that came, the way there is open (M-4).
 
-        Returns:
-            Whether it was asked for.
+        Gives whether it was asked for.
         """
         for path in self._all():
             if path.challenge is not None and path.challenge.data == data:
@@ -302,7 +304,7 @@ class Moves:
         elif self._is_silent:
             self._activate(path, now, gone=SILENT)
         elif self._session.initiator and active is not self._chosen:
-            chosen = better(active, self.table, settled=now - self._moved_at >= SETTLED)
+            chosen = better(active, self.table, moved_for=now - self._moved_at)
             if chosen is not None:
                 self._activate(chosen, now)
 

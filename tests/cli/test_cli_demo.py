@@ -13,6 +13,7 @@ from stt_anyio.cli import demo
 from stt_anyio.cli.app import stt
 from stt_anyio.cli.verb import ExitCode
 from stt_anyio.node import STTNode
+from stt_anyio.session import Session
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "FILE_SIZE", 2 << 20)
     monkeypatch.setattr(demo, "VIDEO", 1 << 20)
     monkeypatch.setattr(demo, "MESSAGES", 20)
+    monkeypatch.setattr(demo, "PART", 4 << 20)
+    monkeypatch.setattr(demo, "CUT", 0.05)
 
 
 def test_demo() -> None:
@@ -31,8 +34,22 @@ def test_demo() -> None:
         line.split()[2] for line in lines if line.startswith(("  client sends", "  client opens", "  server opens"))
     ]
     assert steps == ["HELLO", "CHALLENGE", "AUTH_PROOF", "FINAL"], "B1: four messages, each an event"
-    hashes = {line.split()[-1] for line in lines if "sha256" in line}
-    assert len(hashes) == 1
+    hashes = [line.split()[-1] for line in lines if "sha256" in line]
+    assert len(hashes) == 4
+    assert hashes[0] == hashes[1]
+    assert hashes[2] == hashes[3]
+    journey = [line.split("session", 1)[1].strip() for line in lines if line.startswith("  session ")]
+    for line, what in zip(
+        journey,
+        [
+            "moves from udp to ws",
+            "moves from ws to udp",
+            "replaces its keys: version 1 now",
+            "is cut off for 0.05 s, and goes on by itself",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(what), "C8, C4"
     assert "refused after" in result.stdout
     assert "closed: graceful here, graceful there" in result.stdout
 
@@ -53,6 +70,17 @@ def test_a_file_that_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_sha256", lambda path: str(path))
     result = CliRunner().invoke(stt, ["demo"])
     assert (result.exit_code, result.stderr) == (ExitCode.FAILED, "stt: the file was damaged\n")
+
+
+def test_a_transfer_that_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Damaged(demo._Sums):
+        async def receive(self, answered: Session) -> None:
+            await super().receive(answered)
+            self.received.update(b"!")
+
+    monkeypatch.setattr(demo, "_Sums", Damaged)
+    result = CliRunner().invoke(stt, ["demo"])
+    assert (result.exit_code, result.stderr) == (ExitCode.FAILED, "stt: the transfer was damaged\n")
 
 
 def test_a_stranger_who_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:

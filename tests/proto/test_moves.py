@@ -357,6 +357,52 @@ def test_a_path_that_leads_nowhere() -> None:
 # -- bounds and mistakes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_move_that_is_given_up(side: str) -> None:
+    """M-7: whoever gives up a path to which it wanted to move stays, and so does the peer, also when the answer comes
+    late: a MOVE over the path in use takes the wish back."""
+    case = scene(Conditions(delay=0.02, rate=20e6))
+    first, new = case.session.path, case.mobile
+    there, back_again = case.links(new)
+    node, session, path = (case.client, case.session, new) if side == "client" else (case.server, case.peer, back(new))
+    (back_again if side == "client" else there).up = False
+    session.migrate(path, case.world.now)
+    node.pump()
+    case.world.run(0.05)  # the question is there, the answer is lost
+    session.remove_path(path, case.world.now)
+    session.remove_path(path, case.world.now)
+    node.pump()
+    assert node.events(PathLost) == [PathLost(path, "removed")]
+    assert [info.path for info in session.paths] == [first if side == "client" else back(first)]
+    case.cut(new, up=True)
+    upload = send(case.client, case.session, filler(300_000))
+    case.world.run_until(lambda: upload.done)
+    case.world.run(1.0)
+    assert case.inbox.digests == [upload.digest]
+    assert case.session.path == first
+    assert case.peer.path == back(first)
+    assert not case.client.events(SessionMoved)
+    assert not case.server.events(SessionMoved)
+
+
+def test_paths_that_cannot_be_given_up() -> None:
+    """The path in use, one that is unknown, and those of a session that is over; a wrong one is a mistake."""
+    case = scene()
+    case.session.remove_path(case.session.path, case.world.now)
+    case.session.remove_path(case.mobile, case.world.now)
+    assert len(case.session.paths) == 1
+    with pytest.raises(ArgumentError):
+        case.session.remove_path(NetworkPath("pigeon", 1, 2), case.world.now)
+    case.add(case.mobile)
+    case.world.run(1.0)
+    case.session.remove_path(case.mobile, case.world.now)
+    case.client.pump()
+    assert case.client.events(PathLost) == [PathLost(case.mobile, "removed")]
+    case.session.abort(case.world.now)
+    case.session.remove_path(case.mobile, case.world.now)
+    assert len(case.client.events(PathLost)) == 1
+
+
 def test_three_paths_beside_the_one_in_use() -> None:
     """M-2: one more is refused, unless another is only being tried, which it replaces."""
     case = scene()

@@ -175,15 +175,15 @@ def test_the_best_of_several() -> None:
 def test_what_is_worth_a_move(rtt: float | None, other: float, settled: bool, moves: bool) -> None:
     """M-8: less than 0.7 of it, and 10 ms and max_ack_delay less; not soon after another move."""
     one = path(1, UDP, other)
-    assert better(path(0, UDP, rtt), [one], settled=settled) is (one if moves else None)
+    assert better(path(0, UDP, rtt), [one], moved_for=10.0 if settled else 9.9) is (one if moves else None)
 
 
 def test_kinds_come_first() -> None:
     """M-8: to the better kind at once, to the worse one never."""
     web, udp = path(1, WEB, 0.001), path(2, UDP, 0.3)
-    assert better(web, [udp], settled=False) is udp
-    assert better(udp, [web], settled=True) is None
-    assert better(udp, [], settled=True) is None
+    assert better(web, [udp], moved_for=0.0) is udp
+    assert better(udp, [web], moved_for=10.0) is None
+    assert better(udp, [], moved_for=10.0) is None
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
