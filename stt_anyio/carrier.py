@@ -36,7 +36,7 @@ class Port(Protocol):
         """Say that this path has ended or was refused; `reason` is `"refused"`, `"unreachable"` or a sentence."""
 
     def path_failed(self, path: NetworkPath, reason: str) -> None:
-        """Say that nobody seems to be there, on a carrier that cannot be sure: ends attempts to connect or to move there."""
+        """Say that nobody seems to be there, on a carrier that cannot be sure: ends attempts to come there."""
 
     def datagram_refused(self, path: NetworkPath, size: int, limit: int | None = None) -> None:
         """Say that a datagram of `size` bytes was too large for this machine, and if it is known what would not be."""

@@ -41,8 +41,9 @@ LEAST_OVERLAP = 0.02
 """Seconds for which they do at least: so no peer makes us rotate more than 50 times a second (V-6)."""
 LEAST_PATIENCE = 10.0
 """Seconds in which a peer that can be heard has to move on, at least; usually it has as long as silence may last."""
-MAX_DELAYS = 2
-"""Times in a row that it may fail to do so (V-10)."""
+MAX_DELAYS = 6
+DEAF = 3
+"""How often in a row it may fail to do so, and for how many times one counts in which it hears us too (V-10)."""
 FIRST_ROTATION = 1024
 FIRST_SPAN = 8192
 """The first rotation begins after so many packets, and up to so many more, at random (V-7)."""
@@ -142,6 +143,7 @@ class KeyRotation:
     __slots__ = (
         "_chain",
         "_context",
+        "_acked",
         "_delays",
         "_engines",
         "_events",
@@ -178,6 +180,7 @@ class KeyRotation:
         self._peer_key = b""  # for the next version
         self._patience = max(context.config.keep_alive_timeout, engines.peer.idle_timeout / 1000, LEAST_PATIENCE)
         self._looked_at = inf
+        self._acked: tuple[object, int] = (None, 0)
         self._delays = 0
         self._wanted = False
         self.able = False
@@ -242,11 +245,20 @@ class KeyRotation:
             self._look(now)
 
     def _look(self, now: float) -> None:
-        """Does the peer do its part? While nothing is heard of it, it is not to blame."""
-        heard = self._engines.liveness.last_received > self._looked_at
-        self._delays = self._delays + 1 if heard else 0
-        if self._delays == MAX_DELAYS:
+        """Does the peer do its part? While nothing is heard of it, it is not to blame, and less while it is deaf."""
+        path, acked = self._engines.path, self._engines.path.recovery.packets_acked
+        if self._engines.liveness.last_received <= self._looked_at:
+            self._delays = 0
+        else:
+            hears = path is self._acked[0] and acked > self._acked[1]
+            self._delays += DEAF if hears else 1
+        if self._delays >= MAX_DELAYS:
             raise EncryptionError("the peer is there, and does not replace its keys")
+        self._watch(now)
+
+    def _watch(self, now: float) -> None:
+        """Look again when the peer had its time."""
+        self._acked = self._engines.path, self._engines.path.recovery.packets_acked
         self._looked_at, self.deadline = now, now + self._patience
 
     def _settle(self) -> None:
@@ -355,8 +367,8 @@ class KeyRotation:
 
     def _move(self, what: RotationInput) -> None:
         if self.state is RotationState.SETTLED:
-            self._looked_at, self._delays = self._context.clock.now, 0
-            self.deadline = self._looked_at + self._patience
+            self._delays = 0
+            self._watch(self._context.clock.now)
         self.state = TRANSITIONS[self.state, what]
         if self.state is RotationState.SETTLED:
             self.deadline = self.rotated_at + self._wear.seconds
