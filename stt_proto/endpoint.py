@@ -249,14 +249,14 @@ class Endpoint(Reception):
         if end - start < PACKET_HEADER:
             self.counters.malformed += 1
             return
-        if not view[start] & FORM_BIT:
-            connection_id = bytes(view[start + 1 : start + 1 + CONNECTION_ID_SIZE])
-            owner = self._context.connection_ids.route(connection_id)
-            if owner.__class__ is Session:
-                owner.receive(view, start, end, segment_size, path, now, ecn)
-                return
         step = segment_size or end - start
         for at in range(start, end, step):
+            if not view[at] & FORM_BIT:
+                connection_id = bytes(view[at + 1 : at + 1 + CONNECTION_ID_SIZE])
+                owner = self._context.connection_ids.route(connection_id)
+                if owner.__class__ is Session:  # since before, or since the datagram before (H-35)
+                    owner.receive(view, at, end, segment_size, path, now, ecn)
+                    return
             self._receive_datagram(bytes(view[at : min(at + step, end)]), path, now)
 
     # -- bytes out -------------------------------------------------------------------------------------------------

@@ -82,6 +82,8 @@ class Connection(ABC):
             return None  # lost with its path
         if link.pending + self.unsent >= HIGH:
             self.flush()
+            if self.over:  # writing has shown that it is broken: its path is closed, and will not have room again
+                return None
             if link.pending + self.unsent >= HIGH:
                 self.full = True
                 return transmit

@@ -5,7 +5,8 @@ come back. Only of those that were used something is kept, until they expire.
 
 A ticket proves nothing by itself: it travels in clear, and whoever has stolen the key of the ring can make one. What
 proves is the handshake (`resumption`), which takes the static keys of both. So a thief of that key stands for nobody
-but himself; but he gets in without the shared seed, which is why the key is replaced, and why `admit` is asked.
+but himself; but he gets in without the shared seed, and is given more tickets there, until the generation of the seeds
+is raised: which is why `admit` is asked.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from attrs import field, frozen
 from stt_proto.clock import Clock
 from stt_proto.crypto import AES_256_GCM, KEY_SIZE, TAG_SIZE, Secret, hkdf, hkdf_expand
 from stt_proto.crypto.suite import NONCE_SIZE, InvalidTag
+from stt_proto.crypto.x25519 import is_canonical
 from stt_proto.handshake.established import SessionSecrets
 from stt_proto.handshake.used_tickets import UsedTickets
-from stt_proto.tickets import TicketRefusal
+from stt_proto.tickets import MAX_LIFETIME, TicketRefusal
 from stt_proto.wire import TICKET_NONCE
 from stt_proto.wire import Ticket as TicketFrame
 
@@ -223,6 +225,8 @@ class TicketOffice(Secret):
         grant = None if content is None else Grant.decode(content)
         unix_time = self._clock.unix(now)
         if grant is None or grant.issued_at > unix_time + CLOCK_SKEW:
+            return TicketRefusal.UNKNOWN
+        if grant.lifetime > MAX_LIFETIME or not is_canonical(grant.initiator):  # a thief of the key sealed it
             return TicketRefusal.UNKNOWN
         if self.used.is_over(grant.expires_at, unix_time):
             return TicketRefusal.EXPIRED

@@ -6,12 +6,15 @@ The active path is not in here, so whoever handles a packet that came over it ne
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from stt_proto.paths.path import Path
 from stt_proto.types import NetworkPath
 
 MAX_HEARD = 4
 """Paths that are kept because somebody sent from there (M-3)."""
+MEETING_PAUSE = 0.05
+"""Seconds between two that take the place of another one."""
 MAX_OPENED = 3
 """Paths beside the active one that the application may add (M-2): the peer has issued no more IDs (C-2)."""
 
@@ -26,10 +29,11 @@ class PathTable:
         others: all of them, the oldest first.
     """
 
-    __slots__ = ("others",)
+    __slots__ = ("_met_at", "others")
 
     def __init__(self) -> None:
         self.others = _NONE
+        self._met_at = -inf
 
     def __iter__(self) -> Iterator[Path]:
         """A walk during which the table may change."""
@@ -51,6 +55,13 @@ class PathTable:
     def opened(self) -> int:
         """How many of them this side has opened."""
         return sum(path.opened_here for path in self.others.values())
+
+    def admits(self, now: float) -> bool:
+        """Whether somebody is met who is heard now from an address that was not known (M-3)."""
+        if now < self._met_at + MEETING_PAUSE and self.in_the_way() is not None:
+            return False
+        self._met_at = now
+        return True
 
     def in_the_way(self) -> Path | None:
         """Which one has to go before somebody is heard from yet another address; `None` when there is a place.

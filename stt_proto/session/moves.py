@@ -228,15 +228,19 @@ class Moves:
 
     def heard(
         self, network_path: NetworkPath, connection_id: bytes, packet: Opened, frames: list[Frame], now: float
-    ) -> Path:
+    ) -> Path | None:
         """A packet that opened came over another path than the active one: give that path (M-3).
 
-        Whoever sent it from there need not be the peer: it may be a copy. So nothing follows but a question.
+        Whoever sent it from there may have a copy. So nothing follows but a question, and where there are many not even
+        that: no path is given, and MOVE is taken out.
         """
         self._elsewhere += 1
         path = self.table.others.get(network_path)
         fresh = path is None
         if path is None:
+            if not self.table.admits(now):
+                frames[:] = [frame for frame in frames if frame.__class__ is not Move]
+                return None
             path = self._meet(network_path, connection_id, now)
             self._ask(path, NEW, now)
         path.received += packet.size

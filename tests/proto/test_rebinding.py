@@ -175,12 +175,46 @@ def test_not_more_than_four_candidates() -> None:
         (datagram,) = sealed(session, b"\x01" + bytes(60))
         server.receive(datagram, scattered(number))
         assert len(peer.paths) == min(number + 1, 4) + 1
+        if number >= 3:  # all places are taken, and 50 ms are not over; what is in it is MOVE 5
+            (datagram,) = sealed(session, b"\x22\x05\x01" + bytes(60))
+            server.receive(datagram, scattered(1000 + number))
+            assert scattered(1000 + number) not in [info.path for info in peer.paths]
+        world.run(0.051)
     assert [info.path for info in peer.paths[1:]] == [scattered(number) for number in range(96, 100)]
     assert peer.paths[0].status is PathStatus.ACTIVE
     world.run(30.0)
     assert len(peer.paths) == 1, "nobody answered there"
     assert not server.events(PathLost)
     assert not server.events(SessionMoved)
+
+
+def test_copies_do_not_feed_on_the_answers_to_them() -> None:
+    """M-3: somebody sends a copy of each packet from yet another address, and on to the client what is answered.
+
+    The answers were packets to be copied too: both ends closed after 0.4 s, with 1,181 copies of one packet (F-5).
+    """
+    world = World(1, Conditions(delay=0.02))
+    client, server = world.node("client"), world.node("server")
+    session = client.connect(server)
+    world.run(1.0)
+    copies = count(10_000)
+
+    def forwarder(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if path.remote == SERVER and path.local == INSIDE:
+            source = NetworkPath("udp", SERVER, ("forwarder", next(copies)))
+            world.at(world.now + 0.015, lambda: server.receive(datagram, source))
+        elif path.remote[0] == "forwarder":  # type: ignore[index]
+            world.at(world.now + 0.02, lambda: client.receive(datagram, NetworkPath("udp", INSIDE, SERVER)))
+            return None
+        return datagram
+
+    world.taps.append(forwarder)
+    session.send_datagram(bytes(600), world.now)
+    client.pump()
+    world.run(60.0)
+    assert session.is_active()
+    assert server.sessions[0].is_active()
+    assert next(copies) < 10_200
 
 
 def test_not_more_than_three_times_what_came() -> None:

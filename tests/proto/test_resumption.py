@@ -261,6 +261,37 @@ def test_data_goes_with_the_confirmation() -> None:
     assert there.world.now - began == pytest.approx(3 * DELAY, abs=0.001)
 
 
+@pytest.mark.parametrize("behind", [0, 1, 6])
+@pytest.mark.parametrize("forged", [False, True])
+def test_what_comes_behind_the_confirmation_in_one_run(behind: int, forged: bool) -> None:
+    """H-35, P-14: it is the session's, and no reset goes out: that would be the token of a live connection ID."""
+    there = stage()
+    world, server, flight = there.world, there.server, []
+
+    def hold(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if path.local != there.client.address or datagram[0] & 0x80:
+            return datagram
+        flight.append((datagram, path))
+        return None
+
+    world.taps.append(hold)
+    session = there.resume()
+    stream = session.open_stream()
+    stream.write(bytes(8000), world.now)
+    there.client.pump()
+    (_, path), *packets = (one for one in flight if len(one[0]) == 1200)
+    first = packets[0][0]
+    run = [first, *(d for d, _ in packets[1:])][: behind + 1]
+    if forged:
+        run[1:] = [first[:9] + bytes(1191)] * behind
+    world.taps.remove(hold)
+    server.endpoint.receive(b"".join(run), back(path), world.now, segment_size=1200)
+    counters = server.endpoint.counters
+    assert (counters.resets_sent, counters.misdirected) == (0, 0)
+    peer = server.endpoint.sessions[session.session_id]
+    assert peer.stats().packets_received == (1 if forged else len(run))
+
+
 def test_a_chain_of_tickets() -> None:
     """H-33: each resumed session gives another ticket, and none of them has keys of another."""
     there = stage()

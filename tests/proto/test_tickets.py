@@ -323,6 +323,24 @@ def test_a_format_to_come() -> None:
     assert there.examine(ticket, 0.0) is TicketRefusal.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_good"),
+    [
+        ({}, True),
+        ({"lifetime": 604_800}, True),
+        ({"lifetime": 604_801}, False),
+        ({"initiator": ALICE.node_id[:31] + bytes([ALICE.node_id[31] | 0x80])}, False),
+    ],
+)
+def test_what_a_thief_of_the_key_seals(changes: dict[str, Any], is_good: bool) -> None:
+    """H-35: no ticket for years, whose use would be remembered for as long; and nobody under another spelling."""
+    there = office()
+    found = there.examine(given_ticket(there).sealed, 0.0)
+    assert isinstance(found, Grant)
+    ticket = there._current_key(0.0).seal(evolve(found, **changes).encode(), b"salt" * 4)
+    assert isinstance(there.examine(ticket, 0.0), Grant) == is_good
+
+
 def test_a_clock_before_1970() -> None:
     """A host that says so raises nothing."""
     there = office(clock=Clock(0.0, -100.0))
