@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -145,8 +146,9 @@ class WebSocketLink(Outlink):
             if message:
                 sink(message)
 
+    @abstractmethod
     def _on_handshake(self, event: object) -> None:
-        raise NotImplementedError
+        """Take what came before packets can pass: a request, or the answer to one."""
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
         """End it because of what the other side sent."""

@@ -20,6 +20,7 @@ from stt_proto.paths.validation import PROBING, Challenge, Patience
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import MOVE
 from stt_proto.session.engines import Engines
+from stt_proto.session.path_ids import CONNECTION_IDS, free_id, id_of, issue_more, retire_id
 from stt_proto.types import NetworkPath, PathInfo
 from stt_proto.wire import Frame, FrameType, Move, PathChallenge, PathResponse
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 NOWHERE = NetworkPath("", None, None)
 """Where the active path of a detached session leads; nothing comes from there."""
-CONNECTION_IDS = 2
-"""Connection IDs that are issued at first: the one in use, and one for the peer to move with (C-2)."""
 SILENT, REMOVED = "silent", "removed"
 """Why a path is lost: nobody answered on it; the application gave it up."""
 
@@ -126,7 +125,7 @@ class Moves:
         if path is None or not path.opened_here:
             self._make_place()
         if path is None:
-            path = self._make(network_path, self._free_id(), now, opened_here=True)
+            path = self._make(network_path, free_id(self._engines, self.table), now, opened_here=True)
         path.opened_here = True
         if migrate:
             self._chosen = path
@@ -174,20 +173,14 @@ class Moves:
         )
         self.table.add(path)
         self._context.by_path.add(network_path, self._session)
-        self._issue_more(now)
+        issue_more(self._engines, now)
         return path
-
-    def _issue_more(self, now: float) -> None:
-        """There are several paths, here or at the peer's: it needs IDs for them (C-6)."""
-        engines = self._engines
-        for number in engines.local_ids.widen(engines.peer.connection_id_limit, now):
-            engines.control.put(("new_id", number))
 
     def on_new_id(self, now: float) -> None:
         """The peer has issued an ID: a path may have waited for it."""
         self.busy = True
         if len(self._engines.remote_ids) > CONNECTION_IDS:
-            self._issue_more(now)
+            issue_more(self._engines, now)
 
     def _wish(self, path: Path) -> None:
         """Ask the peer, with everything that goes there, to send there too (M-7)."""
@@ -195,34 +188,6 @@ class Moves:
             other.wish = 0
         self._last_wish += 1
         path.wish = self._last_wish
-
-    # -- connection IDs --------------------------------------------------------------------------------------------
-
-    def _free_id(self) -> int:
-        """The number of an ID of the peer that no path uses; without one that of the active path."""
-        remote_ids = self._engines.remote_ids
-        taken = [path.remote_id for path in self.table] + [remote_ids.number]
-        free = remote_ids.unused(taken)
-        return remote_ids.number if free is None else free
-
-    def _id_of(self, path: Path) -> bytes | None:
-        """The ID to send to on a path; `None` while one that this side opened waits for an ID of its own (C-6)."""
-        remote_ids = self._engines.remote_ids
-        if path is self._engines.path:
-            return remote_ids.current
-        lacking = path.opened_here and path.remote_id == remote_ids.number
-        if lacking or remote_ids.id_of(path.remote_id) is None:
-            path.remote_id = self._free_id()
-            if path.opened_here and path.remote_id == remote_ids.number and not (self.detached or self._is_silent):
-                return None
-        return remote_ids.id_of(path.remote_id) or remote_ids.current
-
-    def _retire_id(self, path: Path) -> None:
-        """A path is gone: its ID too, unless another path has it, or nobody has ever seen it there."""
-        remote_ids, number = self._engines.remote_ids, path.remote_id
-        used = path.validated or path.received
-        if used and all(other.remote_id != number for other in self.table) and remote_ids.retire(number):
-            self._engines.control.put(("retire", number))
 
     # -- what arrives ----------------------------------------------------------------------------------------------
 
@@ -258,7 +223,7 @@ class Moves:
             self._drop(old, SILENT, now)
         active = self._engines.path
         if connection_id != active.arrived_by:  # the peer has chosen to send from there
-            return self._make(network_path, self._free_id(), now, opened_here=False)
+            return self._make(network_path, free_id(self._engines, self.table), now, opened_here=False)
         rtt = active.recovery.rtt  # a translator on the way has given it another address
         known = rtt.smoothed if rtt.samples and network_path.carrier == active.network_path.carrier else None
         path = self._make(network_path, self._engines.remote_ids.number, now, opened_here=False, rtt=known)
@@ -371,7 +336,7 @@ class Moves:
             asking = challenge is not None and challenge.wants_to_ask(now)
             if path.response is None and not asking:
                 continue
-            connection_id = self._id_of(path)
+            connection_id = id_of(path, self._engines, self.table, at_once=self.detached or self._is_silent)
             if connection_id is None:
                 if challenge is not None:
                     challenge.put_off(now)
@@ -505,7 +470,7 @@ class Moves:
         engines.path = path
         old.remote_id = engines.remote_ids.number  # another than before, if the peer took that back
         if engines.remote_ids.id_of(path.remote_id) is None:
-            path.remote_id = self._free_id()
+            path.remote_id = free_id(self._engines, self.table)
         engines.remote_ids.use(path.remote_id)
         engines.limit_datagrams()
         session.path = path.network_path
@@ -553,7 +518,7 @@ class Moves:
         """Forget a path that is not the active one any more, or never was."""
         self.table.remove(path)
         self._engines.declare_lost(path.recovery.discard_all(), now, path)
-        self._retire_id(path)
+        retire_id(path, self._engines, self.table)
         self._context.by_path.remove(path.network_path, self._session)
         if path.validated or path.opened_here:
             self._tell(PathLost(path.network_path, reason), now)
@@ -585,7 +550,7 @@ class Moves:
         self.detached = True
         self._chosen = None
         if session.initiator and not closed and not old.traits.reliable:
-            path = self._make(where, self._free_id(), now, opened_here=True)
+            path = self._make(where, free_id(self._engines, self.table), now, opened_here=True)
             self._wish(path)
             self._ask(path, REGAIN, now)
 

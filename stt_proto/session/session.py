@@ -48,8 +48,9 @@ from stt_proto.session.engines import Engines
 from stt_proto.session.facade import SessionFacade
 from stt_proto.session.inbound import Inbound, is_refusal
 from stt_proto.session.liveness import Silence
-from stt_proto.session.moves import CONNECTION_IDS, SILENT, Moves
+from stt_proto.session.moves import SILENT, Moves
 from stt_proto.session.outbound import Outbound
+from stt_proto.session.path_ids import CONNECTION_IDS
 from stt_proto.session.repeats import ProofRepeats
 from stt_proto.session.states import TRANSITIONS, SessionInput
 from stt_proto.types import Buffer, CloseReason, Deadline, HandshakeStep, NetworkPath, SessionState, Transmit
