@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "mutation"
 
 ROOMS = {
-    "wire": ("extension_frames", "frames", "messages", "parameters", "varint"),
+    "wire": ("extension_frames", "frames", "framing", "messages", "parameters", "varint"),
     "recovery": (
         "ack_frequency",
         "acks",
@@ -81,7 +81,11 @@ ROOMS = {
         "initiator",
         "pieces",
         "responder",
+        "resumption",
+        "rotation",
         "rotation_vectors",
+        "session_keys",
+        "tickets",
         "vectors",
     ),
 }
