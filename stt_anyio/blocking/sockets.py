@@ -77,10 +77,11 @@ class Sockets:
         self.ring()
 
     def unwatch(self, file: Any, event: int) -> None:
-        """Do so no more."""
+        """Do so no more, if it was."""
         number = file if isinstance(file, int) else file.fileno()
-        calls = self._watched[number]
-        del calls[event]
+        calls = self._watched.get(number, {})
+        if calls.pop(event, None) is None:
+            return
         if calls:
             self._selector.modify(number, sum(calls), calls)
         else:
