@@ -244,7 +244,7 @@ class BlockingNode(BlockingWays):
         assert sockets is not None
         self._pumper = threading.get_ident()
         now = time.monotonic()
-        timed = [connections.deadline for connections in self._connections.values() if connections.registry.timed]
+        timed = [connections.deadline for connections in self._connections.values()]
         self._pumps_until = min(driver.armed, now + seconds, *timed)
         self.lock.release()
         try:
@@ -262,7 +262,7 @@ class BlockingNode(BlockingWays):
         for call in calls:
             call()
         for connections in self._connections.values():
-            connections.registry.expire()
+            connections.expire()
         if driver.armed <= time.monotonic():
             driver.tick()
         if writable and sockets.blocked is not None:
