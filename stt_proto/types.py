@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 Buffer = bytes | bytearray | memoryview
 """Anything that holds bytes; borrowed for the call, never kept."""
 Source = bytes | str
-"""Who counts as one (H-23): an IPv4 address (4 bytes), a /56 of IPv6 (7 bytes), or an address that is neither, as text."""
+"""Who counts as one (H-23): an IPv4 address (4 bytes), a /56 of IPv6 (7 bytes), or the text of what is neither."""
 
 _IPV6_PREFIX = 7  # bytes: a /56
 

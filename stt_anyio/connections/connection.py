@@ -184,7 +184,7 @@ class Registry:
     """The connections of one carrier, by path, and a bound on those of strangers.
 
     Args:
-        limits: how many strangers there may be, in all and from one source, as that of guesses (docs/protocol.md, P-22).
+        limits: how many strangers there may be, in all and from one source (docs/protocol.md, P-22).
         patience: seconds that a stranger has to prove who he is.
         clock: seconds, on any monotonic clock.
         rearm: called when the deadline of a connection has changed.
