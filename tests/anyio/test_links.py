@@ -253,6 +253,21 @@ def test_a_mistake_of_the_library_costs_one_connection(monkeypatch: pytest.Monke
     assert not wire.server.open
 
 
+@pytest.mark.parametrize("kind", ["tls", "websocket in tls"])
+def test_what_is_written_at_once_shares_records(kind: str) -> None:
+    """A record of its own for each header of a few bytes would cost as much as 16 KiB of data."""
+    wire = Wire(kind)
+    for link in wire.ends:
+        for _ in range(3):
+            link.send((b"h" * 70, b"x" * 5000))
+        data, sizes = written(link), []
+        while data:
+            size = 5 + int.from_bytes(data[3:5])
+            sizes.append(size)
+            data = data[size:]
+        assert len(sizes) == 1
+
+
 def test_a_damaged_record_ends_tls() -> None:
     wire = Wire("tls")
     wire.client.send((bytes(100),))
