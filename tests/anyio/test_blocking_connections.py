@@ -243,12 +243,16 @@ def test_strangers_who_say_nothing() -> None:
 class Full(socket.socket):
     """A listening socket of a process that may open no more files for a while."""
 
+    aborted = False
     failures = 0
     until = 0.0
 
     def accept(self) -> Any:
         now = time.monotonic()
         Full.until = Full.until or now + 0.05
+        if not Full.aborted:
+            Full.aborted = True
+            raise OSError(errno.ECONNABORTED, "one that is gone, which says nothing of the next")
         if now < Full.until:
             Full.failures += 1
             raise OSError(errno.EMFILE, "Too many open files")

@@ -150,6 +150,22 @@ async def test_the_network_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert session.local_addr == (HERE, client.port)
 
 
+async def test_a_session_that_has_lost_its_way_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C9, M-9: detached by silence, it comes back from another port to where the peer was last."""
+    quick = {"keep_alive_interval": 0.05, "keep_alive_timeout": 0.2}
+    async with pairs(**quick) as (server, client, session, peer):
+        old = client.port
+        _pass_only(monkeypatch, server, lambda path: path.remote[1] != old)
+        _pass_only(monkeypatch, client, lambda path: path.local[1] != old)
+        while not session.is_detached:
+            await anyio.sleep(0.001)
+        await session.migrate()
+        assert not session.is_detached
+        assert session.local_addr == (HERE, client.port)
+        assert client.port != old
+        await _echo(session, peer)
+
+
 async def test_what_cannot_be_left() -> None:
     """A11: an address is needed on other carriers, and where the session has no path over UDP."""
     async with pairs() as (server, client, session, _):
