@@ -9,10 +9,10 @@ from __future__ import annotations
 from fuzz.harness import Choices, instrumented, main
 
 with instrumented(__name__):
-    from stt_proto.handshake import CookieJar, source_of
+    from stt_proto.handshake import CookieJar
     from stt_proto.packet import ExpectedResets, ResetTokens
     from stt_proto.testing import SeededEntropy
-    from stt_proto.types import NetworkPath
+    from stt_proto.types import NetworkPath, source_of
 
 HOSTS = (
     ("192.0.2.7", 5000),

@@ -6,12 +6,16 @@
 The web server does TCP, TLS and the WebSocket's handshake; what comes out of it are packets, which go to the node. The
 node must run on the event loop of the web server: start it when the application starts, or say `lifespan=True` where
 this is the whole application. The server should offer no compression, and take messages of 65,535 bytes.
+
+What is refused is refused as by a node that listens itself (docs/protocol.md, P-21) where the server knows how an
+application says so, the extension `websocket.http.response` of ASGI. Others turn every refusal into HTTP 403.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
 from itertools import count
 from typing import Any
 
@@ -75,15 +79,35 @@ class SttApplication:
 
     async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
         await receive()  # "websocket.connect"
-        origins = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"origin"]
-        allowed = len(origins) < 2 and self._origins.allows(origins[0] if origins else None)
-        if not self.node.running or not allowed or SUBPROTOCOL not in scope.get("subprotocols", ()):
-            await send({"type": "websocket.close"})  # which is HTTP 403
+        status = self._refusal(scope)
+        if status is not None:
+            await _refuse(status, scope, send)
             return
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         connection = AsgiConnection(_path_of(scope), receive, send)
         if not await self.node.take_websocket(connection):
             await send({"type": "websocket.close", "code": int(CloseCode.TRY_AGAIN_LATER)})
+
+    def _refusal(self, scope: Message) -> HTTPStatus | None:
+        """Why a WebSocket is not taken; `None` when it is."""
+        if not self.node.running:
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        origins = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"origin"]
+        if len(origins) > 1 or not self._origins.allows(origins[0] if origins else None):
+            return HTTPStatus.FORBIDDEN
+        if SUBPROTOCOL not in scope.get("subprotocols", ()):
+            return HTTPStatus.BAD_REQUEST
+        return None
+
+
+async def _refuse(status: HTTPStatus, scope: Message, send: Send) -> None:
+    """Answer a handshake with an error, as far as the server lets an application choose which."""
+    if "websocket.http.response" not in (scope.get("extensions") or ()):
+        await send({"type": "websocket.close"})  # which is HTTP 403
+        return
+    headers = [(b"content-length", b"0")]
+    await send({"type": "websocket.http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": b""})
 
 
 class AsgiConnection(TaskConnection):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from stt_anyio.errors import ArgumentError, StateError
 from stt_proto.types import NetworkPath, PathInfo, PathStatus
+
+if TYPE_CHECKING:
+    from stt_anyio.node_base import NodeBase
+    from stt_anyio.session_base import SessionBase
 
 REPLACED = "replaced"
 """Why a move came to nothing: another one was asked for."""
+_LINGER = 3
+"""Round trips after a move in which what the peer had sent to the old port still comes in."""
+_SHORTEST, _LONGEST = 0.05, 1.0
 
 
 class Attempt:
@@ -54,3 +64,49 @@ class Attempt:
         """The application wants the session to go on over this path, and over no other."""
         if self.migrate and path != self.path and not self.settled:
             self.reason = REPLACED
+
+
+# -- to another port -----------------------------------------------------------------------------------------------
+
+
+def way_of(session: SessionBase[Any], transport: str | None) -> NetworkPath:
+    """The path over UDP that a session is to leave for one from another port.
+
+    Raises:
+        ArgumentError: `transport` is another one, on which an address is needed.
+        StateError: the session has no such path.
+    """
+    if transport not in (None, "udp"):
+        raise ArgumentError(f"address is missing; on {transport!r} it is needed", argument="address")
+    for path in (session.core.path, *(info.path for info in session.core.paths)):
+        if path.carrier == "udp":
+            return path
+    raise StateError("the session has no path over UDP: say an address")
+
+
+def linger(session: SessionBase[Any]) -> float:
+    """Seconds for which the old port is still heard after a move."""
+    return min(max(_LINGER * (session.core.paths[0].rtt or 0.0), _SHORTEST), _LONGEST) if session.core.paths else 0.0
+
+
+def leave(session: SessionBase[Any], way: NetworkPath) -> None:
+    """Give up all paths of a session that begin at the port of this one: who saw both would know it again."""
+    for info in session.core.paths:
+        if _port(info.path) == _port(way) and not info.active:
+            session.remove_path(info.path)
+
+
+def is_free(node: NodeBase[Any]) -> bool:
+    """Whether the node's own port is one that nobody has asked for, and nothing needs."""
+    if node.accepting or node.config.port:
+        return False
+    paths = [*node._dialing.values(), *(attempt.path for attempt in node.attempts)]
+    for session in node.sessions.values():
+        paths += session.core.path, *(info.path for info in session.core.paths)
+    return all(_port(path) != node.port for path in paths)
+
+
+def _port(path: NetworkPath) -> Any:
+    """The port at which a path over UDP begins; of others nothing that could be one."""
+    local: Any = path.local
+    return local[1] if path.carrier == "udp" else None

@@ -508,7 +508,7 @@ class STTNode(Ways):
         self._packet.ring()
 
     def _datagrams_dropped(self) -> int:
-        return sum(sock.datagrams_dropped for sock in self._udp_sockets())
+        return sum(each.datagrams_dropped for each in self._carriers.values() if isinstance(each, UdpCarrier))
 
     def _on_session_established(self, session: Session) -> None:
         super()._on_session_established(session)

@@ -173,14 +173,19 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         await checkpoint()
         await self.node.take(self, address, transport, timeout, migrate=False)
 
-    async def migrate(self, address: Any, transport: str | None = None, timeout: float | None = 10.0) -> None:
+    async def migrate(self, address: Any = None, transport: str | None = None, timeout: float | None = 10.0) -> None:
         """Go on over another way to the peer; returns when the session does. What streams carry is not disturbed.
+
+        Without an address it goes on over UDP from another port of this machine to where the peer is: for when the
+        network has changed, or so that who watches does not know the session again. Then the way so far is given up
+        a moment later, up to 1 s, and the port that nothing needs any more is closed: that of the node too, unless
+        the node accepts sessions or was told its port.
 
         It brings a session back that is detached. The way so far is kept as long as it works, and until the new one
         is lost the session stays there, also if another one is better.
 
         Args, Raises:
-            as for `add_path`.
+            as for `add_path`; and `StateError` without an address when the session has no path over UDP.
         """
         await checkpoint()
         await self.node.take(self, address, transport, timeout, migrate=True)

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 from stt_anyio.errors import ArgumentError
@@ -18,11 +19,16 @@ HEADER = b"stt-used-tickets-1\n"
 SPARE = 1024
 """Lines that may be there beyond twice those that count; then the file is written anew."""
 
-_LINE = re.compile(rb"([0-9a-f]{32}) (\d{1,12}\.\d{3})\n")
+_LINE = re.compile(rb"([0-9a-f]{32}|over) (\d{1,12}\.\d{3})\n")
+_OVER = b"over"
+"""Stands where a line has no id but tells until when tickets have expired that were dropped."""
 
 
 class TicketFile:
     """The used tickets of one node. No other process may use the file at the same time.
+
+    With the tickets it holds the latest expiry of those that have left it: a wall clock that once stood later, and was
+    set back, makes none of them good again.
 
     A last line that was cut short, by a crash or a full disk, was never answered for, and is dropped.
 
@@ -39,9 +45,9 @@ class TicketFile:
     def __init__(self, path: str, limit: int, clock: Callable[[], float] = time.time) -> None:
         self._path = Path(path)
         self._clock = clock
-        entries = _read(self._path)
+        entries, forgotten_until = _read(self._path)
         self._used = UsedTickets(max(limit, len(entries)))
-        self._used.restore(entries, clock())
+        self._used.restore(entries, clock(), forgotten_until)
         self._descriptor = -1
         self._lines = 0
         self._torn = False  # writing failed, perhaps in the middle of a line
@@ -78,7 +84,9 @@ class TicketFile:
         beside = self._path.with_name(self._path.name + ".new")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            _write(descriptor, HEADER + b"".join(_line(*entry) for entry in used))
+            over = self._used.forgotten_until
+            forgotten = b"" if over == -inf else _named(_OVER, over)
+            _write(descriptor, HEADER + forgotten + b"".join(_line(*entry) for entry in used))
             os.replace(beside, self._path)
         except BaseException:
             os.close(descriptor)
@@ -89,15 +97,20 @@ class TicketFile:
 
 
 def _line(ticket_id: bytes, expires_at: float) -> bytes:
-    return b"%b %.3f\n" % (ticket_id.hex().encode(), expires_at + 0.001)
+    return _named(ticket_id.hex().encode(), expires_at)
 
 
-def _read(path: Path) -> list[tuple[bytes, float]]:
-    """What is in a file; nothing if it does not exist."""
+def _named(name: bytes, expires_at: float) -> bytes:
+    """A line, its time rounded upwards."""
+    return b"%b %.3f\n" % (name, expires_at + 0.001)
+
+
+def _read(path: Path) -> tuple[list[tuple[bytes, float]], float]:
+    """What is in a file, and until when what was dropped had expired; nothing if it does not exist."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return [], -inf
     lines = data.splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         del lines[-1]
@@ -106,7 +119,9 @@ def _read(path: Path) -> list[tuple[bytes, float]]:
         raise ArgumentError(
             f"ticket_file is {str(path)!r}, which is another kind of file or damaged", argument="ticket_file"
         )
-    return [(bytes.fromhex(match[1].decode()), float(match[2])) for match in found if match is not None]
+    told = [(match[1], float(match[2])) for match in found if match is not None]
+    entries = [(bytes.fromhex(name.decode()), expires_at) for name, expires_at in told if name != _OVER]
+    return entries, max((expires_at for name, expires_at in told if name == _OVER), default=-inf)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -16,9 +16,10 @@ from stt_anyio.connections import ConnectionCarrier, listen_tcp
 from stt_anyio.connections.streams import TaskConnection
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
-from stt_anyio.moving import Attempt
+from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
 from stt_anyio.session import Session
+from stt_anyio.udp import UdpCarrier
 from stt_proto import NetworkPath, Ticket
 
 
@@ -136,12 +137,16 @@ class Ways(NodeBase[Session]):
     async def take(
         self, session: Session, address: Any, transport: str | None, timeout: float | None, *, migrate: bool
     ) -> None:
-        """`Session.add_path`, and with `migrate` that."""
+        """`Session.add_path`, and with `migrate` that; without an address from another port."""
         if session.is_closed:
             raise session.ended()
         attempt: Attempt | None = None
+        way = way_of(session, transport) if migrate and address is None else None
         with anyio.move_on_after(timeout):
-            attempt = await self._try_path(session, address, transport, migrate=migrate)
+            if way is None:
+                attempt = await self._try_path(session, address, transport, migrate=migrate)
+            else:
+                address, attempt = way.remote, self._try_beside(session, way)
             try:
                 await session.wait_settled(attempt)
             finally:
@@ -152,12 +157,43 @@ class Ways(NodeBase[Session]):
             raise no_move(attempt)
         if not attempt.done:
             raise session.ended()
+        if way is not None:
+            await self._leave(session, way, attempt.path)
+
+    def _try_beside(self, session: Session, way: NetworkPath) -> Attempt:
+        """Have a session move to a path to the same peer from a port of its own."""
+        carrier = self._udp()
+        try:
+            path = carrier.path_beside(way)
+        except OSError as error:
+            raise no_way(way, error) from error
+        return self._try_opened(session, carrier, path, migrate=True)
+
+    def _udp(self) -> UdpCarrier:
+        carrier = self._carriers.get("udp")
+        if not isinstance(carrier, UdpCarrier):
+            raise StateError("carrier 'udp' is not the node's own: say an address")
+        return carrier
+
+    async def _leave(self, session: Session, way: NetworkPath, path: NetworkPath) -> None:
+        """The session has moved away from a port: when the peer has followed, nothing is said or heard there."""
+        try:
+            with anyio.move_on_after(linger(session)):
+                await session.wait_closed()
+        finally:
+            if self.running:
+                if not session.is_closed:
+                    leave(session, way)
+                if is_free(self):
+                    self._udp().replace_own(path)
 
     async def _try_path(self, session: Session, address: Any, transport: str | None, *, migrate: bool) -> Attempt:
         if isinstance(address, NetworkPath):
             return session.try_path(address, migrate=migrate)
         carrier = self._carrier_for(transport)
-        path = await self._find_path(carrier, address)
+        return self._try_opened(session, carrier, await self._find_path(carrier, address), migrate=migrate)
+
+    def _try_opened(self, session: Session, carrier: Carrier, path: NetworkPath, *, migrate: bool) -> Attempt:
         try:
             return session.try_path(path, migrate=migrate)
         except BaseException:

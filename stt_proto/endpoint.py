@@ -140,7 +140,7 @@ class Endpoint(Reception):
             application=config.application,
             versions=config.versions,
             suites=config.suites,
-            parameters=local_parameters(config, traits),
+            parameters=local_parameters(config),
             local_cid=local_cid,
             reliable=traits.reliable,
             max_datagram=traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM,
@@ -172,7 +172,7 @@ class Endpoint(Reception):
                     ticket,
                     identity=config.identity,
                     application=config.application,
-                    parameters=local_parameters(config, traits),
+                    parameters=local_parameters(config),
                     local_cid=local_cid,
                     reliable=traits.reliable,
                     max_datagram=traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM,
@@ -221,8 +221,8 @@ class Endpoint(Reception):
         now = self._clock.advance(now)
         if path.__class__ is not NetworkPath or path.carrier not in self.config.carriers:
             check_path(path, self.config)
-        if not 0 <= ecn <= 3:
-            raise ArgumentError(f"ecn is {ecn}; it must be from 0 to 3", argument="ecn")
+        if ecn not in (0, 1, 2, 3):
+            raise ArgumentError(f"ecn is {ecn!r}; it must be from 0 to 3", argument="ecn")
         view = memoryview(data) if data.__class__ is bytes else bytes_view(data)
         size = len(view)
         if segment_size is not None and (type(segment_size) is not int or segment_size < 1):

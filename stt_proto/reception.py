@@ -274,7 +274,7 @@ class Reception:
         if terms is None:
             traits = self.config.carriers[carrier]
             largest = traits.max_packet if traits.reliable else HANDSHAKE_DATAGRAM
-            parameters = local_parameters(self.config, traits)
+            parameters = local_parameters(self.config)
             terms = self._terms[carrier] = Terms(traits.reliable, largest, parameters.encode())
         return terms
 

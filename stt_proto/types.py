@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from enum import Enum, StrEnum
+from ipaddress import IPv6Address, ip_address
 
 from attrs import define, field, frozen
 
 Buffer = bytes | bytearray | memoryview
 """Anything that holds bytes; borrowed for the call, never kept."""
+Source = bytes | str
+"""Who counts as one (H-23): an IPv4 address (4 bytes), a /56 of IPv6 (7 bytes), or the text of what is neither."""
+
+_IPV6_PREFIX = 7  # bytes: a /56
 
 
 class SessionState(Enum):
@@ -63,6 +68,19 @@ class NetworkPath:
         """The host part of `remote`, or its text when it is not an address tuple."""
         remote = self.remote
         return str(remote[0] if isinstance(remote, tuple) and remote else remote)
+
+
+def source_of(path: NetworkPath) -> Source:
+    """The source that what comes in on this path, guesses and strangers' connections, is counted under."""
+    host = path.remote_host
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return address.packed[:_IPV6_PREFIX] if mapped is None else mapped.packed
+    return address.packed
 
 
 class PathStatus(Enum):

@@ -13,7 +13,15 @@ from typing import Any
 
 from stt_anyio.blocking.sockets import Sockets
 from stt_anyio.config import NodeConfig
-from stt_anyio.connections import FileMedium, Medium, Registry, SocketConnection, SocketMedium
+from stt_anyio.connections import (
+    ACCEPT_PAUSE,
+    FileMedium,
+    Medium,
+    Registry,
+    SocketConnection,
+    SocketMedium,
+    is_lost,
+)
 from stt_anyio.connections.sockets import READ_SIZE
 from stt_anyio.errors import ArgumentError, SttError
 from stt_anyio.links import Link
@@ -44,7 +52,8 @@ class Connections:
         self.path_used = self.registry.path_used
         self.path_unused = self.registry.path_unused
         self._sockets = sockets
-        self._listening: list[socket.socket] = []
+        self._listening: dict[socket.socket, Callable[[], Link]] = {}
+        self._paused: dict[socket.socket, float] = {}  # those that cannot accept now, and when to try again
         self._view = memoryview(bytearray(READ_SIZE))
 
     def begin(self, medium: Medium, link: Link, *, stranger: bool, waiter: Callable[[], None] | None = None) -> Any:
@@ -55,6 +64,7 @@ class Connections:
             medium.close()
             return None
         connection.on_blocked = self._on_blocked
+        connection.on_written = self._on_written
         connection.on_released = self._on_released
         self._sockets.watch(medium.reads, _READ, lambda: connection.read(self._view))
         link.start()
@@ -74,20 +84,25 @@ class Connections:
     def _on_blocked(self, connection: SocketConnection) -> None:
         def go_on() -> None:
             if connection.go_on() and not (connection.blocked or connection.over):
-                self._sockets.unwatch(connection.medium.writes, _WRITE)
+                self._on_written(connection)
 
         self._sockets.watch(connection.medium.writes, _WRITE, go_on)
 
+    def _on_written(self, connection: SocketConnection) -> None:
+        if connection.medium.writes in connection.medium.waited:
+            self._sockets.unwatch(connection.medium.writes, _WRITE)
+
     def _on_released(self, connection: SocketConnection) -> None:
-        self._sockets.forget(connection.medium.reads)
-        self._sockets.forget(connection.medium.writes)
+        for waited in connection.medium.waited:
+            self._sockets.forget(waited)
 
     def listen(self, sock: socket.socket, make_link: Callable[[], Link]) -> None:
         """Take what a listening socket accepts, until the node stops."""
-        self._listening.append(sock)
-        self._sockets.watch(sock, _READ, lambda: self._accept(sock, make_link))
+        self._listening[sock] = make_link
+        self._sockets.watch(sock, _READ, lambda: self._accept(sock))
 
-    def _accept(self, sock: socket.socket, make_link: Callable[[], Link]) -> None:
+    def _accept(self, sock: socket.socket) -> None:
+        make_link = self._listening[sock]
         for _ in range(_ACCEPTS_AT_ONCE):
             try:
                 accepted, _ = sock.accept()
@@ -95,6 +110,10 @@ class Connections:
                 return
             except OSError as error:
                 _logger.warning("cannot accept: %s", error)
+                if is_lost(error):
+                    continue
+                self._sockets.unwatch(sock, _READ)  # who waits is still there, and would wake us without end
+                self._paused[sock] = time.monotonic() + ACCEPT_PAUSE
                 return
             try:
                 self.begin(SocketMedium(accepted), make_link(), stranger=True)
@@ -104,8 +123,17 @@ class Connections:
 
     @property
     def deadline(self) -> float:
-        """When `registry.expire` wants to be called."""
-        return min((connection.deadline for connection in self.registry.timed), default=inf)
+        """When `expire` wants to be called."""
+        return min((*(connection.deadline for connection in self.registry.timed), *self._paused.values()), default=inf)
+
+    def expire(self) -> None:
+        """Do what is due."""
+        self.registry.expire()
+        if self._paused:
+            now = time.monotonic()
+            for sock in [sock for sock, until in self._paused.items() if until <= now]:
+                del self._paused[sock]
+                self.listen(sock, self._listening[sock])
 
     def close(self) -> None:
         """End everything."""
@@ -113,6 +141,8 @@ class Connections:
         for sock in self._listening:
             self._sockets.forget(sock)
             sock.close()
+        self._listening.clear()
+        self._paused.clear()
 
 
 def medium_of(stream: Any) -> Medium:

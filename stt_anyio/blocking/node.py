@@ -242,9 +242,10 @@ class BlockingNode(BlockingWays):
         """One round: wait for the sockets without the lock, then take in, send, deliver."""
         driver, sockets = self.driver, self._sockets
         assert sockets is not None
+        sockets.sweep()
         self._pumper = threading.get_ident()
         now = time.monotonic()
-        timed = [connections.deadline for connections in self._connections.values() if connections.registry.timed]
+        timed = [connections.deadline for connections in self._connections.values()]
         self._pumps_until = min(driver.armed, now + seconds, *timed)
         self.lock.release()
         try:
@@ -262,11 +263,10 @@ class BlockingNode(BlockingWays):
         for call in calls:
             call()
         for connections in self._connections.values():
-            connections.registry.expire()
+            connections.expire()
         if driver.armed <= time.monotonic():
             driver.tick()
-        if writable and sockets.blocked is not None:
-            sockets.unblock()
+        if sockets.unblock(writable):
             driver.writable()
         driver.pump()
         self._call_back()
@@ -309,13 +309,28 @@ class BlockingNode(BlockingWays):
         assert sockets is not None
         own = sockets.all[0].family
         family, remote = min(found, key=lambda entry: entry[0] != own)
-        for sock in sockets.all:
-            if sock.family == family:
-                return sock.path(remote)
-        sock = UdpSocket(family, any_of(family), self.config)
-        sock.hint, sock.too_large = self.driver.path_failed, self.driver.datagram_refused
-        sockets.add(sock)
+        sock = sockets.pool.of_family(family)
+        if sock is None:
+            sock = UdpSocket(family, any_of(family), self.config)
+            sockets.pool.add(sock)
+            self._begin_on(sock)
         return sock.path(remote)
+
+    def _path_beside(self, way: NetworkPath) -> NetworkPath:
+        self.driver  # noqa: B018  # raises when the node is not running
+        assert self._sockets is not None
+        sock = self._sockets.pool.open_beside(way, self.config)
+        self._begin_on(sock)
+        return sock.path(way.remote)  # type: ignore[arg-type]  # an address, as all of this carrier
+
+    def _replace_own(self, path: NetworkPath) -> None:
+        assert self._sockets is not None
+        self._sockets.drop(self._sockets.pool.replace_own(path))
+
+    def _begin_on(self, sock: UdpSocket) -> None:
+        assert self._sockets is not None
+        sock.hint, sock.too_large = self.driver.path_failed, self.driver.datagram_refused
+        self._sockets.listen_to(sock)
 
     def accept(self, timeout: float | None = None) -> BlockingSession:
         """Wait for the next session that a peer has established with this node; see `STTNode.accept`."""
@@ -374,4 +389,4 @@ class BlockingNode(BlockingWays):
     _wake_receive = _wake_accept = _wake
 
     def _datagrams_dropped(self) -> int:
-        return sum(sock.datagrams_dropped for sock in self._sockets.all) if self._sockets is not None else 0
+        return self._sockets.pool.datagrams_dropped if self._sockets is not None else 0

@@ -136,8 +136,9 @@ class BlockingSession(SessionBase[BlockingStream]):
         """Open another way to the peer, and wait until the peer has answered there; see `Session.add_path`."""
         self.node.take(self, address, transport, timeout, migrate=False)
 
-    def migrate(self, address: Any, transport: str | None = None, timeout: float | None = 10.0) -> None:
-        """Go on over another way to the peer, and wait until the session does; see `Session.migrate`."""
+    def migrate(self, address: Any = None, transport: str | None = None, timeout: float | None = 10.0) -> None:
+        """Go on over another way to the peer, or from another port, and wait until the session does; see
+        `Session.migrate`."""
         self.node.take(self, address, transport, timeout, migrate=True)
 
     def close(self, reason: str = "graceful", detail: str = "", timeout: float | None = None) -> None:

@@ -8,24 +8,24 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from stt_anyio.udp import UdpSocket, owner_of
+from stt_anyio.udp import SocketPool, UdpSocket
 from stt_proto.types import NetworkPath, Transmit
 
 
 class Sockets:
-    """One or two UDP sockets, what else is waited for, and a bell that ends the waiting.
+    """The UDP sockets, what else is waited for, and a bell that ends the waiting.
 
     Attributes:
-        all: the sockets, the node's own first.
+        pool: the sockets.
         blocked: the one that was full when it was last sent to.
     """
 
     per_path = False
 
     def __init__(self, first: UdpSocket) -> None:
-        self.all = [first]
+        self.pool = SocketPool(first)
+        self._gone: list[UdpSocket] = []
         self.blocked: UdpSocket | None = None
-        self._by_address: dict[Any, UdpSocket] = {first.local: first}
         self._selector = selectors.DefaultSelector()
         self._selector.register(first, selectors.EVENT_READ, first)
         self._bell, self._ear = socket.socketpair()
@@ -35,23 +35,37 @@ class Sockets:
         self._watched: dict[int, dict[int, Callable[[], None]]] = {}
 
     @property
+    def all(self) -> list[UdpSocket]:
+        """The UDP sockets, the node's own first."""
+        return self.pool.all
+
+    @property
     def joins_runs(self) -> bool:
         """Whether runs of datagrams go out in one call."""
-        return self.all[0].segmentation
+        return self.pool.all[0].segmentation
 
-    def add(self, sock: UdpSocket) -> None:
-        """Use one more socket."""
-        self.all.append(sock)
-        self._by_address[sock.local] = sock
+    def listen_to(self, sock: UdpSocket) -> None:
+        """Wait for what comes in on one more socket of the pool."""
         self._selector.register(sock, selectors.EVENT_READ, sock)
         self.ring()
 
+    def drop(self, sock: UdpSocket | None) -> None:
+        """Nobody needs a socket: wait for nothing on it. It is closed by `sweep`, since a thread may be using it."""
+        if sock is not None:
+            self._selector.unregister(sock)
+            self._gone.append(sock)
+            self.ring()
+
+    def sweep(self) -> None:
+        """Close what was dropped."""
+        while self._gone:
+            self._gone.pop().close()
+
     def send(self, transmit: Transmit) -> Transmit | None:
         """See `Carrier.send`."""
-        local: Any = transmit.path.local
-        sock = self._by_address.get(local)
+        sock = self.pool.owner(transmit.path.local)
         if sock is None:
-            sock = self._by_address[local] = owner_of(local, self.all)
+            return None  # lost with its socket
         left = sock.send(transmit)
         if left is not None:
             self.blocked = sock
@@ -60,9 +74,12 @@ class Sockets:
         return left
 
     def path_used(self, path: NetworkPath) -> None:
-        """Nothing is opened for one path."""
+        """A session uses a path."""
+        self.pool.path_used(path)
 
-    path_unused = path_used
+    def path_unused(self, path: NetworkPath) -> None:
+        """A session, or an attempt to get there, uses it no more."""
+        self.drop(self.pool.path_unused(path))
 
     def watch(self, file: Any, event: int, call: Callable[[], None]) -> None:
         """Have something done when a file, or a descriptor, can be read or written."""
@@ -77,10 +94,11 @@ class Sockets:
         self.ring()
 
     def unwatch(self, file: Any, event: int) -> None:
-        """Do so no more."""
+        """Do so no more, if it was."""
         number = file if isinstance(file, int) else file.fileno()
-        calls = self._watched[number]
-        del calls[event]
+        calls = self._watched.get(number, {})
+        if calls.pop(event, None) is None:
+            return
         if calls:
             self._selector.modify(number, sum(calls), calls)
         else:
@@ -93,11 +111,17 @@ class Sockets:
         if self._watched.pop(number, None) is not None:
             self._selector.unregister(number)
 
-    def unblock(self) -> None:
-        """The socket that was full has room again."""
-        assert self.blocked is not None
-        self._selector.modify(self.blocked, selectors.EVENT_READ, self.blocked)
+    def unblock(self, writable: bool) -> bool:
+        """Whether what was kept can be offered again: the socket that was full has room, or is gone."""
+        sock = self.blocked
+        if sock is None:
+            return False
+        if sock in self.pool.all:
+            if not writable:
+                return False
+            self._selector.modify(sock, selectors.EVENT_READ, sock)
         self.blocked = None
+        return True
 
     def wait(self, seconds: float) -> tuple[list[UdpSocket], bool, list[Callable[[], None]]]:
         """Wait for something to read, for room where it was missing, for a ring, or for so long.
@@ -140,5 +164,6 @@ class Sockets:
         self._selector.close()
         self._bell.close()
         self._ear.close()
+        self.sweep()
         for sock in self.all:
             sock.close()

@@ -8,7 +8,8 @@ import ssl
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from stt_anyio.blocking.connections import Connections, medium_of
@@ -16,6 +17,7 @@ from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.connections import Medium, SocketMedium, listen_tcp
 from stt_anyio.errors import ArgumentError, SttError, connection_failed
 from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
+from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
 from stt_anyio.udp import check_address
 from stt_proto import NetworkPath, SessionState, Ticket
@@ -38,12 +40,33 @@ class BlockingWays(NodeBase[BlockingSession]):
 
     lock: threading.RLock
     _connections: dict[str, Connections]
+    _opening = 0
+    """Threads that have a path in their hands which nobody else knows of."""
 
     @abstractmethod
     def until(self, attempt: Callable[[], T | None], timeout: float | None = None) -> T: ...
 
     @abstractmethod
     def _udp_path(self, address: Any) -> NetworkPath: ...
+
+    @abstractmethod
+    def _path_beside(self, way: NetworkPath) -> NetworkPath:
+        """A path to the same peer from a port of its own. Raises `OSError`."""
+
+    @abstractmethod
+    def _replace_own(self, path: NetworkPath) -> None:
+        """Close the UDP socket of the node's own for that of this path."""
+
+    @contextmanager
+    def _path_in_hand(self) -> Iterator[None]:
+        """Until this ends, the node's own UDP socket stays."""
+        with self.lock:
+            self._opening += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._opening -= 1
 
     # -- dialling --------------------------------------------------------------------------------------------------
 
@@ -116,8 +139,9 @@ class BlockingWays(NodeBase[BlockingSession]):
         ticket: Ticket | None,
     ) -> BlockingSession:
         give_up = None if timeout is None else time.monotonic() + timeout
-        path = self._open_path(address, transport, timeout, race)
-        return self._dial(path, address, peer_node_id, _left(give_up), race, ticket)
+        with self._path_in_hand():
+            path = self._open_path(address, transport, timeout, race)
+            return self._dial(path, address, peer_node_id, _left(give_up), race, ticket)
 
     def _open_path(self, address: Any, transport: str | None, timeout: float | None, race: Race) -> NetworkPath:
         """Open what must be opened for a path to an address."""
@@ -138,21 +162,59 @@ class BlockingWays(NodeBase[BlockingSession]):
     def take(
         self, session: BlockingSession, address: Any, transport: str | None, timeout: float | None, *, migrate: bool
     ) -> None:
-        """`BlockingSession.add_path`, and with `migrate` that."""
+        """`BlockingSession.add_path`, and with `migrate` that; without an address from another port."""
         if session.is_closed:
             raise session.ended()
         give_up = None if timeout is None else time.monotonic() + timeout
-        opened = not isinstance(address, NetworkPath)
-        path = self._open_path(address, transport, timeout, Race()) if opened else address
-        with self.lock:
-            try:
-                attempt = session.try_path(path, migrate=migrate)
-            except BaseException:
-                if opened and all(info.path != path for info in session.core.paths):
-                    session.driver.path_unused(path)
-                raise
+        way = None
+        if isinstance(address, NetworkPath):
+            with self.lock:
+                attempt = session.try_path(address, migrate=migrate)
+        elif migrate and address is None:
+            with self.lock:
+                way = way_of(session, transport)
+                address = way.remote
+                try:
+                    path = self._path_beside(way)
+                except OSError as error:
+                    raise no_way(way, error) from error
+                attempt = self._try_opened(session, path, migrate=True)
+        else:
+            with self._path_in_hand():
+                path = self._open_path(address, transport, timeout, Race())
+                with self.lock:
+                    attempt = self._try_opened(session, path, migrate=migrate)
+        self._await(session, attempt, address, timeout, _left(give_up))
+        if way is not None:
+            self._leave(session, way, attempt.path)
+
+    def _try_opened(self, session: BlockingSession, path: NetworkPath, *, migrate: bool) -> Attempt:
         try:
-            self.until(lambda: attempt.settled or session.is_closed or None, _left(give_up))
+            return session.try_path(path, migrate=migrate)
+        except BaseException:
+            if all(info.path != path for info in session.core.paths):
+                session.driver.path_unused(path)
+            raise
+
+    def _leave(self, session: BlockingSession, way: NetworkPath, path: NetworkPath) -> None:
+        """The session has moved away from a port: when the peer has followed, nothing is said or heard there."""
+        try:
+            with suppress(TimeoutError):
+                self.until(lambda: session.is_closed or None, linger(session))
+        finally:
+            with self.lock:
+                if self.running:
+                    if not session.is_closed:
+                        leave(session, way)
+                    if not self._opening and is_free(self):
+                        self._replace_own(path)
+
+    def _await(
+        self, session: BlockingSession, attempt: Attempt, address: Any, timeout: float | None, left: float | None
+    ) -> None:
+        """Wait until it is known what becomes of a path, and raise what it is."""
+        try:
+            self.until(lambda: attempt.settled or session.is_closed or None, left)
         except TimeoutError:
             raise no_answer(address, timeout) from None
         finally:

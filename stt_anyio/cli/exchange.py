@@ -14,6 +14,9 @@ from stt_anyio.cli.verb import emit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LASTING = (30.0, 120.0)
+"""Seconds of silence after which a session over UDP looks for its peer, and for which it does then: as of any node."""
+
 
 def session_options(command: F) -> F:
     """Add `--silence` and `--no-progress` to a verb."""
@@ -23,16 +26,21 @@ def session_options(command: F) -> F:
     return click.option(
         "--silence",
         type=click.FloatRange(0.5, 3600),
-        default=30.0,
+        default=sum(LASTING),
         show_default=True,
         metavar="SECONDS",
         help="Give the other side up when nothing comes from it for so long.",
     )(command)
 
 
-def keep_alive(silence: float) -> dict[str, float]:
-    """The parameters of a node that gives a silent peer up after so many seconds."""
-    return {"keep_alive_interval": silence / 3, "keep_alive_timeout": silence, "detach_timeout": 0.0}
+def keep_alive(silence: float, transport: str) -> dict[str, float]:
+    """The parameters of a node that gives a silent peer up after so many seconds.
+
+    Over UDP both sides find each other again after an outage that was shorter. A connection that ended is not opened
+    anew, so nobody waits for that.
+    """
+    path = min(silence, LASTING[0]) if transport == "udp" else silence
+    return {"keep_alive_interval": path / 3, "keep_alive_timeout": path, "detach_timeout": silence - path}
 
 
 def report(event: str, file: Transferred, peer_node_id: bytes, seconds: float, *, as_json: bool) -> None:

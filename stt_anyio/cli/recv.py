@@ -65,7 +65,7 @@ def recv(
     parameters: dict[str, Any] = {
         "node_seed": node_seed(identity_file),
         "shared_seed": shared_seed(seed_file),
-        **keep_alive(silence),
+        **keep_alive(silence, listen.transport),
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)

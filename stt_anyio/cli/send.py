@@ -58,7 +58,7 @@ def send(
         "node_seed": node_seed(identity_file),
         "shared_seed": shared_seed(seed_file),
         "handshake_timeout": timeout,
-        **keep_alive(silence),
+        **keep_alive(silence, address.transport),
     }
 
     async def main() -> None:

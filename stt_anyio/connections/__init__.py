@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from stt_anyio.connections.carrier import ConnectionCarrier
 from stt_anyio.connections.connection import Connection, Registry
-from stt_anyio.connections.dialing import listen_tcp
+from stt_anyio.connections.dialing import ACCEPT_PAUSE, is_lost, listen_tcp
 from stt_anyio.connections.sockets import FileMedium, Medium, SocketConnection, SocketMedium
 
 __all__ = [
+    "ACCEPT_PAUSE",
     "Connection",
     "ConnectionCarrier",
     "FileMedium",
@@ -15,5 +16,6 @@ __all__ = [
     "Registry",
     "SocketConnection",
     "SocketMedium",
+    "is_lost",
     "listen_tcp",
 ]

@@ -18,7 +18,7 @@ from attrs import evolve
 from stt_anyio.carrier import Carrier, Port
 from stt_anyio.config import NodeConfig
 from stt_anyio.connections.connection import Connection, Registry
-from stt_anyio.connections.dialing import open_tcp
+from stt_anyio.connections.dialing import ACCEPT_PAUSE, is_lost, open_tcp
 from stt_anyio.connections.sockets import READ_SIZE, SocketConnection, SocketMedium
 from stt_anyio.connections.streams import StreamConnection, TaskConnection
 from stt_anyio.errors import StateError, SttError
@@ -29,8 +29,6 @@ from stt_proto.config import CARRIERS
 from stt_proto.types import NetworkPath, Transmit
 
 _logger = logging.getLogger("stt.connections")
-_PAUSE = 0.1
-"""Seconds after which accepting is tried again when this process may open no more files."""
 _NUMBERS = count(1)
 
 
@@ -238,7 +236,8 @@ class ConnectionCarrier(Carrier):
                 if sock.fileno() < 0:
                     return
                 _logger.warning("cannot accept: %s", error)
-                await anyio.sleep(_PAUSE)
+                if not is_lost(error):
+                    await anyio.sleep(ACCEPT_PAUSE)
                 continue
             try:
                 medium = SocketMedium(accepted)
@@ -256,8 +255,7 @@ def _rearm(connection: Connection) -> None:
 
 def _notify(connection: SocketConnection) -> None:
     """Wake who waits for a socket that is being closed."""
-    medium = connection.medium
-    for waited in {medium.reads, medium.writes}:
+    for waited in connection.medium.waited:
         anyio.notify_closing(waited)
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import count
 from math import inf
 from typing import Any
+
+from attrs import evolve
 
 from stt_anyio.carrier import Port
 from stt_anyio.links import Link
 from stt_proto.config import Limits
-from stt_proto.types import Buffer, NetworkPath, Transmit
+from stt_proto.types import Buffer, NetworkPath, Source, Transmit, source_of
 
 HIGH = 512 << 10
 """Bytes that wait to be written at which a connection counts as full; one packet more may be queued."""
@@ -22,6 +25,8 @@ LOW = 256 << 10
 """Bytes below which it has room again."""
 FAREWELL = 5.0
 """Seconds that the other side has to end its direction, once this side has."""
+
+_NUMBERS = count(1)
 
 
 class Connection(ABC):
@@ -179,7 +184,7 @@ class Registry:
     """The connections of one carrier, by path, and a bound on those of strangers.
 
     Args:
-        limits: how many strangers there may be, in all and from one address (docs/protocol.md, P-22).
+        limits: how many strangers there may be, in all and from one source (docs/protocol.md, P-22).
         patience: seconds that a stranger has to prove who he is.
         clock: seconds, on any monotonic clock.
         rearm: called when the deadline of a connection has changed.
@@ -197,7 +202,7 @@ class Registry:
         self._clock = clock
         self._rearm = rearm
         self._port: Port | None = None
-        self._strangers: dict[str, int] = {}
+        self._strangers: dict[Source, int] = {}
         self._strange = 0
         self._gathered: list[Connection] = []
         self.by_path: dict[NetworkPath, Connection] = {}
@@ -214,17 +219,25 @@ class Registry:
         self._port = port
 
     def add(self, connection: Connection) -> bool:
-        """Take a connection in, unless it is a stranger too many."""
+        """Take a connection in, unless it is a stranger too many.
+
+        Its path is another one if there is such a path: an old connection from the same port that has ended, which
+        nobody has read yet. That one keeps what has arrived on it, and its end is not that of the new one.
+        """
         connection.registry = self
         if connection.stranger:
-            host = connection.path.remote_host
-            of_host = self._strangers.get(host, 0)
-            if self._strange >= self._limits.half_open or of_host >= self._limits.half_open_per_source:
+            source = source_of(connection.path)
+            of_source = self._strangers.get(source, 0)
+            if self._strange >= self._limits.half_open or of_source >= self._limits.half_open_per_source:
                 connection.stranger = False
                 return False
-            self._strangers[host] = of_host + 1
+            self._strangers[source] = of_source + 1
             self._strange += 1
             self.give(connection, self._patience)
+        path = connection.path
+        while connection.path in self.by_path:
+            local = path.local if isinstance(path.local, tuple) else (path.local,)
+            connection.path = evolve(path, local=(*local, next(_NUMBERS)))
         self.by_path[connection.path] = connection
         return True
 
@@ -284,11 +297,11 @@ class Registry:
         """It is no stranger's any more, if it was."""
         if connection.stranger:
             connection.stranger = False
-            host = connection.path.remote_host
+            source = source_of(connection.path)
             self._strange -= 1
-            self._strangers[host] -= 1
-            if not self._strangers[host]:
-                del self._strangers[host]
+            self._strangers[source] -= 1
+            if not self._strangers[source]:
+                del self._strangers[source]
 
     def expire(self) -> None:
         """Close those whose time is over."""

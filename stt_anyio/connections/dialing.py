@@ -15,6 +15,8 @@ HEAD_START = 0.25
 """Seconds that an address of a host has before the next one is tried beside it (RFC 8305)."""
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
+ACCEPT_PAUSE = 0.1
+"""Seconds after which accepting is tried again when this process may open no more files."""
 
 
 async def open_tcp(host: str, port: int) -> socket.socket:
@@ -80,6 +82,11 @@ async def _connect(family: int, address: Any) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def is_lost(error: OSError) -> bool:
+    """Whether a failure to accept is about one connection, which is gone, and says nothing of the next."""
+    return error.errno in (errno.ECONNABORTED, errno.EPROTO)
 
 
 def listen_tcp(family: int, address: Any, reuse_port: bool = False) -> socket.socket:

@@ -48,7 +48,12 @@ class Medium(ABC):
     @property
     @abstractmethod
     def writes(self) -> Any:
-        """What to wait for before writing."""
+        """What to wait for before writing, until `end`."""
+
+    @property
+    def waited(self) -> set[Any]:
+        """All that may be waited for and is open still: numbers of what was closed belong to somebody else soon."""
+        return {self.reads, self.writes}
 
 
 class SocketMedium(Medium):
@@ -94,7 +99,7 @@ class FileMedium(Medium):
     """
 
     def __init__(self, reads: BinaryIO, writes: BinaryIO) -> None:
-        self._files = reads, writes
+        self._files = [reads] if writes is reads else [reads, writes]
         self._reads, self._writes = reads.fileno(), writes.fileno()
         os.set_blocking(self._reads, False)
         os.set_blocking(self._writes, False)
@@ -107,6 +112,10 @@ class FileMedium(Medium):
     def writes(self) -> int:
         return self._writes
 
+    @property
+    def waited(self) -> set[int]:
+        return {self._reads, self._writes} if self._writes >= 0 else {self._reads}
+
     def read_into(self, view: memoryview) -> int:
         return os.readv(self._reads, [view])
 
@@ -114,15 +123,15 @@ class FileMedium(Medium):
         return os.writev(self._writes, buffers)
 
     def end(self) -> None:
-        reads, writes = self._files
-        if writes is not reads:
+        if self._writes not in (self._reads, -1):
+            self._writes = -1  # the system gives the number to who opens the next file
             with suppress(OSError):
-                writes.close()
+                self._files.pop().close()
 
     def close(self) -> None:
-        for file in self._files:
+        while self._files:
             with suppress(OSError):
-                file.close()
+                self._files.pop().close()
 
 
 class SocketConnection(Connection):
@@ -132,6 +141,7 @@ class SocketConnection(Connection):
         medium: the socket, or the files.
         blocked: whether it waits until the medium can be written to again.
         on_blocked: called when it begins to wait for that; then `go_on` is to be called, until that is True.
+        on_written: called when it will not write any more, before the medium is told so.
         on_released: called before the medium is closed.
     """
 
@@ -140,6 +150,7 @@ class SocketConnection(Connection):
         self.medium = medium
         self.blocked = False
         self.on_blocked: Callable[[SocketConnection], None] = lambda connection: None
+        self.on_written: Callable[[SocketConnection], None] = lambda connection: None
         self.on_released: Callable[[SocketConnection], None] = lambda connection: None
         self._unsent: list[bytes | memoryview] = []
         self._ended = False
@@ -198,6 +209,7 @@ class SocketConnection(Connection):
             self.relieve()
             if self.leaving and not self._ended and not self.backlog:
                 self._ended = True
+                self.on_written(self)
                 self.medium.end()
         return True
 

@@ -1,8 +1,9 @@
 """A WebSocket as a link (RFC 6455; docs/protocol.md, P-21): the protocol objects of the `websockets` library.
 
 One binary message is one packet. No extension is offered or accepted, so nothing is compressed: what is sealed does not
-shrink, and a decompressor is one thing more that a stranger could feed. What the library takes is bounded (8 KiB a
-header line, 128 lines), and so is what comes after: a message of 65,535 bytes, in 64 fragments at most.
+shrink, and a decompressor is one thing more that a stranger could feed. What is held of a request or an answer is
+bounded (16 KiB; the library alone would take 128 lines of 8 KiB), and so is what comes after: a message of 65,535
+bytes, in 64 fragments at most.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ SUBPROTOCOL = Subprotocol("stt.v1")
 """What is asked for, and must be agreed upon, in the handshake."""
 MAX_FRAGMENTS = 64
 """Frames in which a message may come; one sent by us comes in one."""
+MAX_HEAD = 16 << 10
+"""Bytes of the first line and the headers of a request, or of an answer."""
 MAX_PONGS = 64 << 10
 """Bytes that may wait to be written while pings are still answered."""
 
@@ -88,7 +91,8 @@ class WebSocketLink(Outlink):
         super().__init__()
         self._protocol = protocol
         self._fragments: list[bytes | bytearray | memoryview] = []
-        self._tail: bytes | None = b""  # the last bytes of the request or answer so far; `None` when it was read
+        self._tail: bytes | None = b""  # the last bytes of the head so far; `None` when all of it was read
+        self._head = 0  # bytes of it that have come
 
     def receive(self, data: Buffer, sink: Sink) -> None:
         """What stands behind the request, or the answer, is only looked at when it is known what comes of that."""
@@ -96,14 +100,23 @@ class WebSocketLink(Outlink):
             tail, view = self._tail, memoryview(data)
             seen = tail + view
             end = seen.find(_END)
+            size = len(view) if end < 0 else end + len(_END) - len(tail)
+            self._head += size
+            if self._head > MAX_HEAD:
+                if not self.over:
+                    self._refuse_head()
+                return
             if end >= 0:
                 self._tail = None
-                size = end + len(_END) - len(tail)
                 self._take_in(view[:size], sink)
                 data = view[size:]
             else:
                 self._tail = seen[1 - len(_END) :]
         self._take_in(data, sink)
+
+    @abstractmethod
+    def _refuse_head(self) -> None:
+        """The headers are too long: nothing more is read."""
 
     def _take_in(self, data: Buffer, sink: Sink) -> None:
         if len(data) and not self.over:
@@ -215,10 +228,17 @@ class WebSocketServerLink(WebSocketLink):
             response = server.reject(HTTPStatus.NOT_FOUND, "There is nothing here.\n")
         else:
             response = server.accept(event)
-        server.send_response(response)
+        self._answer(response)
+
+    def _answer(self, response: Response) -> None:
+        self._server.send_response(response)
         if response.status_code != 101:  # and what the client has sent behind its request means nothing
             status = f"{response.status_code} {response.reason_phrase}"
             self.fail(WebSocketHandshakeError(f"refused: {status}", status=response.status_code))
+
+    def _refuse_head(self) -> None:
+        self._answer(self._server.reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many headers.\n"))
+        self.put(*filter(None, self._server.data_to_send()))
 
     def _failed_handshake(self) -> SttError | None:
         return WebSocketHandshakeError("the connection ended in the handshake") if not self.open else None
@@ -262,6 +282,9 @@ class WebSocketClientLink(WebSocketLink):
         if self._client.state is OPEN and self._client.subprotocol != SUBPROTOCOL:
             self._client.fail(CloseCode.PROTOCOL_ERROR, f"the subprotocol must be {SUBPROTOCOL}")
             self.fail(WebSocketHandshakeError(f"the server does not speak {SUBPROTOCOL}", status=101))
+
+    def _refuse_head(self) -> None:
+        self.fail(WebSocketHandshakeError(f"the headers of the server are longer than {MAX_HEAD:,} bytes"))
 
     def _end(self, protocol: Protocol) -> None:
         self.fail(self._failed_handshake() or _closed(protocol))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from stt_anyio.udp.addresses import Address, any_of, check_address, look_up, resolve_numeric
 from stt_anyio.udp.carrier import UdpCarrier
-from stt_anyio.udp.udpsocket import UdpSocket, owner_of
+from stt_anyio.udp.pool import SocketPool
+from stt_anyio.udp.udpsocket import UdpSocket
 
-__all__ = ["Address", "UdpCarrier", "UdpSocket", "any_of", "check_address", "look_up", "owner_of", "resolve_numeric"]
+__all__ = ["Address", "SocketPool", "UdpCarrier", "UdpSocket", "any_of", "check_address", "look_up", "resolve_numeric"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import anyio
@@ -11,16 +10,22 @@ from anyio.lowlevel import checkpoint
 
 from stt_anyio.carrier import Carrier, Port
 from stt_anyio.config import NodeConfig
+from stt_anyio.errors import StateError
 from stt_anyio.loops import when_readable
-from stt_anyio.udp.addresses import Address, Resolved, any_of, check_address, look_up, resolve_numeric
-from stt_anyio.udp.udpsocket import UdpSocket, owner_of
+from stt_anyio.udp.addresses import Resolved, any_of, check_address, look_up, resolve_numeric
+from stt_anyio.udp.pool import SocketPool
+from stt_anyio.udp.udpsocket import UdpSocket
 from stt_proto.types import NetworkPath, Transmit
 
 
 class UdpCarrier(Carrier):
     """UDP under asyncio and trio: one task that reads and one that waits for room, for each socket.
 
-    A node has one socket. It gets a second, on any port, when it dials an address of the other family.
+    A node has one socket. It gets a second, on any port, when it dials an address of the other family, and one more
+    for a session that is to go on from another port.
+
+    Attributes:
+        pool: the sockets, while there are any.
     """
 
     name = "udp"
@@ -28,35 +33,37 @@ class UdpCarrier(Carrier):
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
         self.traits = config.udp_traits(never_cut=False)
-        self._sockets: dict[Address, UdpSocket] = {}
-        self._first: UdpSocket | None = None
-        self._owners: dict[Address, UdpSocket] = {}  # as many as there are addresses of this machine
+        self.pool: SocketPool | None = None
         self._blocked: dict[UdpSocket, anyio.Event] = {}
+        self._scopes: dict[UdpSocket, anyio.CancelScope] = {}
         self._tasks: TaskGroup | None = None
         self._node: Port | None = None
 
     @property
     def sockets(self) -> list[UdpSocket]:
         """The sockets in use, the node's own first."""
-        return list(self._sockets.values())
+        return [] if self.pool is None else list(self.pool.all)
+
+    @property
+    def datagrams_dropped(self) -> int:
+        """Datagrams that the system refused to send."""
+        return 0 if self.pool is None else self.pool.datagrams_dropped
 
     @property
     def joins_runs(self) -> bool:
-        return self._first is not None and self._first.segmentation
+        return self.pool is not None and self.pool.all[0].segmentation
 
     async def open(self) -> None:
         """Bind exactly the host and port asked for."""
         found = await _look_up(self._config.bind_address, self._config.port)
-        self._sockets, self._owners = {}, {}
-        self._first = first = self._open(*found[0])
+        first = UdpSocket(*found[0], self._config)
+        self.pool = SocketPool(first)
         self.traits = self._config.udp_traits(never_cut=first.never_cut)
 
-    def _open(self, family: socket.AddressFamily, address: Address) -> UdpSocket:
-        sock = UdpSocket(family, address, self._config)
-        self._sockets[sock.local] = sock
-        if self._node is not None:
-            self._start(sock)
-        return sock
+    def _pool(self) -> SocketPool:
+        if self.pool is None:
+            raise StateError("the node is not running")
+        return self.pool
 
     async def run(self, port: Port) -> None:
         async with anyio.create_task_group() as self._tasks:
@@ -65,13 +72,25 @@ class UdpCarrier(Carrier):
                 self._start(sock)
 
     def _start(self, sock: UdpSocket) -> None:
-        assert self._tasks is not None
-        assert self._node is not None
+        if self._tasks is None or self._node is None:
+            return  # `run` does
         sock.hint = self._node.path_failed
         sock.too_large = self._node.datagram_refused
         self._blocked[sock] = anyio.Event()
-        self._tasks.start_soon(self._read, sock, self._node)
-        self._tasks.start_soon(self._wait_for_room, sock, self._node)
+        self._scopes[sock] = anyio.CancelScope()
+        self._tasks.start_soon(self._serve, sock, self._node)
+
+    async def _serve(self, sock: UdpSocket, port: Port) -> None:
+        """Move what comes in and goes out, until the node stops or the socket is not needed any more."""
+        try:
+            with self._scopes[sock]:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._wait_for_room, sock, port)
+                    await self._read(sock, port)
+        finally:
+            del self._scopes[sock], self._blocked[sock]
+            if sock not in self.sockets:
+                sock.close()
 
     async def _read(self, sock: UdpSocket, port: Port) -> None:
         receive, sink, pump = sock.receive, port.receive, port.pump
@@ -90,10 +109,9 @@ class UdpCarrier(Carrier):
             port.writable()
 
     def send(self, transmit: Transmit) -> Transmit | None:
-        local: Any = transmit.path.local
-        sock = self._owners.get(local)
+        sock = self._pool().owner(transmit.path.local)
         if sock is None:
-            sock = self._owners[local] = owner_of(local, self._sockets.values())
+            return None  # lost with its socket
         left = sock.send(transmit)
         if left is not None:
             self._blocked[sock].set()
@@ -107,19 +125,51 @@ class UdpCarrier(Carrier):
             OSError: the name is unknown.
         """
         found = await _look_up(*check_address(address))
-        first = self.sockets[0]
-        family, remote = min(found, key=lambda entry: entry[0] != first.family)
-        return self._socket_for(family).path(remote)
+        pool = self._pool()
+        family, remote = min(found, key=lambda entry: entry[0] != pool.all[0].family)
+        sock = pool.of_family(family)
+        if sock is None:
+            sock = UdpSocket(family, any_of(family), self._config)
+            pool.add(sock)
+            self._start(sock)
+        return sock.path(remote)
 
-    def _socket_for(self, family: socket.AddressFamily) -> UdpSocket:
-        for sock in self._sockets.values():
-            if sock.family == family:
-                return sock
-        return self._open(family, any_of(family))
+    def path_beside(self, path: NetworkPath) -> NetworkPath:
+        """A path to the same peer from a port of its own, which is closed when no session has it any more.
+
+        Raises:
+            OSError: the address that the node is bound to is not this machine's any more.
+        """
+        sock = self._pool().open_beside(path, self._config)
+        self._start(sock)
+        return sock.path(path.remote)  # type: ignore[arg-type]  # an address, as all of this carrier
+
+    def replace_own(self, path: NetworkPath) -> None:
+        """Close the socket of the node's own for that of this path, which is the node's own from now on."""
+        self._drop(self._pool().replace_own(path))
+
+    def path_used(self, path: NetworkPath) -> None:
+        self._pool().path_used(path)
+
+    def path_unused(self, path: NetworkPath) -> None:
+        if self.pool is not None:
+            self._drop(self.pool.path_unused(path))
+
+    def _drop(self, sock: UdpSocket | None) -> None:
+        """Nobody needs a socket: its tasks end, and then it is closed."""
+        if sock is None:
+            return
+        blocked = sock in self._blocked and self._blocked[sock].is_set()
+        if sock in self._scopes:
+            self._scopes[sock].cancel()
+        else:
+            sock.close()
+        if blocked and self._node is not None:
+            self._node.writable()  # what was kept for it is lost
 
     def close(self) -> None:
         self._tasks = self._node = None
-        for sock in self._sockets.values():
+        for sock in self.sockets:
             if sock.fileno() >= 0:
                 anyio.notify_closing(sock)
                 sock.close()

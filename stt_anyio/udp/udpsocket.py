@@ -366,6 +366,6 @@ def _told(ancillary: list[Option]) -> Told:
     return segment_size, ecn, here
 
 
-def owner_of(local: Any, sockets: Iterable[UdpSocket]) -> UdpSocket:
+def owner_of(local: Any, sockets: Iterable[UdpSocket]) -> UdpSocket | None:
     """The socket of a path that begins at this address: bound to it, or to all addresses with its port."""
-    return next(sock for sock in sockets if (len(sock.local), sock.local[1]) == (len(local), local[1]))
+    return next((sock for sock in sockets if (len(sock.local), sock.local[1]) == (len(local), local[1])), None)

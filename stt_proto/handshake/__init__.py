@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from stt_proto.handshake.cookies import CookieJar
 from stt_proto.handshake.established import Established, SessionSecrets
-from stt_proto.handshake.guesses import GuessMeter, source_of
+from stt_proto.handshake.guesses import GuessMeter
 from stt_proto.handshake.half_open import HalfOpen
 from stt_proto.handshake.initiator import TRANSITIONS, Initiator, InitiatorState, Input
 from stt_proto.handshake.outcomes import (
@@ -65,6 +65,5 @@ __all__ = [
     "TicketTerms",
     "UsedTickets",
     "Waiting",
-    "source_of",
     "ticket_secret",
 ]

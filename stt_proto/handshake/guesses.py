@@ -21,30 +21,11 @@ one of them: it begins with one guess left.
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
 
-from stt_proto.types import NetworkPath
+from stt_proto.types import Source
 
 WINDOW = 60.0
 """Seconds for which a failure counts against an address that was not shown."""
-
-_IPV6_PREFIX = 7  # bytes: a /56
-
-Source = bytes | str
-"""An IPv4 address (4 bytes), a /56 of IPv6 (7 bytes), or the text of an address that is neither."""
-
-
-def source_of(path: NetworkPath) -> Source:
-    """The source that what comes in on this path is counted under."""
-    host = path.remote_host
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return address.packed[:_IPV6_PREFIX] if mapped is None else mapped.packed
-    return address.packed
 
 
 class _Account:

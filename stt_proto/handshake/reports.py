@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from stt_proto.handshake.guesses import Source, source_of
-from stt_proto.types import NetworkPath
+from stt_proto.types import NetworkPath, Source, source_of
 
 INTERVAL = 1.0
 """Seconds between two reports of one source."""

@@ -20,7 +20,7 @@ from stt_proto.config import Limits
 from stt_proto.crypto import Kem, Secret, channel_identifier
 from stt_proto.errors import ConnectionRefusedError, EncryptionError, HandshakeError
 from stt_proto.handshake.cookies import COOKIE_KEY_SIZE, CookieJar
-from stt_proto.handshake.guesses import GuessMeter, Source, source_of
+from stt_proto.handshake.guesses import GuessMeter
 from stt_proto.handshake.half_open import HalfOpen
 from stt_proto.handshake.outcomes import Accepted, Challenged, Dropped, Ended, Offered, Outcome, Reason, Reply, Terms
 from stt_proto.handshake.resumer import REFUSAL_CODES
@@ -31,7 +31,7 @@ from stt_proto.handshake.tickets import TicketOffice
 from stt_proto.handshake.waiting import Answerer, Caller, Offer, Waiting
 from stt_proto.identity import Identity
 from stt_proto.tickets import TicketRefusal
-from stt_proto.types import NetworkPath
+from stt_proto.types import NetworkPath, Source, source_of
 from stt_proto.wire import (
     Hello,
     Message,

@@ -48,21 +48,37 @@ class UsedTickets:
         heappush(self._by_expiry, (expires_at, ticket_id))
         return True
 
+    @property
+    def forgotten_until(self) -> float:
+        """The latest expiry of those that were forgotten, in seconds since 1970; minus infinity without one."""
+        return self._forgotten_until
+
     def snapshot(self) -> tuple[tuple[bytes, float], ...]:
         """Every id with its expiry, the first to expire first: what `restore` takes back."""
         return tuple((ticket_id, expires_at) for expires_at, ticket_id in sorted(self._by_expiry))
 
-    def restore(self, used: Iterable[tuple[bytes, float]], unix_time: float) -> bool:
-        """Remember what a snapshot held and has not expired; False when there was no room for all of it."""
+    def restore(
+        self, used: Iterable[tuple[bytes, float]], unix_time: float, forgotten_until: float = float("-inf")
+    ) -> bool:
+        """Remember what a snapshot held and has not expired; False when there was no room for all of it.
+
+        Args:
+            used: the snapshot.
+            unix_time: seconds since 1970.
+            forgotten_until: what that was when the snapshot was taken; what has expired now is forgotten too.
+        """
         complete = True
         for ticket_id, expires_at in used:
-            if ticket_id not in self and not self.is_over(expires_at, unix_time):
+            if self.is_over(expires_at, unix_time):
+                forgotten_until = max(forgotten_until, expires_at)
+            elif ticket_id not in self:
                 complete &= self.add(ticket_id, expires_at, unix_time)
+        self._forgotten_until = max(self._forgotten_until, forgotten_until)
         return complete
 
     def _forget(self, unix_time: float) -> None:
         by_expiry = self._by_expiry
         while by_expiry and by_expiry[0][0] <= unix_time:
             expires_at, ticket_id = heappop(by_expiry)
-            self._forgotten_until = expires_at
+            self._forgotten_until = max(self._forgotten_until, expires_at)
             del self._expires_at[ticket_id]

@@ -9,9 +9,8 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from stt_proto.crypto import Kem, Secret
-from stt_proto.handshake.guesses import Source
 from stt_proto.identity import Identity
-from stt_proto.types import NetworkPath
+from stt_proto.types import NetworkPath, Source
 from stt_proto.wire import Hello, Parameters
 
 LONGEST_SAMPLE = 0.333

@@ -34,7 +34,7 @@ from stt_proto.session.sight import SessionTrace
 from stt_proto.session.suspicion import Suspicion
 from stt_proto.session.tickets import TicketBook
 from stt_proto.streams import DatagramQueues, StreamTable
-from stt_proto.types import CarrierTraits, NetworkPath
+from stt_proto.types import NetworkPath
 from stt_proto.wire import FrameType, Parameters
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ TRAIN_PTOS = 3
 """Probe timeouts for which an incomplete train is kept (P-9)."""
 
 
-def local_parameters(config: Config, traits: CarrierTraits) -> Parameters:
-    """What this side announces about itself on a carrier of this kind."""
+def local_parameters(config: Config) -> Parameters:
+    """What this side announces about itself, on every carrier, since a session may go on over another one."""
     return Parameters(
         max_data=config.session_receive_window,
         max_stream_data=config.stream_receive_window,
@@ -71,7 +71,7 @@ def local_parameters(config: Config, traits: CarrierTraits) -> Parameters:
         max_datagram=config.max_datagram_size,
         max_ack_delay=round(config.ack_delay * 1000),
         max_packet=65_535,
-        max_segments=1 if traits.reliable else MAX_SEGMENTS,
+        max_segments=MAX_SEGMENTS,
         idle_timeout=round(config.keep_alive_timeout * 1000),
         connection_id_limit=CONNECTION_ID_LIMIT,
         extension_frames=_understood(config),
@@ -228,9 +228,7 @@ class Engines:
             ours, theirs = theirs, ours
         context.sight.log_keys(secrets)
         if session.trace is not None:
-            session.trace.keys_derived(
-                secrets.session_id, secrets.suite.name, local_parameters(config, traits), peer, now
-            )
+            session.trace.keys_derived(secrets.session_id, secrets.suite.name, local_parameters(config), peer, now)
         events = EventSink(session, context.events)
         streams = StreamTable(established.initiator, config, events, context.window_budget)
         streams.set_peer_parameters(peer)

@@ -170,22 +170,32 @@ class Wire:
         self.said.append(message)
 
 
+@pytest.mark.parametrize("extensions", [{}, {"extensions": None}, {"extensions": {"websocket.http.response": {}}}])
 @pytest.mark.parametrize(
-    "scope",
+    ("scope", "status"),
     [
-        {"subprotocols": ["chat"], "headers": []},
-        {"headers": []},
-        {"subprotocols": ["stt.v1"], "headers": [(b"origin", b"https://evil.example")]},
-        {"subprotocols": ["stt.v1"], "headers": [(b"Origin", b"https://app.example"), (b"origin", b"null")]},
+        ({"subprotocols": ["chat"], "headers": []}, 400),
+        ({"headers": []}, 400),
+        ({"subprotocols": ["stt.v1"], "headers": [(b"origin", b"https://evil.example")]}, 403),
+        ({"subprotocols": ["stt.v1"], "headers": [(b"Origin", b"https://app.example"), (b"origin", b"null")]}, 403),
+        ({"subprotocols": ["chat"], "headers": [(b"origin", b"https://evil.example")]}, 403),
     ],
 )
-async def test_handshakes_that_are_refused(scope: dict[str, Any]) -> None:
-    """P-21: before the WebSocket is accepted, so that the server says 403."""
+async def test_handshakes_that_are_refused(scope: dict[str, Any], status: int, extensions: dict[str, Any]) -> None:
+    """P-21: before the WebSocket is accepted, so that the server says 403; or what it is told, where it can be told."""
     async with STTNode(server_mode=True, **PARAMETERS) as node:
         wire = Wire({"type": "websocket.connect"})
         app = SttApplication(node, origins=["https://app.example"])
-        await app({"type": "websocket", **scope}, wire.receive, wire.send)
-        assert wire.said == [{"type": "websocket.close"}]
+        await app({"type": "websocket", **scope, **extensions}, wire.receive, wire.send)
+        assert wire.said == refusal(status if extensions.get("extensions") else None)
+
+
+def refusal(status: int | None) -> list[dict[str, Any]]:
+    """How an application refuses a WebSocket: with a status, or without where the server takes none."""
+    if status is None:
+        return [{"type": "websocket.close"}]
+    start = {"type": "websocket.http.response.start", "status": status, "headers": [(b"content-length", b"0")]}
+    return [start, {"type": "websocket.http.response.body", "body": b""}]
 
 
 async def test_an_origin_that_may() -> None:
@@ -204,7 +214,10 @@ async def test_a_node_that_does_not_run() -> None:
     wire = Wire({"type": "websocket.connect"})
     scope = {"type": "websocket", "subprotocols": ["stt.v1"], "headers": []}
     await SttApplication(node)(scope, wire.receive, wire.send)
-    assert wire.said == [{"type": "websocket.close"}]
+    assert wire.said == refusal(None)
+    wire = Wire({"type": "websocket.connect"})
+    await SttApplication(node)(scope | {"extensions": {"websocket.http.response": {}}}, wire.receive, wire.send)
+    assert wire.said == refusal(503)
 
 
 async def test_strangers_are_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import anyio
@@ -236,6 +238,46 @@ def test_strangers_who_say_nothing() -> None:
             stranger.settimeout(10)
             assert stranger.recv(1) == b""
         client.connect_tcp(host, port)
+
+
+class Full(socket.socket):
+    """A listening socket of a process that may open no more files for a while."""
+
+    aborted = False
+    failures = 0
+    until = 0.0
+
+    def accept(self) -> Any:
+        now = time.monotonic()
+        Full.until = Full.until or now + 0.05
+        if not Full.aborted:
+            Full.aborted = True
+            raise OSError(errno.ECONNABORTED, "one that is gone, which says nothing of the next")
+        if now < Full.until:
+            Full.failures += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_too_many_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits to be accepted wakes the node without end, and it cannot help it: so it looks away for a moment."""
+    Full.failures, Full.until = 0, 0.0
+    sock = Full()
+    sock.setblocking(False)
+    sock.bind((LOOPBACK, 0))
+    sock.listen()
+    monkeypatch.setattr("stt_anyio.blocking.ways.listen_tcp", lambda *_: sock)
+    with nodes() as (server, client):
+        session = client.connect_tcp(*server.listen_tcp())
+        assert session.is_active()
+        assert Full.failures == 1
+        Full.failures, Full.until = 0, 0.0
+        assert client.connect_tcp(*sock.getsockname()).is_active(), "and again"
+        assert Full.failures == 1
+        Full.until = inf
+        with socket.create_connection(sock.getsockname()):
+            until(server, lambda: Full.failures == 2)
+    assert sock.fileno() < 0, "closed, though it was not looked at"
 
 
 def test_strangers_are_bounded() -> None:

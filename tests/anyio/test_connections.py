@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -342,6 +343,35 @@ async def test_a_server_that_answers_with_garbage() -> None:
             await client.connect_tcp(LOOPBACK, port)
         assert isinstance(caught.value, anyio.ConnectionFailed)
         await ends(client)
+
+
+class Failing(socket.socket):
+    """A listening socket to which accepting fails, first for one connection and then for want of files."""
+
+    errors = (errno.ECONNABORTED, errno.EMFILE)
+    failures = 0
+
+    def accept(self) -> Any:
+        Failing.failures += 1
+        if Failing.failures <= len(self.errors):
+            raise OSError(self.errors[Failing.failures - 1], "no")
+        return super().accept()
+
+
+async def test_a_listener_that_fails_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is gone holds up nobody; without files it is tried again after a moment, and no sooner."""
+    Failing.failures = 0
+    sock = Failing()
+    sock.setblocking(False)
+    sock.bind((LOOPBACK, 0))
+    sock.listen()
+    monkeypatch.setattr("stt_anyio.ways.listen_tcp", lambda *_: sock)
+    async with nodes() as (server, client):
+        started = anyio.current_time()
+        session = await client.connect_tcp(*await server.listen_tcp())
+        assert session.is_active()
+        assert Failing.failures == 3
+        assert 0.1 <= anyio.current_time() - started < 5
 
 
 async def test_strangers_are_bounded() -> None:

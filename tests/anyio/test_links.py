@@ -21,6 +21,7 @@ from stt_anyio.links import (
     WebSocketServerLink,
     proxy_of,
 )
+from stt_anyio.links.websocket import MAX_HEAD
 from tests.anyio.certificates import contexts
 
 URI = parse_uri("ws://localhost/stt")
@@ -176,6 +177,52 @@ def test_what_stands_behind_a_request_that_is_refused(origin: str) -> None:
     assert written(server).startswith(b"HTTP/1.1 403" if "evil" in origin else b"HTTP/1.1 101")
 
 
+def test_headers_of_many_lines() -> None:
+    """P-21: the library would hold 1 MiB of a stranger's headers, for as long as he likes; 16 KiB are enough."""
+    server = WebSocketServerLink(Origins(), None)
+    server.receive(b"GET / HTTP/1.1\r\nHost: here\r\n", lambda message: None)
+    for number in range(100):
+        server.receive(b"X-%d: " % number + bytes(4000).replace(b"\0", b"a") + b"\r\n", lambda message: None)
+        if server.over:
+            break
+    assert number == 4
+    assert len(server._protocol.reader.buffer) <= MAX_HEAD
+    assert isinstance(server.failure, WebSocketHandshakeError)
+    assert server.failure.status == 431
+    assert written(server).startswith(b"HTTP/1.1 431 ")
+    server.receive(b"more" * 10_000 + b"\r\n\r\n", lambda message: None)
+    assert not written(server)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("spare", [0, -1])
+def test_the_longest_headers(spare: int, whole: bool) -> None:
+    """P-21: exactly 16 KiB pass, in one piece or in many; one byte more does not."""
+    client = WebSocketClientLink(URI, headers=[("W", "a" * 4000), ("X", "a" * 8000)])
+    client.start()
+    request = written(client)[: -len(b"\r\n")] + b"Y: "
+    request += b"b" * (MAX_HEAD - len(request) - 4 - spare) + b"\r\n\r\n"
+    server, got = WebSocketServerLink(Origins(), None), []
+    client.send((b"message",))
+    request += written(client)
+    for at in range(0, len(request), len(request) if whole else 1000):
+        server.receive(request[at : at + (len(request) if whole else 1000)], got.append)
+    assert server.open == (spare == 0)
+    assert got == ([b"message"] if spare == 0 else [])
+    assert written(server).startswith(b"HTTP/1.1 101" if spare == 0 else b"HTTP/1.1 431")
+
+
+def test_an_answer_with_headers_of_many_lines() -> None:
+    """P-21: who dials a server that never stops talking learns that it is none."""
+    client = WebSocketClientLink(URI)
+    client.start()
+    written(client)
+    client.receive(b"HTTP/1.1 101 Switching Protocols\r\n" + b"X: y\r\n" * 3000, lambda message: None)
+    assert isinstance(client.failure, WebSocketHandshakeError)
+    assert "16,384 bytes" in str(client.failure)
+    assert len(client._protocol.reader.buffer) <= MAX_HEAD
+
+
 def test_who_pings_and_does_not_read() -> None:
     """P-21: pongs do not pile up; who reads gets them."""
     wire = Wire("websocket")
@@ -204,6 +251,21 @@ def test_a_mistake_of_the_library_costs_one_connection(monkeypatch: pytest.Monke
     wire.carry()
     assert isinstance(wire.server.failure, WebSocketClosedError)
     assert not wire.server.open
+
+
+@pytest.mark.parametrize("kind", ["tls", "websocket in tls"])
+def test_what_is_written_at_once_shares_records(kind: str) -> None:
+    """A record of its own for each header of a few bytes would cost as much as 16 KiB of data."""
+    wire = Wire(kind)
+    for link in wire.ends:
+        for _ in range(3):
+            link.send((b"h" * 70, b"x" * 5000))
+        data, sizes = written(link), []
+        while data:
+            size = 5 + int.from_bytes(data[3:5])
+            sizes.append(size)
+            data = data[size:]
+        assert len(sizes) == 1
 
 
 def test_a_damaged_record_ends_tls() -> None:

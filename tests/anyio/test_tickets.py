@@ -159,8 +159,37 @@ def test_what_is_in_the_file(tmp_path: Path) -> None:
     assert lines == [HEADER.strip(), b"61" * 16 + b" 2000.001", b"62" * 16 + b" 3000.001"]
     later = used(path, now=2500.0)
     assert not later.use(b"b" * 16, 3000.0)
-    assert path.read_bytes().count(b"\n") == 2
+    assert path.read_bytes().splitlines() == [HEADER.strip(), b"over 2000.002", b"62" * 16 + b" 3000.002"]
     later.close()
+
+
+def test_a_clock_that_once_stood_later(tmp_path: Path) -> None:
+    """H-36: what was dropped because it had expired stays expired, over restarts, when the clock is set back."""
+    path = tmp_path / "used"
+    now = [1000.0]
+    file = TicketFile(str(path), 10_000, lambda: now[0])
+    assert file.use(b"a" * 16, 2000.0)
+    assert file.use(b"b" * 16, 9000.0)
+    file.close()
+    used(path, now=5000.0).close()
+    assert b"61" * 16 not in path.read_bytes()
+    for _ in range(2):
+        back = used(path)
+        assert not back.use(b"a" * 16, 2000.0), "used, and dropped"
+        assert not back.use(b"c" * 16, 2000.0), "nobody can tell it from one that was"
+        assert not back.use(b"b" * 16, 9000.0)
+        back.close()
+    file = TicketFile(str(path), 10_000, lambda: now[0])
+    assert file.use(b"d" * 16, 2500.0)
+    for number in range(2 * SPARE):  # until the file is written anew, in mid-life
+        now[0] += 1.0
+        assert file.use(number.to_bytes(16), max(now[0], 2001.0) + 5.0)
+    file.close()
+    back = used(path, limit=10_000)
+    assert not back.use(b"d" * 16, 2500.0)
+    assert not back.use(bytes(16), 2001.0 + 5.0)
+    assert back.use(b"e" * 16, 4000.0)
+    back.close()
 
 
 def test_a_line_that_was_cut_short(tmp_path: Path) -> None:
@@ -178,7 +207,7 @@ def test_a_line_that_was_cut_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"secrets!\n", b"stt", HEADER + b"rubbish\n", HEADER + b"\n" + b"61" * 16 + b" 1\n"]
+    "content", [b"secrets!\n", b"stt", HEADER + b"rubbish\n", HEADER + b"\n" + b"61" * 16 + b" 1\n", HEADER + b"over\n"]
 )
 def test_other_files_are_left_alone(tmp_path: Path, content: bytes) -> None:
     """Whoever names the wrong file must not lose it."""

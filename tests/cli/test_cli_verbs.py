@@ -13,8 +13,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from stt_anyio import errors
+from stt_anyio import NodeConfig, errors
 from stt_anyio.cli.app import stt
+from stt_anyio.cli.exchange import LASTING, keep_alive
 from stt_anyio.cli.outcome import Outcome, TransferError
 from stt_anyio.cli.progress import bars
 from stt_anyio.cli.verb import ExitCode, Failure, Verb, connect_failure, failure_for, transfer_failure
@@ -138,3 +139,20 @@ def test_bars_only_where_somebody_watches(
     assert ("big [bold]file" in stderr.getvalue()) is drawn
     assert bool(stderr.getvalue()) is drawn
     assert not stdout.getvalue()
+
+
+@pytest.mark.parametrize("silence", [0.5, 30.0, 150.0, 3600.0])
+@pytest.mark.parametrize("transport", ["udp", "tcp", "websocket"])
+def test_how_long_a_silent_peer_is_waited_for(transport: str, silence: float) -> None:
+    """C9: over UDP an outage is survived that is shorter; by default as long as by any node, a minute in any case."""
+    config = NodeConfig(**keep_alive(silence, transport))
+    assert config.keep_alive_timeout + config.detach_timeout == silence
+    assert config.keep_alive_interval * 3 == pytest.approx(config.keep_alive_timeout)
+    if transport != "udp":
+        assert config.detach_timeout == 0, "nobody opens the connection anew"
+    elif silence == sum(LASTING):
+        assert config == NodeConfig()
+        assert config.detach_timeout > 60
+    for verb in ("send", "recv"):
+        option = next(each for each in stt.commands[verb].params if each.name == "silence")
+        assert option.default == sum(LASTING)

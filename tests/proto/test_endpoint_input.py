@@ -71,6 +71,9 @@ def test_connect_checks_its_arguments(argument: str, arguments: dict[str, Any]) 
         ("segment_size", {"segment_size": 10.0}),
         ("ecn", {"ecn": 4}),
         ("ecn", {"ecn": -1}),
+        ("ecn", {"ecn": "x"}),
+        ("ecn", {"ecn": None}),
+        ("ecn", {"ecn": []}),
     ],
 )
 def test_receive_checks_its_arguments(argument: str, arguments: dict[str, Any]) -> None:

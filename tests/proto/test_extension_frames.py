@@ -329,6 +329,6 @@ def world() -> Iterator[World]:
 def test_the_parameter_lists_what_is_understood(world: World) -> None:
     """X-2: the application's types beside this version's own."""
     config: Config = world.node("node", extension_frames=[0x80, 0xFF]).config
-    announced = local_parameters(config, config.carriers["udp"]).extension_frames
+    announced = local_parameters(config).extension_frames
     assert announced >= {0x80, 0xFF, 0x24, 0x25}
     assert {kind for kind in announced if kind >= 0x80} == {0x80, 0xFF}

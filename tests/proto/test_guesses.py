@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stt_proto.handshake import GuessMeter, source_of
-from stt_proto.types import NetworkPath
+from stt_proto.handshake import GuessMeter
+from stt_proto.types import NetworkPath, source_of
 
 MALLORY, TRENT = b"\xc6\x33\x64\x07", b"\xc6\x33\x64\x08"
 

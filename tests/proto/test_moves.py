@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from attrs import define
 
-from stt_proto import NetworkPath, PathStatus, Session
+from stt_proto import Endpoint, NetworkPath, PathStatus, Session
 from stt_proto.errors import ArgumentError, SessionClosedError, StateError
 from stt_proto.events import (
     PathLost,
@@ -18,6 +19,7 @@ from stt_proto.events import (
 )
 from stt_proto.session import engines
 from stt_proto.testing import Conditions, Inbox, Link, Node, World, send
+from stt_proto.types import Transmit
 from stt_proto.wire import FrameType
 from tests.proto.worlds import back, filler, tables
 
@@ -174,6 +176,35 @@ class Deliveries:
 
     def first_after(self, time: float) -> float:
         return min(at for at in self.times if at > time)
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_trains_after_a_move_to_datagrams(upwards: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P-16, M-1: what a side takes it says whatever carrier it begins on; none are sent on one that is reliable."""
+    longest = {"udp": 0, "ws": 0}
+    transmits = Endpoint.transmits
+
+    def spy(self: Endpoint, now: float) -> Iterator[Transmit]:
+        for transmit in transmits(self, now):
+            first, *_ = transmit.datagrams()
+            if first[0] & 0xE0 == 0x60:
+                longest[transmit.path.carrier] = max(longest[transmit.path.carrier], first[14] + 1)
+            yield transmit
+
+    monkeypatch.setattr(Endpoint, "transmits", spy)
+    case = on_the_web(Conditions(delay=0.0005))
+    inbox, uploads = case.inbox if upwards else Inbox(case.client), []
+    for _ in range(2):
+        assert "trains" in case.session.capabilities & case.peer.capabilities
+        assert longest == {"udp": 0, "ws": 0}
+        ends = (case.client, case.session) if upwards else (case.server, case.peer)
+        uploads.append(send(*ends, filler(2_000_000)))
+        case.world.run_until(lambda: uploads[-1].done)
+        assert inbox.digests == [upload.digest for upload in uploads]
+        case.migrate(case.mobile)
+        case.world.run(0.1)
+    assert longest["udp"] > 8
+    assert longest["ws"] == 0
 
 
 @pytest.mark.parametrize("carrier", ["udp", "ws"])

@@ -520,10 +520,10 @@ def test_wall_clock() -> None:
 
 
 def test_capabilities() -> None:
-    """C1: what the peer announced."""
+    """C1, P-16: what the peer announced, whatever the carrier."""
     always = {"priorities", "expiry", "rotation"}
     assert session_pair().session.capabilities == {"datagrams", "trains"} | always
-    assert session_pair(carrier="memory").session.capabilities == {"datagrams"} | always
+    assert session_pair(carrier="memory").session.capabilities == {"datagrams", "trains"} | always
     assert session_pair(server={"max_datagram_size": 0}).session.capabilities == {"trains"} | always
     assert session_pair(server={"max_datagram_size": 0}).peer.capabilities == {"datagrams", "trains"} | always
 

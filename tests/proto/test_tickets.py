@@ -176,8 +176,10 @@ class Memory(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         again = UsedTickets(4)
-        assert again.restore(self.used.snapshot(), self.now)
+        assert again.restore(self.used.snapshot(), self.now, self.used.forgotten_until)
         assert set(again.snapshot()) == {entry for entry in self.used.snapshot() if entry[1] > self.now}
+        assert again.forgotten_until >= self.used.forgotten_until
+        self.used = again
 
     @invariant()
     def nothing_is_good_twice(self) -> None:

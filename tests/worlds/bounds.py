@@ -14,7 +14,6 @@ from stt_proto import Endpoint, Session, SessionState
 from stt_proto.config import Config, Limits
 from stt_proto.endpoint import OUTBOX
 from stt_proto.handshake import Responder
-from stt_proto.handshake.guesses import Source
 from stt_proto.packet.connection_ids import MAX_LIVE, MAX_RETIRING
 from stt_proto.packet.trains import FINISHED_KEPT, PIECE_COST, TrainReassembler
 from stt_proto.recovery import Recovery
@@ -28,6 +27,7 @@ from stt_proto.streams.hub import PIECE_SHARE
 from stt_proto.streams.ids import ID_SPAN
 from stt_proto.streams.receive import ReceiveState, ReceiveStream
 from stt_proto.streams.send import SendState, SendStream
+from stt_proto.types import Source
 
 CONTROL_FRAMES = 6 + MAX_LIVE + 3 * MAX_RETIRING
 """Control frames of a session that may wait, beside those of its streams."""
