@@ -317,7 +317,7 @@ class Moves:
         self._peer_wish = number
         for other in self.table:
             other.asked_for = False
-        if path is not None:
+        if path is not None and path is not self._engines.path:  # to which the frame before may have led
             path.asked_for = True
             if path.validated:
                 self._activate(path, now, by_peer=True)

@@ -13,7 +13,7 @@ from stt_proto.errors import EncryptionError, SessionTimeoutError
 from stt_proto.events import PathLost, PathValidated, SessionClosed, SessionDetached, SessionMoved
 from stt_proto.session.rotation import RotationState
 from stt_proto.testing import Conditions, send
-from stt_proto.wire import Move, NewConnectionId, PathChallenge
+from stt_proto.wire import Move, NewConnectionId, PathChallenge, PathResponse
 from tests.proto.test_moves import MOBILE, Scene, scene
 from tests.proto.test_trace import Observer
 from tests.proto.worlds import back, filler, many_sessions, sealed
@@ -320,6 +320,27 @@ def test_move_stands_beside_each_challenge() -> None:
     questions = sent_with(observer, "path_challenge")
     assert len(questions) > 1
     assert all(("move", 1) in question for question in questions)
+
+
+def test_an_answer_and_a_wish_in_one_packet() -> None:
+    """M-7: both sides want to be there; the answer moves this one, and MOVE behind it finds nothing left to do.
+
+    It moved from the path to itself: which was a spare beside itself from then on, and asked for no more.
+    """
+    case = scene(SLOW)
+    new = back(case.mobile)
+    case.peer.migrate(new, case.world.now)
+    case.server.pump()
+    assert case.peer._moves is not None
+    (path,) = case.peer._moves.table
+    assert path.challenge is not None
+    for datagram in sealed(case.session, PathResponse(path.challenge.data), Move(1)):
+        case.server.receive(datagram, new)
+    assert [event.new for event in case.server.events(SessionMoved)] == [new]
+    assert case.states(case.peer) == {new: PathStatus.ACTIVE, back(case.path()): PathStatus.SPARE}
+    assert len(case.peer.paths) == 2
+    case.world.run(5.0)
+    assert case.session.path == case.mobile
 
 
 def test_an_old_move_is_no_news() -> None:
