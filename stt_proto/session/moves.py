@@ -581,6 +581,7 @@ class Moves:
         self._chosen = None
         if session.initiator and not closed and not old.traits.reliable:
             path = self._make(where, now, opened_here=True, remote_id=old.remote_id)  # who is there knows it already
+            path.borrows = old.borrows
             self._wish(path)
             self._ask(path, REGAIN, now)
 

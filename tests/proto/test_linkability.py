@@ -186,6 +186,27 @@ def test_an_id_that_was_borrowed_is_given_back() -> None:
     assert case.inbox.datagrams == [b"there"]
 
 
+def test_what_was_borrowed_is_given_back_after_the_next_silence() -> None:
+    """C-6, M-10: the path is lost again before there is another ID, and the first network knows the one in use."""
+    case = scene()
+    mine, theirs = case.session._engines, case.peer._engines
+    assert mine is not None
+    assert theirs is not None
+    assert mine.remote_ids.retire(1)
+    (known, *_) = theirs.local_ids.live
+    lose(case, case.path())
+    case.add(case.mobile)
+    case.world.run_until(lambda: case.session.path == case.mobile)
+    case.cut(case.mobile)  # before there is another ID
+    assert mine.remote_ids.current == known
+    case.world.run_until(lambda: case.session.is_detached, timeout=60.0)
+    case.cut(case.mobile, up=True)
+    case.world.run(30.0)
+    assert case.session.path == case.mobile
+    assert mine.remote_ids.current != known
+    assert known not in theirs.local_ids.live
+
+
 def test_who_waits_for_an_id_gets_none_that_was_used() -> None:
     """C-6: the path in use ends while another one waits; its ID goes with it, and does not become free."""
     case = scene()
