@@ -738,8 +738,8 @@ def test_old_keys_go_without_a_path_too() -> None:
     pair.world.run(1.0)
     assert len(receiver._openers) == 1
     assert rotation.state is SETTLED
-    rotation._wear.seconds = rotation.deadline = 0.0
-    pair.world.run(10.0)
+    rotation.deadline = pair.now
+    pair.session.tick(pair.now)
     assert rotation.state is SETTLED, "without a path a rotation waits"
 
 
