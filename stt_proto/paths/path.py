@@ -43,6 +43,7 @@ class Path:
         validated: whether the peer is known to be at the other end. For the first path the handshake shows it, since
             nobody who did not receive a CHALLENGE can answer it.
         remote_id, opened_here: as given.
+        borrows: whether that ID is known on another path too, since there was no other one (C-6).
         arrived_by: our connection ID to which the first packet on this path came; `b""` before.
         challenge: the question whether the peer is there, while one is open.
         response: the newest challenge of the peer that is to be answered here, or `None`.
@@ -61,6 +62,7 @@ class Path:
     __slots__ = (
         "arrived_by",
         "asked_for",
+        "borrows",
         "challenge",
         "ecn",
         "heard_at",
@@ -99,6 +101,7 @@ class Path:
         self.validated = validated
         self.remote_id = remote_id
         self.opened_here = opened_here
+        self.borrows = False
         self.arrived_by = b""
         self.challenge: Challenge | None = None
         self.response: bytes | None = None

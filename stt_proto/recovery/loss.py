@@ -34,11 +34,14 @@ PROBES = 2
 """Packets that may be sent beyond the window when an answer is overdue."""
 
 UNANSWERED_PROBES = 32
-"""Probes on their way that are remembered while nothing is acknowledged: 16 timeouts, more than a minute (R-5)."""
+"""Probes on their way that are remembered while nothing is acknowledged: 16 timeouts, 7 s at least (R-5)."""
 
 MAX_DOUBLINGS = 6
+PATIENT_TIMEOUT = 1.0
 MAX_TIMEOUT = 10.0
-"""Bounds of the back-off: so many doublings, and so many seconds (R-5)."""
+"""Bounds of the back-off: so many doublings, or up to the first time; never beyond the second, in seconds (R-5)."""
+ENOUGH_DOUBLINGS = 10
+"""Doublings with which the shortest timeout there is, of 1 ms, reaches `PATIENT_TIMEOUT`."""
 PATIENCE = 4
 LEAST_PATIENCE = 1.0
 """So many times the timeout, and so many seconds, pass before a reliable carrier is asked (R-17)."""
@@ -436,7 +439,8 @@ class Recovery:
         if self.reliable:
             timeout = max(PATIENCE * timeout, LEAST_PATIENCE)
         if self.pto_count:
-            timeout *= 1 << min(self.pto_count, MAX_DOUBLINGS)
+            longest = max(timeout * (1 << MAX_DOUBLINGS), PATIENT_TIMEOUT)
+            timeout = min(timeout * (1 << min(self.pto_count, ENOUGH_DOUBLINGS)), longest)
         if timeout > MAX_TIMEOUT:
             timeout = MAX_TIMEOUT
         at = self._last_eliciting + timeout

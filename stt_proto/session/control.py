@@ -121,6 +121,10 @@ class ControlQueue:
         self._asked -= 1
         return True
 
+    def awaits(self, key: ControlKey) -> bool:
+        """Whether this frame was asked for and has not arrived yet, as far as is known."""
+        return key in self._awaited
+
     def close(self, frame: SessionClose) -> None:
         """Ask for SESSION_CLOSE, and nothing else."""
         self._close = frame

@@ -203,6 +203,11 @@ class Engines:
         return at, reason
 
     @property
+    def due_without_path(self) -> float:
+        """When a detached session has something to do, its paths and its end apart."""
+        return min(self.local_ids.deadline, self.streams.deadline, self.trains_deadline, self.rotation.overlaps_until)
+
+    @property
     def trains_deadline(self) -> float:
         """When an incomplete train is given up: after 3 PTO as they are now, 1 s before the first RTT sample (P-9)."""
         trains = self.receiver.trains

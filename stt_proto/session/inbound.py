@@ -7,6 +7,7 @@ The table at the end is the whole of it: a kind of frame, and who takes it. A ru
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from types import MappingProxyType
 from typing import Any
 
@@ -59,6 +60,8 @@ ACK_DELAY_UNIT = 8e-6
 """Seconds in one unit of the delay in an ACK frame."""
 EMPTY_DATAGRAMS = 64
 """Datagrams without data that are suspicious once (F-5): an application may send them, by the thousand in a second."""
+REPEATED_TOGETHER = 64
+"""Frames of one packet that say what is known and are suspicious once (F-5): without an answer packets are repeated."""
 ROUTED_PTOS = 3
 """Probe timeouts for which a retired connection ID is still routed (C-4)."""
 
@@ -79,6 +82,7 @@ class Inbound:
         "_events",
         "_moves",
         "_over",
+        "_repeated",
         "_silent",
         "closed_by",
         "confirmed",
@@ -91,6 +95,7 @@ class Inbound:
         self._decoders = decoders_for(extensions)
         self._silent = 0  # packets that asked for no acknowledgement
         self._empty = 0  # datagrams without data, and frames of the application
+        self._repeated = 0  # frames of the packet that is being taken in which say what is known
         self._arrived_by = b""  # the connection ID of packets that came over another path than the active one
         self._over: Path | None = None  # that path; `None` for the active one
         self.closed_by: SessionClose | None = None
@@ -168,9 +173,8 @@ class Inbound:
             self._weigh(frames, eliciting, acks, now)
         engines.acks.on_packet(packet.number, packet.segments, eliciting, now, packet.ecn)
         suspicious = engines.streams.suspicious
-        if suspicious:
-            engines.streams.suspicious = 0
-            self._suspect(suspicious, now)
+        if suspicious or self._repeated:
+            self._weigh_repeated(suspicious, now)
 
     def receive_closed(
         self,
@@ -219,6 +223,17 @@ class Inbound:
             suspicious += only_padding or self._silent > self._engines.eliciting_sent
         if suspicious:
             self._suspect(suspicious, now)
+
+    def _weigh_repeated(self, suspicious: int, now: float) -> None:
+        """What a packet says that is known counts once, or once for each 64 of it (F-5).
+
+        Its sender may have repeated it many times while this side did not answer; and each time all that is in it.
+        """
+        streams = self._engines.streams
+        repeated = streams.repeated + self._repeated
+        suspicious -= streams.repeated
+        streams.suspicious = streams.repeated = self._repeated = 0
+        self._suspect(suspicious + ceil(repeated / REPEATED_TOGETHER), now)
 
     def _suspect(self, count: int, now: float) -> None:
         if not self._engines.suspicion.drain(count, now):
@@ -312,7 +327,7 @@ class Inbound:
     def _on_new_connection_id(self, frame: NewConnectionId, now: float) -> bool:
         retired = self._engines.remote_ids.add(frame)
         if retired is None:
-            self._suspect(1, now)
+            self._repeated += 1
         for number in retired or ():
             self._engines.control.put(("retire", number))
         self._moves.on_new_id(now)
@@ -323,7 +338,7 @@ class Inbound:
         linger = ROUTED_PTOS * engines.path.recovery.pto
         issued = engines.local_ids.on_retire(frame.number, now, linger)
         if not issued:
-            self._suspect(1, now)
+            self._repeated += 1
         for number in issued:
             engines.control.put(("new_id", number))
         return True

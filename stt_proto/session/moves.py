@@ -20,7 +20,7 @@ from stt_proto.paths.validation import PROBING, Challenge, Patience
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import MOVE
 from stt_proto.session.engines import Engines
-from stt_proto.session.path_ids import CONNECTION_IDS, free_id, id_of, issue_more, retire_id
+from stt_proto.session.path_ids import CONNECTION_IDS, give_id, id_of, issue_more, retire_id, stop_borrowing, use_id
 from stt_proto.types import NetworkPath, PathInfo
 from stt_proto.wire import Frame, FrameType, Move, PathChallenge, PathResponse
 
@@ -60,6 +60,7 @@ class Moves:
         "_moved_at",
         "_peer_wish",
         "_session",
+        "_strays",
         "busy",
         "detached",
         "table",
@@ -87,6 +88,7 @@ class Moves:
         self._peer_wish = 0  # that of the peer's
         self._moved_at = now
         self._elsewhere = 0  # packets that came over other paths than the active one
+        self._strays = False  # whether the peer is heard over another path, and not over the active one
         self._doubts = Doubt()
 
     @property
@@ -125,7 +127,9 @@ class Moves:
         if path is None or not path.opened_here:
             self._make_place()
         if path is None:
-            path = self._make(network_path, free_id(self._engines, self.table), now, opened_here=True)
+            path = self._make(network_path, now, opened_here=True)
+        elif not path.opened_here and path.remote_id == self._engines.remote_ids.number:
+            path.borrows = True
         path.opened_here = True
         if migrate:
             self._chosen = path
@@ -154,9 +158,15 @@ class Moves:
             self._drop(tried, SILENT, self._context.clock.now)
 
     def _make(
-        self, network_path: NetworkPath, remote_id: int, now: float, *, opened_here: bool, rtt: float | None = None
+        self,
+        network_path: NetworkPath,
+        now: float,
+        *,
+        opened_here: bool,
+        remote_id: int | None = None,
+        rtt: float | None = None,
     ) -> Path:
-        """Enter a path of which nothing is known."""
+        """Enter a path of which nothing is known, not even an ID to send to, if none is given."""
         engines, config = self._engines, self._context.config
         path = Path(
             network_path,
@@ -166,11 +176,13 @@ class Moves:
             congestion=config.congestion,
             max_ack_delay=engines.peer.max_ack_delay / 1000,
             rtt=rtt,
-            remote_id=remote_id,
+            remote_id=remote_id or 0,
             opened_here=opened_here,
             validated=False,
             now=now,
         )
+        if remote_id is None:
+            give_id(path, engines, self.table)
         self.table.add(path)
         self._context.by_path.add(network_path, self._session)
         issue_more(self._engines, now)
@@ -179,6 +191,7 @@ class Moves:
     def on_new_id(self, now: float) -> None:
         """The peer has issued an ID: a path may have waited for it."""
         self.busy = True
+        stop_borrowing(self._engines, self.table)
         if len(self._engines.remote_ids) > CONNECTION_IDS:
             issue_more(self._engines, now)
 
@@ -223,10 +236,11 @@ class Moves:
             self._drop(old, SILENT, now)
         active = self._engines.path
         if connection_id != active.arrived_by:  # the peer has chosen to send from there
-            return self._make(network_path, free_id(self._engines, self.table), now, opened_here=False)
+            return self._make(network_path, now, opened_here=False)
         rtt = active.recovery.rtt  # a translator on the way has given it another address
         known = rtt.smoothed if rtt.samples and network_path.carrier == active.network_path.carrier else None
-        path = self._make(network_path, self._engines.remote_ids.number, now, opened_here=False, rtt=known)
+        number = self._engines.remote_ids.number
+        path = self._make(network_path, now, opened_here=False, remote_id=number, rtt=known)
         path.arrived_by = connection_id
         return path
 
@@ -236,6 +250,7 @@ class Moves:
             self._activate(path, now, gone=SILENT)
             return
         quiet = self._doubts.is_quiet(self._over_active)
+        self._strays = quiet and path.validated
         if fresh or (quiet and self._doubts.may_begin(now)):
             self._doubt(now)
 
@@ -266,6 +281,8 @@ class Moves:
         active = self._engines.path
         if path is active:
             self._doubts.dispel()
+            if over_it and self._strays:
+                self._call_back(active)
         elif self.detached or path.wish:
             self._activate(path, now)
         elif path.asked_for:
@@ -276,6 +293,18 @@ class Moves:
             chosen = better(active, self.table, moved_for=now - self._moved_at)
             if chosen is not None:
                 self._activate(chosen, now)
+
+    def _call_back(self, active: Path) -> None:
+        """The active path works both ways, and the peer uses another one: the initiator asks it to come (M-7)."""
+        self._strays = False
+        control = self._engines.control
+        if (
+            self._session.initiator
+            and not control.awaits((MOVE, control.wish))
+            and not any(path.wish for path in self.table)
+        ):
+            self._wish(active)
+            self._ask_to_follow(active, by_peer=False)
 
     def on_move(self, number: int, path: Path | None, now: float) -> bool:
         """The peer asks to move to the path over which this came; `None` is the active one (M-7).
@@ -288,7 +317,7 @@ class Moves:
         self._peer_wish = number
         for other in self.table:
             other.asked_for = False
-        if path is not None:
+        if path is not None and path is not self._engines.path:  # to which the frame before may have led
             path.asked_for = True
             if path.validated:
                 self._activate(path, now, by_peer=True)
@@ -468,19 +497,20 @@ class Moves:
         path.asked_for = False
         engines.sent_elsewhere += old.recovery.packets_sent - path.recovery.packets_sent
         engines.path = path
-        old.remote_id = engines.remote_ids.number  # another than before, if the peer took that back
-        if engines.remote_ids.id_of(path.remote_id) is None:
-            path.remote_id = free_id(self._engines, self.table)
-        engines.remote_ids.use(path.remote_id)
+        use_id(path, engines, self.table)
         engines.limit_datagrams()
         session.path = path.network_path
         self._moved_at = now
+        self._strays = False
         self._doubts.on_moved(self._over_active)
         old.challenge = None
         for other in self.table:
             other.wish = 0
         if self.detached:
             self.detached = False
+            retire_id(old, engines, self.table)
+            for other in self.table:  # whose questions had no end so far
+                self._ask(other, NEW, now)
             self._context.detached.remove(session)
             self._tell(SessionReattached(path.network_path), now)
         else:
@@ -550,7 +580,8 @@ class Moves:
         self.detached = True
         self._chosen = None
         if session.initiator and not closed and not old.traits.reliable:
-            path = self._make(where, free_id(self._engines, self.table), now, opened_here=True)
+            path = self._make(where, now, opened_here=True, remote_id=old.remote_id)  # who is there knows it already
+            path.borrows = old.borrows
             self._wish(path)
             self._ask(path, REGAIN, now)
 

@@ -1,7 +1,8 @@
 """Which connection ID of the peer goes with which path of a session (docs/protocol.md, C-6).
 
-Each path that this side opens has one of its own, so that nobody who sees two of them can tell that they belong to one
-session. There may be too few of them for a while: the peer is given more of ours, and so does likewise.
+Each path has one of its own, so that nobody who sees two of them can tell that they belong to one session. There may be
+too few of them for a while: the peer is given more of ours, and so does likewise. Where a path cannot wait for that it
+borrows the ID in use, and gives it back as soon as there is another.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ CONNECTION_IDS = 2
 """Connection IDs that are issued at first: the one in use, and one for the peer to move with (C-2)."""
 
 
-def free_id(engines: Engines, table: PathTable) -> int:
-    """The number of an ID of the peer that no path uses; without one that of the active path."""
+def give_id(path: Path, engines: Engines, table: PathTable) -> None:
+    """Find an ID of the peer that no path uses; without one that of the active path is borrowed."""
     remote_ids = engines.remote_ids
-    taken = [path.remote_id for path in table] + [remote_ids.number]
-    free = remote_ids.unused(taken)
-    return remote_ids.number if free is None else free
+    taken = [other.remote_id for other in table if other is not path]
+    free = remote_ids.unused([*taken, remote_ids.number])
+    path.borrows = free is None
+    path.remote_id = remote_ids.number if free is None else free
 
 
 def id_of(path: Path, engines: Engines, table: PathTable, *, at_once: bool) -> bytes | None:
@@ -32,19 +34,41 @@ def id_of(path: Path, engines: Engines, table: PathTable, *, at_once: bool) -> b
     remote_ids = engines.remote_ids
     if path is engines.path:
         return remote_ids.current
-    lacking = path.opened_here and path.remote_id == remote_ids.number
-    if lacking or remote_ids.id_of(path.remote_id) is None:
-        path.remote_id = free_id(engines, table)
-        if path.opened_here and path.remote_id == remote_ids.number and not at_once:
+    if path.borrows or remote_ids.id_of(path.remote_id) is None:
+        give_id(path, engines, table)
+        if path.borrows and path.opened_here and not at_once:
             return None
     return remote_ids.id_of(path.remote_id) or remote_ids.current
 
 
+def use_id(path: Path, engines: Engines, table: PathTable) -> None:
+    """A path becomes the active one; it goes on with its own ID, if there is one now."""
+    if path.borrows or engines.remote_ids.id_of(path.remote_id) is None:
+        give_id(path, engines, table)
+    engines.remote_ids.use(path.remote_id)
+
+
+def stop_borrowing(engines: Engines, table: PathTable) -> None:
+    """The peer has issued an ID, or taken some back: the active path uses none that is known elsewhere, if it can."""
+    path, remote_ids = engines.path, engines.remote_ids
+    if path.remote_id != remote_ids.number:  # the peer took it back
+        path.remote_id = remote_ids.number
+        path.borrows = any(other.remote_id == remote_ids.number for other in table)
+    if path.borrows:
+        number = path.remote_id
+        use_id(path, engines, table)
+        _retire(number, engines, table)
+
+
 def retire_id(path: Path, engines: Engines, table: PathTable) -> None:
     """A path is gone: its ID too, unless another path has it, or nobody has ever seen it there."""
-    remote_ids, number = engines.remote_ids, path.remote_id
-    used = path.validated or path.received
-    if used and all(other.remote_id != number for other in table) and remote_ids.retire(number):
+    if path.validated or path.received or path.sent:
+        _retire(path.remote_id, engines, table)
+
+
+def _retire(number: int, engines: Engines, table: PathTable) -> None:
+    kept = any(other.remote_id == number and not other.borrows for other in table)
+    if not kept and engines.remote_ids.retire(number):
         engines.control.put(("retire", number))
 
 

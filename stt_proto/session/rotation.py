@@ -29,6 +29,7 @@ from stt_proto.handshake import KeyChain
 from stt_proto.packet import Sealer
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import PING, ROTATE
+from stt_proto.session.liveness import LATE
 from stt_proto.wire import FrameType, Rotate
 from stt_proto.wire.header import EPOCH_BITS, MAX_PACKET
 
@@ -44,6 +45,8 @@ LEAST_PATIENCE = 10.0
 MAX_DELAYS = 6
 DEAF = 3
 """How often in a row it may fail to do so, and for how many times one counts in which it hears us too (V-10)."""
+MAX_LEAPS = 5
+"""Looks in a row that do not count because they are late; one that always looks late counts the next all the same."""
 FIRST_ROTATION = 1024
 FIRST_SPAN = 8192
 """The first rotation begins after so many packets, and up to so many more, at random (V-7)."""
@@ -147,6 +150,7 @@ class KeyRotation:
         "_delays",
         "_engines",
         "_events",
+        "_leaps",
         "_looked_at",
         "_patience",
         "_peer_key",
@@ -182,6 +186,7 @@ class KeyRotation:
         self._looked_at = inf
         self._acked: tuple[object, int] = (None, 0)
         self._delays = 0
+        self._leaps = 0
         self._wanted = False
         self.able = False
         self.deadline = inf
@@ -244,8 +249,21 @@ class KeyRotation:
         else:
             self._look(now)
 
+    @property
+    def overlaps_until(self) -> float:
+        """When the keys of the version before go, `inf` when there are none: all that is done without a path, too."""
+        return self.deadline if self.state is RotationState.OVERLAP else inf
+
     def _look(self, now: float) -> None:
-        """Does the peer do its part? While nothing is heard of it, it is not to blame, and less while it is deaf."""
+        """Does the peer do its part? While nothing is heard of it, it is not to blame, and less while it is deaf.
+
+        Nor is it when the clock leapt or this process slept: then it did not have its time (as in R-10).
+        """
+        if now > self.deadline + LATE and self._leaps < MAX_LEAPS:
+            self._leaps += 1
+            self._watch(now)
+            return
+        self._leaps = 0
         path, acked = self._engines.path, self._engines.path.recovery.packets_acked
         if self._engines.liveness.last_received <= self._looked_at:
             self._delays = 0
@@ -367,7 +385,7 @@ class KeyRotation:
 
     def _move(self, what: RotationInput) -> None:
         if self.state is RotationState.SETTLED:
-            self._delays = 0
+            self._delays = self._leaps = 0
             self._watch(self._context.clock.now)
         self.state = TRANSITIONS[self.state, what]
         if self.state is RotationState.SETTLED:

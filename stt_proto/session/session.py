@@ -450,7 +450,7 @@ class Session(SessionFacade):
                 due = self._detached_until
                 if due < at:
                     at, reason = due, "detach"
-                due = min(engines.local_ids.deadline, engines.streams.deadline, engines.trains_deadline)
+                due = engines.due_without_path
                 return (due, "path") if due < at else (at, reason)
         if engines is not None:
             full = self._context.full
@@ -482,7 +482,7 @@ class Session(SessionFacade):
                 self._check_detached(engines, now)
             elif self._initiator is None:
                 self._check_liveness(engines, moves, now)
-            if not self.is_closed and not moves.detached:
+            if not self.is_closed and (not moves.detached or engines.rotation.overlaps_until <= now):
                 self._replace_keys(engines, now)
             if self.state is SessionState.CLOSING:
                 self._advance_closing(now)

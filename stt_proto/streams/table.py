@@ -47,6 +47,7 @@ class StreamTable(ControlFrames):
     Attributes:
         control_ready: keys of control frames to be sent, in order; see `encode_control`.
         suspicious: frames since this was last cleared that were legal and said nothing (F-5).
+        repeated: those among them that say once more what is known, as whoever sends them again does.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class StreamTable(ControlFrames):
         "_peer_frames",
         "_peer_window",
         "control_ready",
+        "repeated",
         "suspicious",
     )
 
@@ -78,7 +80,7 @@ class StreamTable(ControlFrames):
         self._peer_frames: frozenset[int] = frozenset()
         self._error: SttError | None = None
         self.control_ready = self._hub.control
-        self.suspicious = 0
+        self.suspicious = self.repeated = 0
 
     # -- the application -------------------------------------------------------------------------------------------
 
@@ -238,11 +240,12 @@ class StreamTable(ControlFrames):
         if stream is None or recv is None:
             stream = self._find(stream_id, receiving=True)
             if stream is None:
-                self.suspicious += not data
+                if not data:
+                    self._on_empty(offset, fin)
                 return
             recv = cast(ReceiveStream, stream.recv)
         if not data and not (fin and recv.final_size < 0) and (offset or stream.opened):
-            self.suspicious += 1
+            self._on_empty(offset, fin)
         if not offset and not stream.opened:
             self._announce(stream)
         recv.on_data(offset, data, fin)
@@ -255,7 +258,7 @@ class StreamTable(ControlFrames):
             raise InvalidFrameError(f"STREAM_OPEN for stream {stream_id}, which is not the sender's")
         stream = self._find(stream_id, receiving=True)
         if stream is None or stream.opened:
-            self.suspicious += 1
+            self._on_repeated()
         else:
             stream.purpose = purpose
             self._announce(stream)
@@ -264,13 +267,13 @@ class StreamTable(ControlFrames):
         """Take in a RESET_STREAM frame."""
         stream = self._find(stream_id, receiving=True)
         if stream is None:
-            self.suspicious += 1
+            self._on_repeated()
             return
         recv = cast(ReceiveStream, stream.recv)
         if not stream.opened:
             self._announce(stream)
         if not recv.on_reset(code, final_size):
-            self.suspicious += 1
+            self._on_repeated()
         if recv.done:
             self.retire(stream_id)
 
@@ -278,48 +281,60 @@ class StreamTable(ControlFrames):
         """Take in an EXPIRED frame."""
         stream = self._find(stream_id, receiving=True)
         if stream is None:
-            self.suspicious += 1
+            self._on_repeated()
             return
         recv = cast(ReceiveStream, stream.recv)
         if not stream.opened:
             self._announce(stream)
         if not recv.on_expired(offset):
-            self.suspicious += 1
+            self._on_repeated()
 
     def on_stop(self, stream_id: int, code: int) -> None:
         """Take in a STOP_SENDING frame."""
         stream = self._find(stream_id, receiving=False)
         if stream is None or not cast(SendStream, stream.send).on_stop(code):
-            self.suspicious += 1
+            self._on_repeated()
         elif stream.opened:
             self._hub.events.append(StreamReset(stream_id, code, stopped=True))
 
     def on_max_data(self, value: int) -> None:
         """Take in a MAX_DATA frame."""
         credit = self._hub.credit
-        self.suspicious += not is_due(credit.limit, value, credit.used, credit.window)
+        if value <= credit.limit:
+            self._on_repeated()
+        else:
+            self.suspicious += not is_due(credit.limit, value, credit.used, credit.window)
         self._hub.raise_credit(value)
 
     def on_max_stream_data(self, stream_id: int, value: int) -> None:
         """Take in a MAX_STREAM_DATA frame."""
         stream = self._find(stream_id, receiving=False)
         if stream is None:
-            self.suspicious += 1
+            self._on_repeated()
             return
         send = cast(SendStream, stream.send)
-        self.suspicious += not is_due(send.limit, value, send.sent_offset, self._peer_window)
+        if value <= send.limit:
+            self._on_repeated()
+        else:
+            self.suspicious += not is_due(send.limit, value, send.sent_offset, self._peer_window)
         send.raise_limit(value)
 
     def on_priority(self, stream_id: int, urgency: int, incremental: bool) -> None:
         """Take in a PRIORITY frame."""
         stream = self._find(stream_id, receiving=False)
-        if stream is None or not cast(SendStream, stream.send).on_priority(Priority(urgency, incremental)):
+        wish = Priority(urgency, incremental)
+        known = stream is None or cast(SendStream, stream.send).priority == wish
+        if stream is None or not cast(SendStream, stream.send).on_priority(wish):
             self.suspicious += 1
+            self.repeated += known
 
     def on_max_streams(self, bidirectional: bool, value: int) -> None:
         """Take in a MAX_STREAMS frame."""
         ids = self._own[not bidirectional]
-        self.suspicious += not ids.is_due(value)
+        if value <= ids.limit:
+            self._on_repeated()
+        else:
+            self.suspicious += not ids.is_due(value)
         if ids.raise_limit(value) and ids.refused:
             ids.refused = False
             self._hub.events.append(StreamsAvailable(bidirectional))
@@ -339,6 +354,16 @@ class StreamTable(ControlFrames):
         """Take in a STREAMS_BLOCKED frame."""
         if not self._peer[not bidirectional].on_blocked(limit):
             self.suspicious += 1
+
+    def _on_repeated(self) -> None:
+        """A frame says what is known. Whoever got no acknowledgement sends it again, and so does a flood."""
+        self.suspicious += 1
+        self.repeated += 1
+
+    def _on_empty(self, offset: int, fin: bool) -> None:
+        """A STREAM frame without data and without news. An honest one has opened the stream, or ended it, before."""
+        self.suspicious += 1
+        self.repeated += fin or not offset
 
     def _find(self, stream_id: int, *, receiving: bool) -> Stream | None:
         """Give the stream that a frame of the peer is about, made now if that is its right; `None` once it ended.

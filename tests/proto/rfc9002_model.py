@@ -131,8 +131,9 @@ class Model:
         if not any(packet.ack_eliciting for packet in self.sent_packets.values()):
             return None
         assert self.time_of_last_ack_eliciting_packet is not None
-        # at most 6 doublings, at most 10 s.
-        duration = min(self.pto * 2 ** min(self.pto_count, 6), 10.0)
+        # at most 6 doublings, or more up to 1 s; at most 10 s.
+        duration = self.pto * 2 ** min(self.pto_count, 20)
+        duration = min(duration, max(self.pto * 2**6, 1.0), 10.0)
         timeout = self.time_of_last_ack_eliciting_packet + duration
         if self.last_timeout is not None and timeout <= self.last_timeout:
             # One moment has one timeout: what was overdue then is counted from then.

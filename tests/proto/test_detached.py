@@ -71,6 +71,20 @@ def test_reattached_over_another_path(carrier: str) -> None:
     assert case.client.events(SessionReattached) == [SessionReattached(new)]
 
 
+def test_the_lost_path_is_not_asked_for_ever() -> None:
+    """M-10: as long as the session is detached; once it is elsewhere, as any other that does not answer."""
+    case = scene()
+    case.cut(case.path())
+    case.world.run(60.0)
+    case.add(case.mobile)
+    case.world.run(15.0)
+    assert case.session.path == case.mobile
+    assert [info.path for info in case.session.paths] == [case.mobile]
+    lost = case.links(case.path())[0].traffic.sent
+    case.world.run(60.0)
+    assert case.links(case.path())[0].traffic.sent == lost
+
+
 def test_only_one_side_has_noticed() -> None:
     """M-7, M-9: the server still believes in the old path when the client comes back over another one."""
     case = scene(SLOW)

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from stt_proto import Session
-from stt_proto.events import StreamReadable
+from stt_proto.events import StreamOpened, StreamReadable
 from stt_proto.session.suspicion import Suspicion
 from stt_proto.testing import Conditions, GilbertElliott
 from stt_proto.wire import (
     Ack,
     DataBlocked,
     Datagram,
+    Expired,
     Frame,
     KeepAlive,
     KeepAliveAck,
@@ -26,7 +27,12 @@ from stt_proto.wire import (
     MaxStreams,
     Padding,
     PathChallenge,
+    Priority,
+    ResetStream,
+    RetireConnectionId,
+    Stream,
     StreamDataBlocked,
+    StreamOpen,
     StreamsBlocked,
 )
 from tests.proto.insider import Insider
@@ -201,3 +207,66 @@ def test_nothing_but_padding_is_never_an_answer() -> None:
     for _ in range(40):
         pair.inject(Padding(30))
     assert suspicion._level == 960
+
+
+# -- what is repeated ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streams", [3, 200])
+def test_a_process_that_slept_finds_the_same_again_and_again(streams: int, drained: list[float]) -> None:
+    """F-5, R-5: its peer asked all the while, each time with all that a packet held; that is no flood.
+
+    [World 9500443: a round trip of 0.6 ms, a back-off that ended at 0.1 s, and 993 frames that said nothing new.]
+    """
+    hasty = {"ack_delay": 0.001}
+    pair = session_pair(conditions=Conditions(delay=0.0003), client=hasty, server=hasty)
+    pair.server.pause(20.0, buffer=1 << 22)
+    for number in range(streams):
+        pair.session.open_stream(purpose=f"{number}").write(b"x", pair.now)
+    before = pair.session.stats().packets_sent
+    pair.client.pump()
+    pair.world.run(19.9)
+    probes = pair.session.stats().packets_sent - before
+    assert 2 * 20 <= probes <= 2 * 35
+    pair.settle(5.0)
+    assert pair.session.is_active()
+    assert pair.peer.is_active()
+    assert len(pair.server.events(StreamOpened)) == streams
+    assert 500.0 < min(drained) < 1000.0
+
+
+REPEATS: dict[str, Callable[[int], Frame]] = {
+    "STREAM_OPEN": lambda n: StreamOpen(4 * (n % 50), ""),
+    "STREAM that ends again": lambda n: Stream(4 * (n % 50), 1, b"", True),
+    "RESET_STREAM": lambda n: ResetStream(4 * (50 + n % 50), 0, 0),
+    "EXPIRED": lambda n: Expired(4 * (n % 50), 1),
+    "MAX_DATA": lambda n: MaxData(1),
+    "MAX_STREAMS": lambda n: MaxStreams(True, 1),
+    "PRIORITY": lambda n: Priority(1, 3, True),
+    "RETIRE_CONNECTION_ID": lambda n: RetireConnectionId(0),
+}
+
+
+@pytest.mark.parametrize("name", REPEATS)
+def test_repetitions_by_the_hundred(name: str) -> None:
+    """F-5: 64 of a packet count once, so 64,000 at once and 6,400 a second are the end, whatever their kind."""
+    peer = Insider()
+    stream = peer.victim.open_stream()
+    stream.write(b"x", peer.pair.now)
+    for number in range(50):
+        peer.send(StreamOpen(4 * number, ""), Stream(4 * number, 0, b"x", True))
+        peer.send(ResetStream(4 * (50 + number), 0, 0))
+    peer.send(Priority(stream.stream_id, 3, True), RetireConnectionId(0))
+    suspicion = peer.engines.suspicion
+    peer.send(*[REPEATS[name](number) for number in range(128)])
+    before = suspicion._level
+    peer.send(*[REPEATS[name](number) for number in range(128)])
+    assert suspicion._level == before - 2
+    peer.send(REPEATS[name](0))
+    assert suspicion._level == before - 3, "one alone counts as one"
+    packets = 3
+    while packets <= 600 and peer.code is None:
+        packets += 1
+        peer.send(*[REPEATS[name](number) for number in range(128)])
+    assert peer.code == RESOURCES
+    assert packets <= 502

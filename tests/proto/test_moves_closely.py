@@ -13,7 +13,7 @@ from stt_proto.errors import EncryptionError, SessionTimeoutError
 from stt_proto.events import PathLost, PathValidated, SessionClosed, SessionDetached, SessionMoved
 from stt_proto.session.rotation import RotationState
 from stt_proto.testing import Conditions, send
-from stt_proto.wire import Move, NewConnectionId, PathChallenge
+from stt_proto.wire import Move, NewConnectionId, PathChallenge, PathResponse
 from tests.proto.test_moves import MOBILE, Scene, scene
 from tests.proto.test_trace import Observer
 from tests.proto.worlds import back, filler, many_sessions, sealed
@@ -322,6 +322,27 @@ def test_move_stands_beside_each_challenge() -> None:
     assert all(("move", 1) in question for question in questions)
 
 
+def test_an_answer_and_a_wish_in_one_packet() -> None:
+    """M-7: both sides want to be there; the answer moves this one, and MOVE behind it finds nothing left to do.
+
+    It moved from the path to itself: which was a spare beside itself from then on, and asked for no more.
+    """
+    case = scene(SLOW)
+    new = back(case.mobile)
+    case.peer.migrate(new, case.world.now)
+    case.server.pump()
+    assert case.peer._moves is not None
+    (path,) = case.peer._moves.table
+    assert path.challenge is not None
+    for datagram in sealed(case.session, PathResponse(path.challenge.data), Move(1)):
+        case.server.receive(datagram, new)
+    assert [event.new for event in case.server.events(SessionMoved)] == [new]
+    assert case.states(case.peer) == {new: PathStatus.ACTIVE, back(case.path()): PathStatus.SPARE}
+    assert len(case.peer.paths) == 2
+    case.world.run(5.0)
+    assert case.session.path == case.mobile
+
+
 def test_an_old_move_is_no_news() -> None:
     """M-7: a MOVE that comes late, or again, over a path that was left since, calls nobody back; a new one does."""
     case = scene()
@@ -346,6 +367,144 @@ def test_an_old_move_makes_no_candidate_wanted() -> None:
     case.world.run(1.0)
     assert PathValidated(third) in case.server.events(PathValidated)
     assert case.peer.path == back(case.mobile)
+
+
+def quiet(case: Scene, seconds: float = 60.0) -> int:
+    """Datagrams on the wire while nothing happens for so long."""
+    before = case.world.datagrams
+    case.world.run(seconds)
+    return case.world.datagrams - before
+
+
+def test_two_moves_at_once() -> None:
+    """M-7: each side follows the other, to where that was no more; the initiator notices, and asks again.
+
+    [World 9504833: they never agreed, and asked whether their paths work ten times in each interval, for ever.]
+    """
+    case = with_a_spare(SLOW)
+    third = case.path(local=("client", 3))
+    case.add(third)
+    case.world.run(1.0)
+    case.session.migrate(case.mobile, case.world.now)
+    case.peer.migrate(back(third), case.world.now)
+    case.client.pump()
+    case.server.pump()
+    case.world.run(0.06)
+    assert (case.session.path, case.peer.path) == (third, back(case.mobile)), "they have swapped"
+    case.world.run(25.0)
+    assert case.peer.path == back(case.session.path)
+    moved = len(case.client.events(SessionMoved)), len(case.server.events(SessionMoved))
+    assert quiet(case) <= 80
+    assert (len(case.client.events(SessionMoved)), len(case.server.events(SessionMoved))) == moved
+
+
+def apart(case: Scene) -> None:
+    """The server went elsewhere since nothing came to it for a while, of which the client noticed nothing."""
+    case.migrate(case.mobile)
+    case.world.run(1.0)
+    case.cut(case.mobile)
+    case.peer.open_stream().write(b"hello?", case.world.now)
+    case.server.pump()
+    case.world.run_until(lambda: case.peer.path == back(case.path()), timeout=5.0)
+    case.cut(case.mobile, up=True)
+    assert case.session.path == case.mobile
+
+
+def test_the_peer_went_elsewhere_of_its_own_accord() -> None:
+    """M-7: its MOVE was acknowledged long ago, and so nothing was said; now the initiator says it again.
+
+    [Worlds 9503061 and 9504338.]
+    """
+    observer = Observer()
+    case = scene(SLOW, client={"trace": observer})
+    apart(case)
+    observer.told.clear()
+    case.world.run(15.0)
+    assert case.session.path == case.mobile
+    assert case.peer.path == back(case.mobile)
+    assert [("move", 2) in packet for packet in sent_with(observer, "move")] == [True], "once was enough"
+    assert case.server.events(SessionMoved)[-1] == SessionMoved(back(case.path()), back(case.mobile), True)
+    assert quiet(case) <= 60
+
+
+def test_the_responder_calls_nobody_back() -> None:
+    """M-7: where both sides insisted, they would follow each other; one of them has to give way."""
+    observer = Observer()
+    case = scene(SLOW, trace=observer)
+    apart(case)
+    case.cut(case.mobile)
+    observer.told.clear()
+    case.world.run(30.0)
+    assert case.session.path == case.path()
+    assert not sent_with(observer, "move")
+
+
+def test_a_faster_copy_is_no_peer_elsewhere() -> None:
+    """M-7: all that the server sends comes over the spare first, as a copy; its answers too, so nothing is said."""
+    observer = Observer()
+    case = scene(SLOW, client={"trace": observer})
+    case.add(case.mobile)
+    case.world.run(1.0)
+
+    def copy(datagram: bytes, path: NetworkPath) -> bytes:
+        if path == back(case.path()):
+            case.world.at(case.world.now + 0.01, lambda: case.client.receive(datagram, case.mobile))
+        return datagram
+
+    case.world.taps.append(copy)
+    upload = send(case.client, case.session, filler(10_000_000))
+    case.world.run_until(lambda: upload.done, timeout=20.0)
+    assert case.session.path == case.path()
+    assert not sent_with(observer, "move")
+
+
+def test_a_copy_from_nowhere_is_no_peer_elsewhere() -> None:
+    """M-7: who is heard from an address that does not answer is not where the peer is."""
+    observer = Observer()
+    case = scene(SLOW, client={"trace": observer})
+    nowhere = NetworkPath("udp", case.client.address, ("nowhere", 1))
+    for _ in range(10):
+        for datagram in sealed(case.peer, b"\x01" + bytes(60)):
+            case.client.receive(datagram, nowhere)
+        case.world.run(0.7)
+    assert sent_with(observer, "path_challenge")
+    assert not sent_with(observer, "move")
+
+
+def test_a_move_that_is_tried_goes_first() -> None:
+    """M-7: the peer is elsewhere, and so is soon to be this side: every question there says so."""
+    observer = Observer()
+    case = scene(SLOW, client={"trace": observer})
+    apart(case)
+    third = case.path(local=("client", 3))
+    case.cut(third)
+    observer.told.clear()
+    case.migrate(third)
+    for _ in range(10):
+        case.peer.send_datagram(b"over here", case.world.now)
+        case.server.pump()
+        case.world.run(0.4)
+    moves = [dict(packet) for packet in sent_with(observer, "move")]
+    assert len(moves) >= 4
+    assert all("path_challenge" in packet and packet["move"] == 2 for packet in moves)
+    case.cut(third, up=True)
+    case.world.run(5.0)
+    assert case.session.path == third
+    assert case.peer.path == back(third)
+
+
+def test_a_move_that_is_under_way_is_not_asked_for_again() -> None:
+    """M-7: what the peer sent over the old path meanwhile is no reason."""
+    observer = Observer()
+    case = scene(SLOW, client={"trace": observer})
+    case.add(case.mobile)
+    case.world.run(1.0)
+    send(case.server, case.peer, filler(2_000_000))
+    case.world.run(0.3)
+    case.migrate(case.mobile)
+    case.world.run(3.0)
+    assert case.peer.path == back(case.mobile)
+    assert {number for packet in sent_with(observer, "move") for kind, number in packet if kind == "move"} == {1}
 
 
 # -- what an observer sees -----------------------------------------------------------------------------------------

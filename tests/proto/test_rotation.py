@@ -684,6 +684,65 @@ def test_who_cannot_be_heard_is_not_to_blame() -> None:
     assert pair.session.is_active()
 
 
+def speak(pair: Pair, seconds: float) -> None:
+    """Both sides are heard, and hear, once a second."""
+    for _ in range(round(seconds)):
+        for session in (pair.session, pair.peer):
+            session.send_datagram(b"here", pair.now)
+        pair.settle(1.0)
+
+
+def test_a_clock_that_leaps_is_no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """V-10: what comes late is no look, so the peer has its time again; a host that is always late looks all the same.
+
+    [World 9500768: a clock leapt twice by a day while a rotation waited, and that was as good as two looks.]
+    """
+    monkeypatch.setattr(KeyRotation, "on_rotate", lambda *_: True)  # the client acknowledges it, and does no more
+    pair = session_pair()
+    rotation = rotation_of(pair.peer)
+    pair.peer.rotate_key(pair.now)
+    pair.pump()
+    for leap in (600.0, 86_400.0, 86_400.0, 600.0):
+        speak(pair, 5.0)
+        pair.server.jump_clock(leap)
+        assert rotation._delays == 0
+    speak(pair, 29.0)
+    assert rotation._delays == 0
+    assert pair.peer.is_active()
+    speak(pair, 2.0)
+    assert rotation._delays == 3, "nothing leapt"
+    for _ in range(6):
+        assert pair.peer.is_active()
+        speak(pair, 5.0)
+        pair.server.jump_clock(600.0)
+    assert isinstance(pair.peer.close_error, EncryptionError)
+
+
+def test_old_keys_go_without_a_path_too() -> None:
+    """V-5, V-7: a session that is detached keeps no keys that somebody may steal, and offers none meanwhile."""
+    pair = session_pair(conditions=Conditions(delay=0.01), server={"keep_alive_interval": 10.0})
+    rotation = rotation_of(pair.session)
+    pair.session.rotate_key(pair.now)
+    pair.pump()
+    steps_until(pair, lambda: rotation.state is OVERLAP)
+    engines = pair.session._engines
+    assert engines is not None
+    receiver = engines.receiver
+    pair.client.endpoint.path_closed(pair.session.path, pair.now)
+    pair.pump()
+    assert pair.session.is_detached
+    assert len(receiver._openers) == 2
+    deadline = pair.client.endpoint.next_deadline()
+    assert deadline is not None
+    assert deadline.at < pair.now + 1.0
+    pair.world.run(1.0)
+    assert len(receiver._openers) == 1
+    assert rotation.state is SETTLED
+    rotation.deadline = pair.now
+    pair.session.tick(pair.now)
+    assert rotation.state is SETTLED, "without a path a rotation waits"
+
+
 # -- by itself -----------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,8 @@ from tests.worlds.soak import Tally, run_world
 
 WORLDS = 320
 CHUNK = 16
+FOUND = (9_500_443, 9_500_768, 9_503_061, 9_504_338, 9_504_833)
+"""Worlds that failed once, and cheap enough to be looked at again each time; each cause has a small test of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,13 @@ def test_worlds(first: int, tally: Tally) -> None:
         one = run_world(seed)
         assert not one.failures, f"python -m tests.worlds.soak --seed {seed}\n{one.failures[seed]}"
         tally.add(one)
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_worlds_that_failed(seed: int) -> None:
+    """F-5, R-5, V-10, M-7: a process that slept, a clock that leapt, two sides on different paths."""
+    one = run_world(seed)
+    assert not one.failures, one.failures
 
 
 def test_the_faults_really_happened(tally: Tally) -> None:
