@@ -312,8 +312,8 @@ class ReconnectingClient(AsyncResource):
             self._engine.close()
             if self._session is not None:
                 self._session.abort()
-        elif self._session is not old:
-            old.abort()  # the peer is there, and does not know it any more
+        elif self._session is not old or self._engine.is_over:
+            old.abort()  # the peer is there, and does not know it any more; or nobody wants it
         elif old.is_closed:
             self._session = None
 

@@ -19,6 +19,7 @@ from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
 from stt_anyio.reconnecting import Peer, ReconnectingClient
+from stt_anyio.regaining import regain
 from stt_anyio.session import Session
 from stt_anyio.udp import UdpCarrier
 from stt_proto import NetworkPath, ReconnectPolicy, Ticket
@@ -172,6 +173,9 @@ class Ways(NodeBase[Session]):
                 session.abort()
             raise
         if won:
+            carrier = self._carrier_for(transport)
+            if self.config.probe_udp and not carrier.traits.reliable:
+                self.start_task(regain, won[0], address, transport, carrier.name)
             return won[0]
         first, *others = errors.values()
         raise first from (others[0] if others else None)

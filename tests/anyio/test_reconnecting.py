@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -10,8 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-import sniffio
-import trio
 from anyio.lowlevel import checkpoint
 
 from stt_anyio import (
@@ -37,7 +34,7 @@ from stt_anyio.errors import ConnectionRefusedError as RefusedError
 from stt_anyio.memory import MemoryNetwork
 from stt_anyio.waiting import Feed
 from stt_proto.reconnect import Connected, Detached, Dialing, Ended, GivenUp, Lost, State, Waiting, is_final
-from tests.anyio.virtual import LOOPS, Radio, virtual
+from tests.anyio.virtual import LOOPS, Radio, tasks_alive, virtual
 
 CLIENT_SEED, SERVER_SEED = b"c" * 32, b"s" * 32
 FLEET = b"f" * 32
@@ -584,12 +581,6 @@ async def test_preparing_fails() -> None:
 
 
 # -- ending --------------------------------------------------------------------------------------------------------
-
-
-def tasks_alive() -> int:
-    if sniffio.current_async_library() == "trio":
-        return trio.lowlevel.current_statistics().tasks_living
-    return len(asyncio.all_tasks())
 
 
 @pytest.mark.parametrize("when", [Waiting, Dialing, Connected, Detached])

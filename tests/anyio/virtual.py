@@ -13,6 +13,8 @@ import asyncio
 import selectors
 from typing import Any
 
+import sniffio
+import trio
 from trio.testing import MockClock
 
 from stt_anyio.memory import MemoryCarrier, MemoryNetwork
@@ -51,6 +53,13 @@ def virtual(loop: str) -> tuple[str, dict[str, Any]]:
     if loop == "trio":
         return loop, {"clock": MockClock(autojump_threshold=0)}
     return loop, {"loop_factory": JumpLoop}
+
+
+def tasks_alive() -> int:
+    """Tasks of the loop that is running."""
+    if sniffio.current_async_library() == "trio":
+        return trio.lowlevel.current_statistics().tasks_living
+    return len(asyncio.all_tasks())
 
 
 class Radio(MemoryCarrier):
