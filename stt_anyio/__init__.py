@@ -19,7 +19,7 @@ Errors are here too, all under `SttError`. Two of them have names that Python ha
 from __future__ import annotations
 
 from stt_anyio.attributes import SttAttribute
-from stt_anyio.blocking import BlockingNode, BlockingSession, BlockingStream
+from stt_anyio.blocking import BlockingNode, BlockingReconnectingClient, BlockingSession, BlockingStream
 from stt_anyio.carrier import Carrier, Port
 from stt_anyio.config import NodeConfig
 from stt_anyio.connectable import StreamConnectable
@@ -85,6 +85,7 @@ __all__ = [
     "ArgumentError",
     "AuthenticationError",
     "BlockingNode",
+    "BlockingReconnectingClient",
     "BlockingSession",
     "BlockingStream",
     "Carrier",

@@ -6,7 +6,6 @@ When to dial is decided by `stt_proto.reconnect`; here is who dials. Under async
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,54 +16,25 @@ from weakref import WeakSet
 import anyio
 from anyio.abc import AsyncResource
 from anyio.lowlevel import checkpoint
-from attrs import frozen
 
-from stt_anyio.errors import (
-    ArgumentError,
-    BufferOverflowError,
-    SessionClosedError,
-    SttError,
-    TooManyStreamsError,
-    closed_here,
-    connection_failed,
-)
-from stt_anyio.links import WebSocketTarget
+from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooManyStreamsError
 from stt_anyio.operation import Operation
+from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, Peer, Reconnecting, lost_at_once
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
 from stt_anyio.waiting import Bell, Feed
 from stt_proto import Ticket
-from stt_proto.reconnect import Connected, GivenUp, Reconnector, ReconnectPolicy, State
+from stt_proto.reconnect import Connected, ReconnectPolicy, State
 from stt_proto.types import Buffer
 
 if TYPE_CHECKING:
     from stt_anyio.ways import Ways
 
-MAX_REPLY = 64 << 20
-"""Bytes of an answer that `request` collects."""
 MAX_STATES = 100
 """States that wait for one who iterates over them; the oldest goes first."""
-REATTACHING = 3.0
-"""Seconds that each way has to bring a detached session back before a new one is dialled."""
 
 
-@frozen(kw_only=True)
-class Peer:
-    """Whom to dial, and how: the arguments of `connect`."""
-
-    address: Any
-    peer_node_id: bytes | None = None
-    transport: str | None = None
-    websocket: WebSocketTarget | None = None
-    timeout: float | None = 10.0
-
-    def ways(self) -> list[tuple[Any, str | None]]:
-        """The addresses to find a detached session at, the best first."""
-        other = [] if self.websocket is None else [(self.websocket, "ws")]
-        return [(self.address, self.transport), *other]
-
-
-class ReconnectingClient(AsyncResource):
+class ReconnectingClient(Reconnecting[Session], AsyncResource):
     """A peer, and a session with it for as long as that can be had. Made by `STTNode.reconnecting`.
 
     When the session ends, and neither the client nor that session was closed here, the peer is dialled again: with the
@@ -81,29 +51,16 @@ class ReconnectingClient(AsyncResource):
         ticket: Ticket | None = None,
         prepare: Callable[[Session], Awaitable[Any]] | None = None,
     ) -> None:
+        super().__init__(node, peer, policy, ticket)
         self.node = node
-        self._peer = peer
         self._prepare = prepare
-        self._engine = Reconnector(policy, now=node.driver.clock(), entropy=os.urandom, ticket=ticket)
-        self._session: Session | None = None
         self._changed = Bell()
         self._watchers: WeakSet[_States] = WeakSet()
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
-        self._sessions = 0
         node.start_task(self._run)
 
     # -- looking on ------------------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """How it stands: a value of one of the classes of `stt_proto.reconnect`."""
-        return self._engine.state
-
-    @property
-    def sessions(self) -> int:
-        """How many sessions there have been."""
-        return self._sessions
 
     def events(self) -> Feed[State]:
         """`async for state in client.events()`: how it stands, and each change from now on, until it is over.
@@ -115,9 +72,6 @@ class ReconnectingClient(AsyncResource):
         self._watchers.add(states)
         return Feed(states.take, self._changed, lambda: self._engine.is_over)
 
-    def __repr__(self) -> str:
-        return f"<ReconnectingClient of {self._peer.address!r}, {self.state!r}>"
-
     async def session(self) -> Session:
         """The session that there is; waits for one.
 
@@ -126,16 +80,9 @@ class ReconnectingClient(AsyncResource):
             SessionClosedError: it was closed; also an `anyio.ClosedResourceError`.
         """
         await checkpoint()
-        while True:
-            session = self._session
-            if session is not None and isinstance(self.state, Connected) and session.is_active():
-                return session
-            if isinstance(self.state, GivenUp):
-                error = self.state.error
-                raise connection_failed(error) if isinstance(error, SttError) else error  # a new object for each
-            if self._engine.is_over:
-                raise closed_here(SessionClosedError("the client has been closed"))
+        while (session := self._live()) is None:
             await self._changed.wait()
+        return session
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -222,9 +169,9 @@ class ReconnectingClient(AsyncResource):
         try:
             with self._scope:
                 while not self._engine.is_over:
-                    if isinstance(self.state, Connected):
-                        await self._watch()
-                    elif await self._is_time():
+                    await self._wait()
+                    self._look()
+                    if self._engine.next_dial <= self._now():
                         await self._try()
         finally:
             self._end()  # also when the node stops, which cancels its tasks
@@ -238,84 +185,36 @@ class ReconnectingClient(AsyncResource):
     def _now(self) -> float:
         return anyio.current_time()
 
-    async def _watch(self) -> None:
-        """Wait until the session has no path, or has ended."""
-        session = self._session
-        assert session is not None
-        await session.wait_until(lambda: session.is_detached)
-        self._engine.keep(session.ticket)
-        if session.is_closed:
-            self._on_end(session)
-        else:
-            self._engine.detached(self._now())
-            self._tell()
-
-    def _on_end(self, session: Session) -> None:
-        """The session has ended: whoever ended it here wants no other."""
-        self._session = None
-        if session.ended_here:
-            self._engine.close()
-        else:
-            self._engine.lost(session.close_reason or "error", session.core.close_error, self._now())
-        self._tell()
-
-    async def _is_time(self) -> bool:
-        """Wait until it is time to dial; not if a session that was detached came back, or ended, before that."""
-        session = self._session
+    async def _wait(self) -> None:
+        """Wait until it is time to dial, or the session lost its path, found one, or ended."""
+        session, connected = self._session, isinstance(self.state, Connected)
         with anyio.CancelScope(deadline=self._engine.next_dial):
             if session is None:
                 await anyio.sleep_forever()
             else:
-                await session.wait_until(lambda: not session.is_detached)
-        if session is None or (session.is_detached and not session.is_closed):
-            return True
-        if session.is_closed:
-            self._on_end(session)
-        else:
-            self._engine.connected(self._now(), resumed=session.resumed)
-            self._tell()
-        return False
+                await session.wait_until(lambda: session.is_detached is connected)
 
     async def _try(self) -> None:
         """Find the session that is detached, or dial."""
-        ticket = self._engine.dial()
-        self._tell()
-        old = self._session
+        ticket, old = self._begin(), self._session
         if old is not None and await self._reattach(old):
-            self._engine.connected(self._now(), resumed=old.resumed)
-            self._tell()
+            self._on_reattached(old)
             return
         try:
             session = await self._dial(ticket)
         except Exception as error:
-            if not isinstance(error, SttError):
-                self.node.handler_failed(error, None)  # out of `prepare`
-            self._engine.failed(error, self._now())
+            self._on_failed(error)
         else:
-            if old is None or not self._is_back(old):
-                self._sessions += 1
-                self._session = session
-            else:
-                session.abort()
-            self._engine.connected(self._now(), resumed=session.resumed)
-        if old is not None:
-            self._leave(old)
-        self._tell()
+            self._on_dialled(session)
 
-    def _is_back(self, session: Session) -> bool:
-        """Whether a session that was detached goes on."""
-        return not (session.is_closed or session.is_detached)
-
-    def _leave(self, old: Session) -> None:
-        """After a try: what becomes of the session that was detached."""
-        if old.ended_here:  # the application closed it meanwhile
-            self._engine.close()
-            if self._session is not None:
-                self._session.abort()
-        elif self._session is not old or self._engine.is_over:
-            old.abort()  # the peer is there, and does not know it any more; or nobody wants it
-        elif old.is_closed:
-            self._session = None
+    async def _reattach(self, session: Session) -> bool:
+        """Whether a detached session has a path again: it is looked for over every way to the peer."""
+        for address, transport in self._peer.ways():
+            if session.is_closed or not session.is_detached:
+                break
+            with suppress(SttError, OSError):
+                await session.add_path(address, transport, REATTACHING)
+        return self._is_back(session)
 
     async def _dial(self, ticket: Ticket | None) -> Session:
         """Dial, and have the application do with the session what it does with each."""
@@ -327,20 +226,11 @@ class ReconnectingClient(AsyncResource):
             if self._prepare is not None:
                 await self._prepare(session)
         except BaseException as error:
-            if isinstance(error, SttError) and session.is_closed and not session.ended_here:
-                raise SessionClosedError(f"the session ended at once: {error}", reason="error") from error
+            if (lost := lost_at_once(session, error)) is not None:
+                raise lost from error
             session.abort()
             raise
         return session
-
-    async def _reattach(self, session: Session) -> bool:
-        """Whether a detached session has a path again: it is looked for over every way to the peer."""
-        for address, transport in self._peer.ways():
-            if session.is_closed or not session.is_detached:
-                break
-            with suppress(SttError, OSError):
-                await session.add_path(address, transport, REATTACHING)
-        return self._is_back(session)
 
 
 async def _exchange(session: Session, operation: Operation, purpose: str, max_size: int) -> bytes:

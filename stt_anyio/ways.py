@@ -18,7 +18,8 @@ from stt_anyio.errors import ArgumentError, StateError, SttError, connection_fai
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
-from stt_anyio.reconnecting import Peer, ReconnectingClient
+from stt_anyio.reconnecting import ReconnectingClient
+from stt_anyio.reconnecting_base import Peer
 from stt_anyio.regaining import regain
 from stt_anyio.session import Session
 from stt_anyio.udp import UdpCarrier

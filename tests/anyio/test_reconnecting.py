@@ -465,11 +465,16 @@ async def test_what_is_said_is_true(seed: int) -> None:
 # -- without a path ------------------------------------------------------------------------------------------------
 
 
-async def test_a_silence_that_passes() -> None:
-    """C9, G9: the session is detached, found again, and the request on it gets its answer; nothing is made anew."""
+@pytest.mark.parametrize("wait", [1, 3600], ids=["found", "by itself"])
+async def test_a_silence_that_passes(wait: float) -> None:
+    """C9, G9: the session is detached, found again, and the request on it gets its answer; nothing is made anew.
+
+    It can come back by itself too, before it is time to look for it.
+    """
     network = MemoryNetwork()
     server = Server(network)
-    async with server.up(), clients(network) as (_, client):
+    policy = ReconnectPolicy(first=wait, most=3600)
+    async with server.up(), clients(network, policy=policy) as (_, client):
         session = await client.session()
         server.radio.silent = True
         answers: list[bytes] = []
@@ -517,6 +522,47 @@ async def test_nobody_comes_back_for_long() -> None:
         await until(client, Waiting)
         async with server.up():
             assert await client.request(b"hello") == b"HELLO"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_it_is_back_while_a_new_one_is_dialled(closed: bool) -> None:
+    """C9, G9: then it stays, since nothing on it is lost; and where it was closed here, neither is wanted."""
+    network = MemoryNetwork()
+    server = Server(network)
+    prepared: list[Session] = []
+
+    async def prepare(session: Session) -> None:
+        prepared.append(session)
+        if len(prepared) > 1 and closed:
+            prepared[0].abort()
+        while prepared[0].is_detached:
+            await anyio.sleep(0.01)
+
+    async with server.up(), clients(network, prepare=prepare) as (_, client):
+        first = await client.session()
+        server.radio.silent = True
+        await until(client, Detached)
+        await anyio.sleep(8)  # it is dialled by now
+        assert isinstance(client.state, Dialing)
+        server.radio.silent = False
+        await until(client, Ended if closed else Connected)
+        if not closed:
+            assert await client.session() is first
+        assert len(prepared) == 2
+        assert prepared[1].is_closed
+        assert client.sessions == 1
+
+
+async def test_given_up_without_a_path() -> None:
+    """Nothing is left of a session for which nobody looks any more."""
+    network = MemoryNetwork()
+    server = Server(network)
+    async with server.up(), clients(network, policy=ReconnectPolicy(attempts=1)) as (node, client):
+        await client.session()
+        await anyio.sleep(10)
+        server.radio.silent = True
+        await until(client, GivenUp)
+        assert not node.sessions
 
 
 # -- setting up again ----------------------------------------------------------------------------------------------

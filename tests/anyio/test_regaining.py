@@ -147,3 +147,19 @@ async def test_it_ends_with_the_session(blocked: bool) -> None:
         sent = len(pair.ours.sent_at)
         await anyio.sleep(2000)
         assert len(pair.ours.sent_at) == sent
+
+
+async def test_a_client_that_comes_back() -> None:
+    """E6, G9: where UDP begins to fail the session goes on over the WebSocket, which nobody had dialled, and back."""
+    async with pairs() as pair:
+        async with pair.client.reconnecting("server", websocket="ws://web-server/") as client:
+            session = await client.session()
+            assert session.transport_type == "udp"
+            pair.block(True)
+            await anyio.sleep(60)
+            assert await client.session() is session
+            assert session.transport_type == "ws"
+            pair.block(False)
+            await anyio.sleep(60)
+            assert session.transport_type == "udp"
+            assert client.sessions == 1
