@@ -32,6 +32,7 @@ from stt_anyio.errors import (
 )
 from stt_anyio.errors import ConnectionRefusedError as RefusedError
 from stt_anyio.memory import MemoryNetwork
+from stt_anyio.operation import Operation
 from stt_anyio.waiting import Feed
 from stt_proto.reconnect import Connected, Detached, Dialing, Ended, GivenUp, Lost, State, Waiting, is_final
 from tests.anyio.virtual import LOOPS, Radio, tasks_alive, virtual
@@ -52,6 +53,9 @@ class Server:
         done: the requests that its application has seen whole.
         mute: whether it answers nothing.
         last_words: whether it closes its session with the answer.
+        refuse: the code with which it resets streams.
+        half: all that it answers.
+        slow: seconds that it waits before it reads.
     """
 
     def __init__(self, network: MemoryNetwork, name: str = "server", **options: Any) -> None:
@@ -63,6 +67,7 @@ class Server:
         self.mute = self.last_words = False
         self.refuse: int | None = None
         self.half = b""
+        self.slow = 0.0
 
     @asynccontextmanager
     async def up(self, **options: Any) -> AsyncIterator[STTNode]:
@@ -83,7 +88,11 @@ class Server:
             stream.reset(self.refuse)
             await stream.aclose()
             return
-        request = b"".join([piece async for piece in stream])
+        await anyio.sleep(self.slow)
+        try:
+            request = b"".join([piece async for piece in stream])
+        except StreamClosedError:
+            return  # given up
         self.done.append(request)
         if self.half:
             await stream.send(self.half)
@@ -316,6 +325,35 @@ async def test_sent_and_lost() -> None:
         assert server.done == []
 
 
+async def test_there_is_no_room_to_send() -> None:
+    """G9: not sent: it stands behind what fills the congestion window, and nothing of it is in a packet yet."""
+    network = MemoryNetwork()
+    server = Server(network)
+    async with server.up(), clients(network) as (_, client):
+        session = await client.session()
+        server.radio.silent = True
+        await session.open_stream().send(bytes(500_000))
+        with pytest.raises(NotSentError):
+            await client.request(b"hello", timeout=0.01)
+        server.radio.silent = False
+        assert await client.request(b"again") == b"AGAIN"
+        assert b"hello" not in server.done
+
+
+async def test_a_part_is_not_taken_for_all() -> None:
+    """G9: a request that is given up while it is being sent is reset; what the peer has of it has no end."""
+    network = MemoryNetwork()
+    server = Server(network)
+    server.slow = 30.0
+    async with server.up(), clients(network) as (_, client):
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.request(bytes(5_000_000), timeout=10)
+        assert 0 < caught.value.bytes_acknowledged <= caught.value.bytes_sent < 5_000_000
+        assert await client.request(b"again") == b"AGAIN"
+        await anyio.sleep(60)
+        assert server.done == [b"again"]
+
+
 async def test_cut_within_the_answer() -> None:
     """G9: half an answer is none."""
     network = MemoryNetwork()
@@ -395,6 +433,9 @@ async def test_answers_that_are_no_answers() -> None:
         session = await client.session()
         assert not session.streams
         assert client.sessions == 1
+    answer = StreamClosedError("no", stream_code=7)
+    with pytest.raises(StreamClosedError):
+        Operation(b"", repeat=True).goes_on_after(answer, session_is_over=True)
 
 
 async def test_much_both_ways() -> None:
