@@ -122,7 +122,7 @@ class Reconnecting(Generic[SessionT]):
     def _on_dialled(self, session: SessionT) -> None:
         """A try led to a session. One that was detached, and is not back, the peer does not know any more."""
         old = self._session
-        if old is not None and (old.ended_here or self._is_back(old)):
+        if self._engine.is_over or (old is not None and (old.ended_here or self._is_back(old))):
             session.abort()
         else:
             self._session = session

@@ -204,7 +204,7 @@ State: TypeAlias = Waiting | Dialing | Connected | Detached | Lost | GivenUp | E
 
 
 class Reconnector:
-    """Decides when to dial.
+    """Decides when to dial. Once it is over, nothing that it is told changes that.
 
     Args:
         policy: how patiently.
@@ -240,6 +240,8 @@ class Reconnector:
 
     def dial(self) -> Ticket | None:
         """A try begins: give the ticket to show, if there is one."""
+        if self.is_over:
+            return None
         self._attempt += 1
         self._shown = self._ticket is not None
         self.state = Dialing(self._attempt)
@@ -247,9 +249,10 @@ class Reconnector:
 
     def connected(self, now: float, *, resumed: bool = False) -> None:
         """There is a session; or the one that was detached goes on."""
-        self._ticket = None
-        self._up_since = now
-        self.state = Connected(resumed)
+        if not self.is_over:
+            self._ticket = None
+            self._up_since = now
+            self.state = Connected(resumed)
 
     def keep(self, ticket: Ticket | None) -> None:
         """Take the latest ticket of the session, for the next one."""
@@ -257,6 +260,8 @@ class Reconnector:
 
     def failed(self, error: Exception, now: float) -> None:
         """A try came to nothing."""
+        if self.is_over:
+            return
         if isinstance(error, AuthenticationError) and self._shown:
             # A ticket is for one node. Whether another may stand there now, a full handshake tells.
             self._ticket = None
@@ -270,10 +275,13 @@ class Reconnector:
 
     def detached(self, now: float) -> None:
         """The session has no path any more: it is tried to find it one."""
-        self.state = Detached(self._after_a_session(now))
+        if not self.is_over:
+            self.state = Detached(self._after_a_session(now))
 
     def lost(self, reason: str, error: Exception | None, now: float) -> None:
         """The session has ended, and not by the application's wish."""
+        if self.is_over:
+            return
         if isinstance(self.state, Connected):
             until = self._after_a_session(now)
         else:  # it was detached, and the tries go on as they stand

@@ -237,6 +237,35 @@ def test_threads() -> None:
         assert client.state == Ended()
 
 
+def test_closed_while_it_is_dialled() -> None:
+    """What comes of that is ended, and it stays closed."""
+    server, asked, closed = Server(), threading.Event(), threading.Event()
+
+    def prepare(session: BlockingSession) -> None:
+        asked.set()
+        closed.wait(10)
+
+    with server.up() as node, clients(server, prepare=prepare) as client:
+        errors: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                client.session()
+            except SessionClosedError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert asked.wait(10)
+        client.close()
+        closed.set()
+        thread.join(10)
+        assert len(errors) == 1
+        assert (client.state, client.sessions) == (Ended(), 0)
+        assert not client.node.sessions
+        node.until(lambda: not node.sessions or None, 5)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_session_without_a_path(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """C9, G9: it is found again, and nothing is lost; where the peer knows it no longer there is a new one."""

@@ -337,3 +337,9 @@ def test_the_application_closes_it() -> None:
     assert state_of(engine) == Ended()
     assert engine.is_over
     assert engine.next_dial == inf
+    assert engine.dial() is None
+    engine.failed(REFUSED, 1.0)
+    engine.connected(1.0)
+    engine.detached(1.0)
+    engine.lost("timeout", GONE, 1.0)
+    assert state_of(engine) == Ended(), "what it is told later changes nothing"
