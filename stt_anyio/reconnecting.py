@@ -47,11 +47,11 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
         self,
         node: Ways,
         peer: Peer,
-        policy: ReconnectPolicy,
+        policy: ReconnectPolicy | None = None,
         ticket: Ticket | None = None,
         prepare: Callable[[Session], Awaitable[Any]] | None = None,
     ) -> None:
-        super().__init__(node, peer, policy, ticket)
+        super().__init__(node, peer, policy, ticket, prepare)
         self.node = node
         self._prepare = prepare
         self._changed = Bell()

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
-from stt_anyio.errors import SessionClosedError, SttError, closed_here, connection_failed
+from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, closed_here, connection_failed
 from stt_anyio.links import WebSocketTarget
 from stt_anyio.node_base import NodeBase
 from stt_anyio.session_base import SessionBase
@@ -42,7 +42,17 @@ class Peer:
 class Reconnecting(Generic[SessionT]):
     """A client that comes back, but for the waiting."""
 
-    def __init__(self, node: NodeBase[SessionT], peer: Peer, policy: ReconnectPolicy, ticket: Ticket | None) -> None:
+    def __init__(
+        self, node: NodeBase[SessionT], peer: Peer, policy: ReconnectPolicy | None, ticket: Ticket | None, prepare: Any
+    ) -> None:
+        policy = ReconnectPolicy() if policy is None else policy
+        for name, value, fits in (
+            ("policy", policy, isinstance(policy, ReconnectPolicy)),
+            ("ticket", ticket, isinstance(ticket, Ticket | None)),
+            ("prepare", prepare, prepare is None or callable(prepare)),
+        ):
+            if not fits:
+                raise ArgumentError(f"{name} is of type {type(value).__name__}", argument=name)
         self._owner = node
         self._peer = peer
         self._engine = Reconnector(policy, now=node.driver.clock(), entropy=os.urandom, ticket=ticket)

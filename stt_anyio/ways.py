@@ -120,6 +120,7 @@ class Ways(NodeBase[Session]):
 
         Raises:
             StateError: the node is not running.
+            ArgumentError: `policy`, `ticket`, `prepare` or `websocket` is none. What `connect` would not take ends it.
         """
         peer = Peer(
             address=address,
@@ -128,7 +129,7 @@ class Ways(NodeBase[Session]):
             websocket=None if websocket is None else target_of(websocket),
             timeout=timeout,
         )
-        return ReconnectingClient(self, peer, policy or ReconnectPolicy(), ticket, prepare)
+        return ReconnectingClient(self, peer, policy, ticket, prepare)
 
     def start_task(self, run: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         """Have something done beside everything else until the node stops; what it raises ends the node."""

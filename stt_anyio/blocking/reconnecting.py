@@ -54,11 +54,11 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
         self,
         node: BlockingWays,
         peer: Peer,
-        policy: ReconnectPolicy,
+        policy: ReconnectPolicy | None = None,
         ticket: Ticket | None = None,
         prepare: Callable[[BlockingSession], Any] | None = None,
     ) -> None:
-        super().__init__(node, peer, policy, ticket)
+        super().__init__(node, peer, policy, ticket, prepare)
         self.node = node
         self._prepare = prepare
         self._dialling = threading.Lock()

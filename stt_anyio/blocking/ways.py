@@ -151,6 +151,7 @@ class BlockingWays(NodeBase[BlockingSession]):
 
         Raises:
             StateError: the node is not running.
+            ArgumentError: `policy`, `ticket`, `prepare` or `websocket` is none. What `connect` would not take ends it.
         """
         peer = Peer(
             address=address,
@@ -159,7 +160,7 @@ class BlockingWays(NodeBase[BlockingSession]):
             websocket=None if websocket is None else target_of(websocket),
             timeout=timeout,
         )
-        return BlockingReconnectingClient(self, peer, policy or ReconnectPolicy(), ticket, prepare)
+        return BlockingReconnectingClient(self, peer, policy, ticket, prepare)
 
     def _connect(
         self,

@@ -667,6 +667,17 @@ async def test_preparing_fails() -> None:
         assert not node.sessions
 
 
+async def test_what_is_no_argument() -> None:
+    """A11: the caller's mistake, at once; what only a try can find ends it."""
+    async with STTNode(shared_seed="x", carriers=[Radio(MemoryNetwork(), "client")]) as node:
+        for name in ("policy", "ticket", "prepare"):
+            with pytest.raises(ArgumentError) as caught:
+                node.reconnecting("server", **{name: 5})  # type: ignore[arg-type]
+            assert caught.value.argument == name
+        with pytest.raises(ArgumentError):
+            await node.reconnecting("server", transport="pigeon").session()
+
+
 # -- ending --------------------------------------------------------------------------------------------------------
 
 
