@@ -19,7 +19,7 @@ Errors are here too, all under `SttError`. Two of them have names that Python ha
 from __future__ import annotations
 
 from stt_anyio.attributes import SttAttribute
-from stt_anyio.blocking import BlockingNode, BlockingSession, BlockingStream
+from stt_anyio.blocking import BlockingNode, BlockingReconnectingClient, BlockingSession, BlockingStream
 from stt_anyio.carrier import Carrier, Port
 from stt_anyio.config import NodeConfig
 from stt_anyio.connectable import StreamConnectable
@@ -30,6 +30,8 @@ from stt_anyio.errors import (
     DataExpiredError,
     EncryptionError,
     InvalidFrameError,
+    NotSentError,
+    OutcomeUnknownError,
     PoolMissError,
     ProtocolError,
     ProxyError,
@@ -59,6 +61,7 @@ from stt_anyio.errors import (
 from stt_anyio.links import WebSocketTarget
 from stt_anyio.node import STTNode
 from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
+from stt_anyio.reconnecting import ReconnectingClient
 from stt_anyio.session import Session, SessionDatagrams
 from stt_anyio.stream import Stream
 from stt_anyio.udp import UdpCarrier
@@ -67,6 +70,7 @@ from stt_proto import (
     Identity,
     NetworkPath,
     Priority,
+    ReconnectPolicy,
     SessionState,
     SessionStats,
     Ticket,
@@ -81,6 +85,7 @@ __all__ = [
     "ArgumentError",
     "AuthenticationError",
     "BlockingNode",
+    "BlockingReconnectingClient",
     "BlockingSession",
     "BlockingStream",
     "Carrier",
@@ -93,12 +98,16 @@ __all__ = [
     "NetworkPath",
     "NodeConfig",
     "NodeStats",
+    "NotSentError",
+    "OutcomeUnknownError",
     "PoolMissError",
     "Port",
     "Priority",
     "ProtocolError",
     "ProxyError",
     "ReceivedPacket",
+    "ReconnectPolicy",
+    "ReconnectingClient",
     "STTNode",
     "STTSession",
     "STTStream",

@@ -145,6 +145,8 @@ class NodeConfig:
         datagram_size: bytes in a UDP datagram, 1,200 to 65,507. `None` begins with 1,200 and finds out what the way
             carries; a number is believed, and nothing larger is tried.
         offload: let the system cut and gather runs of UDP datagrams, where it can; False is one call a datagram.
+        probe_udp: whether a session for which `connect` was given both UDP and a WebSocket looks for UDP while it is
+            not on it: after 10 s, then ever more seldom, at last every 10 minutes.
         tls: with `"websocket"`: whether to listen for `wss://` and nothing else; needs `tls_cert`.
         tls_cert: the file with the certificate and those that lead to its authority, PEM.
         tls_key: the file with its key, if that is another one; not shown.
@@ -203,6 +205,7 @@ class NodeConfig:
     send_buffer_size: int = field(default=2 * MIB, validator=_whole(4 * KIB, 1 << 30))
     datagram_size: int | None = field(default=None, validator=_whole_or_none(1200, LARGEST_DATAGRAM))
     offload: bool = field(default=True, validator=_check_flag)
+    probe_udp: bool = field(default=True, validator=_check_flag)
     tls: bool = field(default=False, validator=_check_flag)
     tls_cert: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
     tls_key: str | None = field(default=None, converter=_text_of_path, validator=_check_file, repr=False)

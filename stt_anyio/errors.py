@@ -73,6 +73,8 @@ __all__ = [
     "HandshakeError",
     "InvalidFrameError",
     "LocalError",
+    "NotSentError",
+    "OutcomeUnknownError",
     "PoolMissError",
     "ProtocolError",
     "ProxyError",
@@ -105,6 +107,10 @@ __all__ = [
 ]
 
 
+_PASSING = (408, 429)
+"""HTTP statuses below 500 that say: not now."""
+
+
 # -- of carriers that are connections (0x05..): what no core can know ----------------------------------------------
 
 
@@ -127,7 +133,8 @@ class WebSocketHandshakeError(ConnectionError, RemoteError):
     """Who answered does not speak WebSocket there, or not for STT.
 
     Attributes:
-        status: the HTTP status of the answer; `None` where there was none.
+        status: the HTTP status of the answer; `None` where there was none. With 408, 429 and from 500 on a retry can
+            help: a server behind that web server is starting, say.
     """
 
     code = 0x0503
@@ -135,6 +142,8 @@ class WebSocketHandshakeError(ConnectionError, RemoteError):
     def __init__(self, message: str = "", *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        if status is not None and (status in _PASSING or status >= 500):
+            self.retryable = True
 
 
 class ProxyError(WebSocketHandshakeError):
@@ -152,6 +161,41 @@ class TlsError(ConnectionError, RemoteError):
     """TLS failed: a certificate that does not verify, say."""
 
     code = 0x0504
+
+
+# -- of requests (0x07..): never on the wire -----------------------------------------------------------------------
+
+
+class NotSentError(SessionError, RemoteError):
+    """Nothing of the request has left this machine: it was not done, and it is safe to make it again.
+
+    What stood in the way is its `__cause__`. When that was the `timeout` of the call, it is also a `TimeoutError`.
+    """
+
+    code = 0x0702
+    retryable = True
+
+
+class OutcomeUnknownError(SessionError, RemoteError):
+    """The request was sent, or a part of it, and no whole answer came: it may have been done, or not.
+
+    When the `timeout` of the call was over, it is also a `TimeoutError`; else its `__cause__` is what ended it.
+
+    Attributes:
+        bytes_sent: bytes of the request, from the first, that were put into packets. Of these
+        bytes_acknowledged: the peer's node has acknowledged so many, from the first; its application may have them.
+        bytes_received: bytes of the answer that came.
+    """
+
+    code = 0x0703
+
+    def __init__(
+        self, message: str = "", *, bytes_sent: int = 0, bytes_acknowledged: int = 0, bytes_received: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.bytes_sent = bytes_sent
+        self.bytes_acknowledged = bytes_acknowledged
+        self.bytes_received = bytes_received
 
 
 def closed_here(error: SttError) -> SttError:

@@ -113,6 +113,7 @@ class STTNode(Ways):
         self._loop: EventLoopToken | None = None
         self.asyncio_loop: asyncio.AbstractEventLoop | None = None
         self._task: object = None
+        self._tasks: TaskGroup | None = None
         self._calls: set[_Call] = set()
         self._finished: anyio.Event | None = None
         self._stopping = False
@@ -198,6 +199,7 @@ class STTNode(Ways):
         try:
             with scope:
                 async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks
                     tasks.start_soon(self._run_timer)
                     tasks.start_soon(self._run_gathering)
                     for carrier in self._carriers.values():
@@ -248,7 +250,7 @@ class STTNode(Ways):
         driver.pump()
         self._close_driver(driver)
         self._close_carriers()
-        self._driver = self._listens_at = None
+        self._driver = self._listens_at = self._tasks = None
         self._backlog.clear()
         for call in self._calls:
             call.scope.cancel()

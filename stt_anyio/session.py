@@ -195,6 +195,11 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         while not attempt.settled and not self.is_closed:
             await self._changed.wait()
 
+    async def wait_until(self, look: Callable[[], bool]) -> None:
+        """Wait until something holds that has to do with paths, or the session is over."""
+        while not (look() or self.is_closed):
+            await self._changed.wait()
+
     # -- ending ----------------------------------------------------------------------------------------------------
 
     async def close(self, reason: str = "graceful", detail: str = "") -> None:

@@ -103,6 +103,11 @@ class StreamBase:
         return self._core.bytes_accepted
 
     @property
+    def bytes_sent(self) -> int:
+        """How many of them, from the first, were put into packets; none of those behind them has left this machine."""
+        return self._core.bytes_sent
+
+    @property
     def bytes_acknowledged(self) -> int:
         """How many of them, from the first, the peer's core has acknowledged, or are given up."""
         return self._core.acked_offset

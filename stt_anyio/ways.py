@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ssl
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import anyio
-from anyio.abc import ByteStream, Listener
+from anyio.abc import ByteStream, Listener, TaskGroup
 
 from stt_anyio.carrier import Carrier
 from stt_anyio.connectable import StreamConnectable
@@ -18,9 +18,12 @@ from stt_anyio.errors import ArgumentError, StateError, SttError, connection_fai
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
+from stt_anyio.reconnecting import ReconnectingClient
+from stt_anyio.reconnecting_base import Peer
+from stt_anyio.regaining import regain
 from stt_anyio.session import Session
 from stt_anyio.udp import UdpCarrier
-from stt_proto import NetworkPath, Ticket
+from stt_proto import NetworkPath, ReconnectPolicy, Ticket
 
 
 class Ways(NodeBase[Session]):
@@ -29,6 +32,7 @@ class Ways(NodeBase[Session]):
     _carriers: dict[str, Carrier]
     _given_carriers: tuple[Carrier, ...] | None
     _listens_at: tuple[str, int] | None
+    _tasks: TaskGroup | None
 
     @abstractmethod
     async def connect(
@@ -92,6 +96,47 @@ class Ways(NodeBase[Session]):
         """A peer as an `anyio.abc.ByteStreamConnectable`: each `connect` opens a stream of one shared session."""
         return StreamConnectable(self, address, peer_node_id, transport, purpose)
 
+    def reconnecting(
+        self,
+        address: Any,
+        peer_node_id: bytes | None = None,
+        timeout: float | None = 10.0,
+        transport: str | None = None,
+        *,
+        websocket: str | WebSocketTarget | None = None,
+        ticket: Ticket | None = None,
+        policy: ReconnectPolicy | None = None,
+        prepare: Callable[[Session], Awaitable[Any]] | None = None,
+    ) -> ReconnectingClient:
+        """A peer that is dialled, and dialled again whenever its session is lost, until that is closed.
+
+        Args:
+            address, peer_node_id, timeout, transport, websocket: of each try, as for `connect`.
+            ticket: of an earlier session with that peer, for the first try; later ones use the latest that came.
+            policy: how patiently; the defaults of `ReconnectPolicy` when `None`.
+            prepare: `await prepare(session)` is called with each new session before anybody else gets it: to set up
+                again what it is to have. When it raises, the session is ended; it is dialled again if the session was
+                lost, and otherwise given up.
+
+        Raises:
+            StateError: the node is not running.
+            ArgumentError: `policy`, `ticket`, `prepare` or `websocket` is none. What `connect` would not take ends it.
+        """
+        peer = Peer(
+            address=address,
+            peer_node_id=peer_node_id,
+            transport=transport,
+            websocket=None if websocket is None else target_of(websocket),
+            timeout=timeout,
+        )
+        return ReconnectingClient(self, peer, policy, ticket, prepare)
+
+    def start_task(self, run: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        """Have something done beside everything else until the node stops; what it raises ends the node."""
+        if self._tasks is None:
+            raise StateError("the node is not running")
+        self._tasks.start_soon(run, *arguments)
+
     async def _race(
         self,
         address: Any,
@@ -130,6 +175,9 @@ class Ways(NodeBase[Session]):
                 session.abort()
             raise
         if won:
+            carrier = self._carrier_for(transport)
+            if self.config.probe_udp and not carrier.traits.reliable:
+                self.start_task(regain, won[0], address, transport, carrier.name)
             return won[0]
         first, *others = errors.values()
         raise first from (others[0] if others else None)

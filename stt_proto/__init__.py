@@ -14,6 +14,7 @@ from stt_proto.endpoint import Endpoint
 from stt_proto.events import Event
 from stt_proto.handshake import UsedTickets
 from stt_proto.identity import Identity
+from stt_proto.reconnect import ReconnectPolicy
 from stt_proto.recovery import CongestionController, ControllerFactory, PathState, RttEstimator, SentPacket
 from stt_proto.session import KeyLog, Session, SessionStats, Stream, Trace, TracedFrame, TracedSession
 from stt_proto.streams import Priority
@@ -51,6 +52,7 @@ __all__ = [
     "PathState",
     "PathStatus",
     "Priority",
+    "ReconnectPolicy",
     "RttEstimator",
     "SentPacket",
     "Session",

@@ -16,7 +16,6 @@ Classes inherit the matching builtin (`ConnectionRefusedError`, `TimeoutError`, 
 from __future__ import annotations
 
 import builtins
-from typing import ClassVar
 
 __all__ = [
     "ArgumentError",
@@ -64,7 +63,7 @@ class SttError(Exception):
     """
 
     code: int = 0x0000
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, message: str = "", *, code: int | None = None) -> None:
         super().__init__(message)

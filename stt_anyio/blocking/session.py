@@ -30,6 +30,7 @@ class BlockingSession(SessionBase[BlockingStream]):
 
     stream_class = BlockingStream
     node: BlockingNode
+    over: threading.Event | None = None  # for a thread that waits for nothing else but time
 
     @property
     def lock(self) -> threading.RLock:
@@ -98,7 +99,12 @@ class BlockingSession(SessionBase[BlockingStream]):
             StreamClosedError: the peer reset the stream.
             TimeoutError: the answer was not there in time.
         """
-        answer = bytearray()
+        return self.exchange_into(bytearray(), stream, data, timeout, max_size)
+
+    def exchange_into(
+        self, answer: bytearray, stream: BlockingStream, data: Buffer, timeout: float | None, max_size: int
+    ) -> bytes:
+        """`exchange`, with what comes of the answer in `answer`, whatever is raised."""
         rest = single_bytes(data)
 
         def step() -> bytes | None:
@@ -125,6 +131,11 @@ class BlockingSession(SessionBase[BlockingStream]):
         taken = stream._put(data)
         self.driver.pump()
         return taken
+
+    def _wake_all(self) -> None:
+        """It has ended."""
+        if self.over is not None:
+            self.over.set()
 
     def rotate_key(self, timeout: float | None = None) -> int:
         """Replace the keys of both sides, and wait until both use the new ones; see `Session.rotate_key`."""
@@ -173,4 +184,4 @@ class BlockingSession(SessionBase[BlockingStream]):
     def _wake(self) -> None:
         """Nothing to do: whoever waits looks again after every event."""
 
-    _wake_accept = _wake_datagrams = _wake_frames = _wake_openers = _wake_rotation = _wake_moves = _wake_all = _wake
+    _wake_accept = _wake_datagrams = _wake_frames = _wake_openers = _wake_rotation = _wake_moves = _wake

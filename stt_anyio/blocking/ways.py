@@ -13,14 +13,17 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from stt_anyio.blocking.connections import Connections, medium_of
+from stt_anyio.blocking.reconnecting import BlockingReconnectingClient
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.connections import Medium, SocketMedium, listen_tcp
 from stt_anyio.errors import ArgumentError, SttError, connection_failed
 from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
+from stt_anyio.reconnecting_base import Peer
+from stt_anyio.regaining import PATIENCE, backoff, is_elsewhere
 from stt_anyio.udp import check_address
-from stt_proto import NetworkPath, SessionState, Ticket
+from stt_proto import NetworkPath, ReconnectPolicy, SessionState, Ticket
 
 T = TypeVar("T")
 
@@ -45,6 +48,9 @@ class BlockingWays(NodeBase[BlockingSession]):
 
     @abstractmethod
     def until(self, attempt: Callable[[], T | None], timeout: float | None = None) -> T: ...
+
+    @abstractmethod
+    def poll(self, timeout: float = 0.0) -> bool: ...
 
     @abstractmethod
     def _udp_path(self, address: Any) -> NetworkPath: ...
@@ -128,6 +134,33 @@ class BlockingWays(NodeBase[BlockingSession]):
             SttError: all that `connect` raises.
         """
         return self.connect(stream, peer_node_id, timeout, "stream")
+
+    def reconnecting(
+        self,
+        address: Any,
+        peer_node_id: bytes | None = None,
+        timeout: float | None = 10.0,
+        transport: str | None = None,
+        *,
+        websocket: str | WebSocketTarget | None = None,
+        ticket: Ticket | None = None,
+        policy: ReconnectPolicy | None = None,
+        prepare: Callable[[BlockingSession], Any] | None = None,
+    ) -> BlockingReconnectingClient:
+        """A peer that is dialled when a session with it is asked for and there is none; see `STTNode.reconnecting`.
+
+        Raises:
+            StateError: the node is not running.
+            ArgumentError: `policy`, `ticket`, `prepare` or `websocket` is none. What `connect` would not take ends it.
+        """
+        peer = Peer(
+            address=address,
+            peer_node_id=peer_node_id,
+            transport=transport,
+            websocket=None if websocket is None else target_of(websocket),
+            timeout=timeout,
+        )
+        return BlockingReconnectingClient(self, peer, policy, ticket, prepare)
 
     def _connect(
         self,
@@ -330,7 +363,7 @@ class BlockingWays(NodeBase[BlockingSession]):
 
         errors: list[Exception] = []
         for number, way in enumerate(ways):
-            threading.Thread(target=dial, args=way, name="BlockingNode.connect", daemon=True).start()
+            self._start_thread(dial, *way)
             last = number == len(ways) - 1
             while (last and len(errors) < len(ways)) or (not last and not errors):
                 try:
@@ -338,9 +371,28 @@ class BlockingWays(NodeBase[BlockingSession]):
                 except queue.Empty:
                     break
                 if isinstance(outcome, BlockingSession):
+                    if self.config.probe_udp and transport in (None, "udp"):
+                        self._start_thread(self._regain, outcome, address)
                     return outcome
                 errors.append(outcome)
         raise errors[0] from errors[1]
+
+    def _start_thread(self, run: Callable[..., None], *arguments: Any) -> None:
+        threading.Thread(target=run, args=arguments, name="BlockingNode.connect", daemon=True).start()
+
+    def _regain(self, session: BlockingSession, address: Any) -> None:
+        """Look for UDP now and then while a session is not on it, until that is over; see `stt_anyio/regaining.py`."""
+        waits, over = backoff(), threading.Event()
+        with self.lock:
+            session.over = over
+            if session.is_closed:
+                return
+        while not over.wait(waits.next()):
+            if not is_elsewhere(session, "udp"):
+                waits.reset()
+                continue
+            with suppress(SttError, OSError):
+                session.add_path(address, "udp", PATIENCE)
 
     # -- being dialled ---------------------------------------------------------------------------------------------
 

@@ -167,6 +167,11 @@ class Stream:
         return 0 if self._halves.send is None else self._halves.send.bytes_accepted
 
     @property
+    def bytes_sent(self) -> int:
+        """Bytes, from the beginning, that were put into packets: of those behind them none has left this machine."""
+        return 0 if self._halves.send is None else self._halves.send.sent_offset
+
+    @property
     def bytes_given_up(self) -> int:
         """Bytes that `write` took, that grew too old or were lost too often, and are not known to have arrived."""
         send = self._halves.send

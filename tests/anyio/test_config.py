@@ -26,6 +26,7 @@ BAD: list[tuple[str, Any]] = [
     ("transport", "carrier pigeon"),
     ("reuse_port", 1),
     ("offload", 1),
+    ("probe_udp", "now and then"),
     ("recv_buffer_size", 100),
     ("send_buffer_size", 1 << 31),
     ("datagram_size", 1199),

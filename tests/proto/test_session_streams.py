@@ -465,3 +465,20 @@ def test_a_full_queue_loses_its_oldest() -> None:
     pair.settle(0.5)
     assert pair.peer.stats().receive_errors == 300 + 255 - 256
     assert pair.peer.receive_datagram() == b"44"
+
+
+def test_how_far_a_stream_has_come() -> None:
+    """What was accepted, put into packets and acknowledged is counted; also after the session has ended."""
+    pair = session_pair()
+    stream, one_way = pair.session.open_stream(), pair.peer.open_stream(bidirectional=False)
+    one_way.write(b"x", pair.now)
+    stream.write(bytes(1000), pair.now)
+    assert (stream.bytes_accepted, stream.bytes_sent, stream.acked_offset) == (1000, 0, 0)
+    pair.settle()
+    incoming = pair.session.stream(one_way.stream_id)
+    assert incoming is not None
+    assert incoming.bytes_sent == 0
+    assert (stream.bytes_accepted, stream.bytes_sent, stream.acked_offset) == (1000, 1000, 1000)
+    stream.write(bytes(10), pair.now)
+    pair.session.abort(pair.now)
+    assert (stream.bytes_accepted, stream.bytes_sent, stream.acked_offset) == (1010, 1000, 1000)

@@ -1,0 +1,220 @@
+"""A client that comes back, without an event loop: see `stt_anyio/reconnecting.py`.
+
+There is no thread that keeps the session up: it is looked after, and dialled again, in the calls that need it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from stt_anyio.blocking.session import BlockingSession
+from stt_anyio.blocking.stream import BlockingStream
+from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooManyStreamsError
+from stt_anyio.operation import Operation
+from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, Peer, Reconnecting, lost_at_once
+from stt_proto import Ticket
+from stt_proto.reconnect import Connected, ReconnectPolicy
+from stt_proto.types import Buffer
+
+if TYPE_CHECKING:
+    from stt_anyio.blocking.ways import BlockingWays
+
+
+class _Deadline:
+    """When a call is to be over."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._at = inf if timeout is None else time.monotonic() + timeout
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until then; `None` when never."""
+        return None if self._at == inf else max(0.0, self._at - time.monotonic())
+
+    def least(self, seconds: float | None) -> float | None:
+        """What is left, and no more than so many seconds."""
+        left = self.left
+        return seconds if left is None else left if seconds is None else min(left, seconds)
+
+
+class BlockingReconnectingClient(Reconnecting[BlockingSession]):
+    """A peer, and a session with it whenever one is asked for. Made by `BlockingNode.reconnecting`.
+
+    As `ReconnectingClient`, but it dials within `session` and `request`, in the thread that calls; other threads that
+    call meanwhile wait for that.
+    """
+
+    def __init__(
+        self,
+        node: BlockingWays,
+        peer: Peer,
+        policy: ReconnectPolicy | None = None,
+        ticket: Ticket | None = None,
+        prepare: Callable[[BlockingSession], Any] | None = None,
+    ) -> None:
+        super().__init__(node, peer, policy, ticket, prepare)
+        self.node = node
+        self._prepare = prepare
+        self._dialling = threading.Lock()
+
+    def _now(self) -> float:
+        return time.monotonic()
+
+    def _tell(self) -> None:
+        """Nobody iterates over states here."""
+
+    def session(self, timeout: float | None = None) -> BlockingSession:
+        """The session that there is; dials for one, and again, for as long as that may help.
+
+        Raises:
+            TimeoutError: there was none in time.
+            SttError: what it was given up for.
+            SessionClosedError: it was closed; also an `anyio.ClosedResourceError`.
+        """
+        deadline = _Deadline(timeout)
+        if not self._dialling.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError(f"no session within {timeout:g} seconds")
+        try:
+            if self._session is not None:
+                self.node.poll()  # it may have ended long ago, in a program that calls seldom
+            while (session := self._now_live()) is None:
+                wait = self._engine.next_dial - self._now()
+                if wait <= 0:
+                    self._try(deadline)
+                else:
+                    self._wait(deadline.least(wait))
+                if deadline.left == 0 and self._now_live() is None:
+                    raise TimeoutError(f"no session within {timeout:g} seconds")
+            return session
+        finally:
+            self._dialling.release()
+
+    def _now_live(self) -> BlockingSession | None:
+        with self.node.lock:
+            self._look()
+            return self._live()
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait until it is time to dial; or for what happens to the session before that, or for `close`."""
+        session, connected = self._session, isinstance(self.state, Connected)
+
+        def look() -> bool | None:
+            changed = session is not None and (session.is_closed or session.is_detached is connected)
+            return True if changed or self._engine.is_over else None
+
+        with suppress(TimeoutError):
+            self.node.until(look, None if seconds == inf else seconds)
+
+    def _try(self, deadline: _Deadline) -> None:
+        """Find the session that is detached, or dial."""
+        with self.node.lock:
+            ticket, old = self._begin(), self._session
+        if old is not None:
+            for address, transport in self._peer.ways():
+                if old.is_closed or not old.is_detached:
+                    break
+                with suppress(SttError, OSError):
+                    old.add_path(address, transport, deadline.least(REATTACHING))
+            if self._is_back(old):
+                self._on_reattached(old)
+                return
+        try:
+            session = self._dial(ticket, deadline)
+        except Exception as error:
+            with self.node.lock:
+                self._on_failed(error)
+        else:
+            with self.node.lock:
+                self._on_dialled(session)
+
+    def _dial(self, ticket: Ticket | None, deadline: _Deadline) -> BlockingSession:
+        """Dial, and have the application do with the session what it does with each."""
+        peer, timeout = self._peer, deadline.least(self._peer.timeout)
+        session = self.node.connect(
+            peer.address, peer.peer_node_id, timeout, peer.transport, websocket=peer.websocket, ticket=ticket
+        )
+        try:
+            if self._prepare is not None:
+                self._prepare(session)
+        except BaseException as error:
+            if (lost := lost_at_once(session, error)) is not None:
+                raise lost from error
+            session.abort()
+            raise
+        return session
+
+    def request(
+        self,
+        data: Buffer,
+        timeout: float | None = None,
+        *,
+        repeat: bool = False,
+        purpose: str = "",
+        max_size: int = MAX_REPLY,
+    ) -> bytes:
+        """Send a request on a stream of its own, end that direction, and return the whole answer.
+
+        Arguments and errors are those of `ReconnectingClient.request`.
+        """
+        operation, deadline = Operation(data, repeat=repeat), _Deadline(timeout)
+        while True:
+            try:
+                session = self.session(deadline.left)
+            except Exception as error:
+                if type(error) is TimeoutError:
+                    raise operation.timed_out(timeout) from None
+                raise operation.failed(str(error)) from error
+            try:
+                return self._exchange(session, operation, deadline, purpose, max_size)
+            except SttError as error:
+                if isinstance(error, ArgumentError | BufferOverflowError):
+                    raise
+                operation.goes_on_after(error, session_is_over=not session.is_active())
+            except TimeoutError:
+                raise operation.timed_out(timeout) from None
+
+    def _exchange(
+        self, session: BlockingSession, operation: Operation, deadline: _Deadline, purpose: str, max_size: int
+    ) -> bytes:
+        """One try at a request."""
+        stream = self._open(session, purpose, deadline)
+        answer = bytearray()
+        try:
+            return session.exchange_into(answer, stream, operation.data, deadline.left, max_size)
+        except BaseException:
+            with self.node.lock:
+                operation.note(stream, len(answer))
+                stream.reset()  # so that the peer does not take a part of the request for all of it
+            raise
+        finally:
+            stream.close()
+
+    def _open(self, session: BlockingSession, purpose: str, deadline: _Deadline) -> BlockingStream:
+        while True:
+            try:
+                return session.open_stream(purpose=purpose)
+            except TooManyStreamsError:
+                session.wait_streams_available(deadline.left)
+
+    def close(self) -> None:
+        """End for good, and close the session gracefully; threads that wait are told."""
+        with self.node.lock:
+            self._engine.close()
+            self.node._stir()
+            session = self._session
+        if session is not None:
+            session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
