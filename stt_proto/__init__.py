@@ -28,8 +28,10 @@ from stt_proto.types import (
     PathInfo,
     PathStatus,
     SessionState,
+    Stray,
     Transmit,
 )
+from stt_proto.workers import WorkerIds
 
 __all__ = [
     "CARRIERS",
@@ -56,6 +58,7 @@ __all__ = [
     "Session",
     "SessionState",
     "SessionStats",
+    "Stray",
     "Stream",
     "Ticket",
     "TicketRefusal",
@@ -64,6 +67,7 @@ __all__ = [
     "TracedSession",
     "Transmit",
     "UsedTickets",
+    "WorkerIds",
     "errors",
     "events",
 ]
