@@ -226,10 +226,10 @@ class Reception:
         if self._is_stray(connection_id, datagram, path, ecn):
             return
         self.counters.misdirected += 1
-        if self._worker_ids is not None and len(datagram) <= MAX_RESET and reset_token(datagram) is not None:
-            self._show_all(datagram, path, now, ecn)
         if self.config.carriers[path.carrier].reliable:
             return
+        if self._worker_ids is not None and len(datagram) <= MAX_RESET and reset_token(datagram) is not None:
+            self._show_all(datagram, path, now, ecn)
         reset = context.reset_tokens.make_reset(connection_id, len(datagram), now, self._entropy)
         if reset is not None:
             self.counters.resets_sent += 1
@@ -239,9 +239,10 @@ class Reception:
 
     def _is_stray(self, name: bytes, datagram: bytes, path: NetworkPath, ecn: int) -> bool:
         """Whether the ID by which a datagram is routed names another worker; then it is given out (C-8)."""
-        if self._worker_ids is None or self._worker_ids.owns(name):
-            return False
-        self._give_out(self._worker_ids.worker_of(name), datagram, path, ecn)
+        ids = self._worker_ids
+        if ids is None or self.config.carriers[path.carrier].reliable or ids.owns(name):
+            return False  # a connection is of one process, whatever comes on it
+        self._give_out(ids.worker_of(name), datagram, path, ecn)
         return True
 
     def _show_all(self, datagram: bytes, path: NetworkPath, now: float, ecn: int) -> None:
@@ -271,7 +272,7 @@ class Reception:
             self.counters.malformed += 1
             return
         name = decoded.scid if decoded.type in FIRST_MESSAGES else decoded.dcid
-        if self._worker_ids is not None and self._is_stray(name, datagram, path, ecn):
+        if self._is_stray(name, datagram, path, ecn):
             return
         recipient = self._recipient(decoded.type, decoded.dcid, path)
         if recipient is None:
