@@ -23,9 +23,9 @@ from stt_anyio.errors import ArgumentError, StateError
 from stt_anyio.node import STTNode
 from stt_anyio.udp import Address, look_up
 from stt_anyio.workers.ports import Routing, SharedPort, can_share
-from stt_anyio.workers.setup import GONE, Control, Setup, encode, find_app, name_of
+from stt_anyio.workers.setup import GONE, Control, Setup, encode, find_app, name_of, pickled
 from stt_anyio.workers.statistics import FleetStats, WorkerStats, summed, worker_stats
-from stt_proto import Identity, WorkerIds
+from stt_proto import Identity, Limits, WorkerIds
 from stt_proto.workers import MAX_WORKERS
 
 logger = logging.getLogger("stt.workers")
@@ -102,6 +102,7 @@ class WorkerFleet:
             parameters["port"] = port
         given = NodeConfig.from_environment(**parameters) if config is None else evolve(config, **parameters)
         self.config = _checked(given, workers)
+        pickled(self.config)
         self._app = name_of(app)
         self._seeds = _seeds(node_seed, shared_seed)
         identity = Identity.from_seed(self._seeds[0])
@@ -191,10 +192,17 @@ class WorkerFleet:
         await self._exit.enter_async_context(node)
         self._alone = node
 
+        slot = self._slots[0]
+        slot.gone = anyio.Event()
+
         async def serve() -> None:
-            result = app(node)
-            if inspect.isawaitable(result):
-                await result
+            with slot.scope:
+                try:
+                    result = app(node)
+                    if inspect.isawaitable(result):
+                        await result
+                finally:
+                    slot.gone.set()
 
         tasks.start_soon(serve)
 
@@ -218,6 +226,8 @@ class WorkerFleet:
 
     async def _stop(self) -> None:
         """Have all workers close their sessions and end; kill those that do not."""
+        if self._alone is not None:
+            self._slots[0].scope.cancel()
         for slot in self._slots:
             await slot.say(stop=True)
         with anyio.move_on_after(self._grace + 2.0):
@@ -252,7 +262,8 @@ class WorkerFleet:
         """One life of a worker, from the start of its process to its end."""
         ours, theirs = socket.socketpair()
         try:
-            message, inherited = self._setup(slot.index)
+            setup, inherited = self.setup(slot.index)
+            message = encode(setup)
             slot.gone = anyio.Event()
             with theirs:
                 process = await anyio.open_process(
@@ -275,7 +286,7 @@ class WorkerFleet:
         finally:
             slot.end()
 
-    def _setup(self, index: int) -> tuple[bytes, list[int]]:
+    def setup(self, index: int) -> tuple[Setup, list[int]]:
         """What a worker is told, and the descriptors that it inherits."""
         port, config = self._port, self.config
         assert port is not None
@@ -296,7 +307,7 @@ class WorkerFleet:
             backend=self._backend,
             grace=self._grace,
         )
-        return encode(setup), [sock, inbox, *(each for each in outboxes if each is not None)]
+        return setup, [sock, inbox, *(each for each in outboxes if each is not None)]
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
@@ -420,8 +431,19 @@ def _checked(config: NodeConfig, workers: int) -> NodeConfig:
         raise ArgumentError("ticket_file is one process's; workers cannot share it", argument="ticket_file")
     return evolve(
         config,
+        limits=_divided(config.limits, workers),
         fleet_secret=config.fleet_secret or os.urandom(32),
         reset_key=config.reset_key or os.urandom(32),
+    )
+
+
+def _divided(limits: Limits, workers: int) -> Limits:
+    """Those of a worker. Who guesses chooses his worker, by his connection ID; so each allows a part of the guesses."""
+    return evolve(
+        limits,
+        failed_guesses_per_second=max(0.001, limits.failed_guesses_per_second / workers),
+        failed_guesses_burst=max(1, limits.failed_guesses_burst // workers),
+        failed_guesses_without_cookie=limits.failed_guesses_without_cookie // workers,
     )
 
 

@@ -61,19 +61,24 @@ class Setup:
 
 
 def encode(setup: Setup) -> bytes:
-    """The setup as it goes to the worker.
+    """The setup as it goes to the worker."""
+    packed = pickle.dumps(setup)
+    return _LENGTH.pack(len(packed)) + packed
+
+
+def pickled(config: NodeConfig) -> bytes:
+    """A configuration as another process can have it.
 
     Raises:
-        ArgumentError: the configuration holds something that other processes cannot have, a local function say.
+        ArgumentError: it holds something that cannot be there, a local function say.
     """
     try:
-        packed = pickle.dumps(setup)
+        return pickle.dumps(config)
     except Exception as error:
         raise ArgumentError(
             f"config cannot be given to another process ({error}); functions in it must be importable",
             argument="config",
         ) from None
-    return _LENGTH.pack(len(packed)) + packed
 
 
 def read(control: socket.socket) -> Setup:

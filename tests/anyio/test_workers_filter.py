@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ datagrams = st.builds(
 )
 
 
+COMPUTE = {0x00: operator.add, 0x20: operator.mul, 0x50: operator.and_, 0x70: operator.rshift}
+
+
 def run(lines: Sequence[Instruction], data: bytes) -> int:
     """A machine for classic BPF, after the kernel's documentation (networking/filter.rst)."""
     a = x = at = 0
@@ -50,12 +54,7 @@ def run(lines: Sequence[Instruction], data: bytes) -> int:
             case 0x02:
                 memory[k] = a
             case 0x04:  # ALU
-                a = {
-                    0x00: lambda a: a + source,
-                    0x20: lambda a: a * source,
-                    0x50: lambda a: a & source,
-                    0x70: lambda a: a >> source,
-                }[code & 0xF0](a) & 0xFFFFFFFF
+                a = COMPUTE[code & 0xF0](a, source) & 0xFFFFFFFF
             case 0x05:  # JMP
                 taken = {0x10: a == source, 0x40: bool(a & source)}[code & 0xF0]
                 at += if_so if taken else if_not

@@ -47,10 +47,6 @@ async def _swallow(stream: Stream) -> None:
     await stream.aclose()
 
 
-async def ends_at_once(node: STTNode) -> None:
-    """Serve nobody."""
-
-
 async def raises(node: STTNode) -> None:
     """Fail."""
     raise RuntimeError("on purpose")
