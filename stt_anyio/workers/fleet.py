@@ -367,7 +367,7 @@ class _Slot:
         """Its process has ended."""
         self._process = self._control = None
         self._serves = False
-        self._answered.set()
+        self._answer()
         self.gone.set()
 
     def kill(self) -> None:
@@ -389,7 +389,7 @@ class _Slot:
                 self.failure = what.get("failed", self.failure)
                 if "stats" in what:
                     self.told = what["stats"]
-                    self._answered.set()
+                    self._answer()
         except GONE:
             pass
 
@@ -405,10 +405,15 @@ class _Slot:
 
     async def ask(self) -> None:
         """Have it tell its statistics."""
-        self._answered = answered = anyio.Event()
+        answered = self._answered
         if self._serves and await self.say(stats=True):
             with anyio.move_on_after(ANSWER_TIMEOUT):
                 await answered.wait()
+
+    def _answer(self) -> None:
+        """Whoever has asked need not wait any longer."""
+        self._answered.set()
+        self._answered = anyio.Event()
 
 
 async def serve_workers(app: str | Callable[[STTNode], Any], workers: int, **parameters: Any) -> None:

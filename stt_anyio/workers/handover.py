@@ -13,11 +13,13 @@ from typing import Any
 
 from attrs import define
 
-from stt_anyio.udp import Address
+from stt_anyio.udp import Address, options
 from stt_proto.types import Stray
 
 MAX_MESSAGE = 66_000
 """Bytes of one message between workers; one datagram of the largest kind fits."""
+BUFFER = 4 << 20
+"""Bytes asked for, for what waits in an inbox; the system grants less, and Linux no more than ten messages or so."""
 READS_PER_WAKE_UP = 16
 """Messages after which others get their turn."""
 
@@ -75,6 +77,7 @@ class HandOver:
         for outbox in outboxes:
             if outbox is not None:
                 outbox.setblocking(False)
+                options.try_option(outbox, socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
 
     def fileno(self) -> int:
         """The descriptor of the inbox."""

@@ -145,11 +145,13 @@ class Control:
 
     def __init__(self, stream: UNIXSocketStream) -> None:
         self._stream = stream
+        self._turn = anyio.Lock()
         self._lines = BufferedByteReceiveStream(stream)
 
     async def say(self, **what: Any) -> None:
         """Raises `anyio.BrokenResourceError` when the other side is gone."""
-        await self._stream.send(json.dumps(what).encode() + b"\n")
+        async with self._turn:
+            await self._stream.send(json.dumps(what).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any]:
         """Raises `anyio.IncompleteRead` or `anyio.BrokenResourceError` when the other side is gone."""

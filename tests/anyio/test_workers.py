@@ -19,7 +19,9 @@ from attrs import evolve
 
 from stt_anyio import ArgumentError, NodeConfig, Session, StateError, SttError, STTNode
 from stt_anyio.workers import Routing, WorkerFleet, fleet, ports, serve_workers
-from stt_proto import WorkerIds
+from stt_anyio.workers.handover import HandOver
+from stt_proto import NetworkPath, WorkerIds
+from stt_proto.types import Stray
 from tests.anyio import worker_apps
 from tests.anyio.relay import Address, Faults, Relay
 from tests.proto.fleet import SECRET
@@ -197,6 +199,35 @@ async def test_bulk_without_a_filter() -> None:
                     await stream.send(bytes(4 << 20))
                     await stream.send_eof()
                     assert await stream.receive() == b"%d" % (4 << 20)
+
+
+async def test_what_is_handed_over_to_the_wrong_worker() -> None:
+    """C-8: at most once; what a worker was handed and is not its own goes nowhere from there, not even a reset."""
+    async with serving() as (served, _), Naming(1) as client:
+        session = await client.connect((HOST, served.port))
+        assert await ask(session) == served.pids[1]
+        assert served._port is not None
+        (name, *_) = (name for name in (bytes([n] * 8) for n in range(99)) if WorkerIds(SECRET, 1, 2).owns(name))
+        path = NetworkPath("udp", served._port.local, (HOST, client.port))
+        inbox, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        outbox = served._port.outboxes[0].dup()
+        parent = HandOver(socket.AF_INET, served._port.local, inbox, [outbox, None])
+        parent.give([Stray(0, b"\x40" + name + bytes(size), path, 0) for size in (30, 60, 1200)])
+        parent.close()
+        _.close()
+        while (counts := [worker.hand_over for worker in (await served.stats()).workers])[0].taken < 3:
+            await anyio.sleep(0.01)
+        assert (counts[0].homeless, counts[0].given, counts[1].taken) == (3, 0, 0)
+        assert await ask(session) == served.pids[1]
+
+
+async def test_many_ask_at_once() -> None:
+    """Statistics: each gets an answer, and nobody waits for the patience to end."""
+    async with serving(1) as (served, _):
+        with anyio.fail_after(fleet.ANSWER_TIMEOUT / 2):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(10):
+                    tasks.start_soon(served.stats)
 
 
 # -- ends ----------------------------------------------------------------------------------------------------------
