@@ -18,10 +18,11 @@ import pytest
 from attrs import evolve
 
 from stt_anyio import ArgumentError, NodeConfig, Session, StateError, SttError, STTNode
+from stt_anyio.udp import UdpSocket
 from stt_anyio.workers import Routing, WorkerFleet, fleet, ports, serve_workers
 from stt_anyio.workers.handover import HandOver
-from stt_proto import NetworkPath, WorkerIds
-from stt_proto.types import Stray
+from stt_proto import NetworkPath, Stray, Transmit, WorkerIds
+from stt_proto.packet import MAX_RESET, ResetTokens
 from tests.anyio import worker_apps
 from tests.anyio.relay import Address, Faults, Relay
 from tests.proto.fleet import SECRET
@@ -172,6 +173,7 @@ async def test_a_hundred_addresses() -> None:
             assert worker.node.closed["graceful"] == (worker.pid == answered[0])
 
 
+@ON_ONE_LOOP
 @pytest.mark.usefixtures("no_filter")
 async def test_a_hundred_addresses_without_a_filter(caplog: pytest.LogCaptureFixture) -> None:
     """C-8: whoever gets it hands it over; none is lost for that, and it is said that this is so."""
@@ -201,6 +203,7 @@ async def test_bulk_without_a_filter() -> None:
                     assert await stream.receive() == b"%d" % (4 << 20)
 
 
+@ON_ONE_LOOP
 async def test_what_is_handed_over_to_the_wrong_worker() -> None:
     """C-8: at most once; what a worker was handed and is not its own goes nowhere from there, not even a reset."""
     async with serving() as (served, _), Naming(1) as client:
@@ -219,6 +222,34 @@ async def test_what_is_handed_over_to_the_wrong_worker() -> None:
             await anyio.sleep(0.01)
         assert (counts[0].homeless, counts[0].given, counts[1].taken) == (3, 0, 0)
         assert await ask(session) == served.pids[1]
+
+
+@ON_ONE_LOOP
+async def test_a_run_for_two_workers() -> None:
+    """C-8: the kernel looks at the first datagram of a run (GRO); what is another's in it is handed over."""
+    async with serving() as (served, _):
+        names = [
+            next(n for n in (bytes([n] * 8) for n in range(99)) if WorkerIds(SECRET, w, 2).owns(n)) for w in (0, 1)
+        ]
+        sock = UdpSocket(socket.AF_INET, (HOST, 0), NodeConfig())
+        try:
+            if not (sock.segmentation and sock.coalescing):
+                pytest.skip("no runs here")
+            run = tuple(b"\x40" + name + bytes(91) for name in names for _ in range(3))
+            sock.send(Transmit(sock.path((HOST, served.port)), run, 100))
+            while (counts := [worker.hand_over for worker in (await served.stats()).workers])[1].taken < 3:
+                await anyio.sleep(0.01)
+            answers: list[bytes] = []
+            while sum(map(len, answers)) < 6 * MAX_RESET:  # P-14: each worker has answered what was its own
+                sock.receive(lambda data, *_: answers.append(bytes(data)))
+                await anyio.sleep(0.01)
+        finally:
+            sock.close()
+        assert (counts[0].given, counts[1].given) == (3, 0)
+        tokens = ResetTokens(served.config.reset_key or b"")
+        resets = b"".join(answers)
+        found = [resets[at + MAX_RESET - 16 : at + MAX_RESET] for at in range(0, len(resets), MAX_RESET)]
+        assert sorted(found) == sorted(map(tokens.token, names * 3))
 
 
 async def test_many_ask_at_once() -> None:
@@ -275,6 +306,7 @@ async def test_the_end() -> None:
             await served.__aenter__()
 
 
+@ON_ONE_LOOP
 async def test_a_worker_is_asked_to_end() -> None:
     """SIGTERM closes its sessions first; and as nobody told the fleet, another takes its place."""
     async with serving() as (served, _), Naming(0) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from stt_proto.packet import ConnectionIdTable
 from stt_proto.reception import SHOWN_PER_SECOND, STRAYS
 from stt_proto.testing import SeededEntropy, World
 from stt_proto.wire import Message, MessageType, encode_datagram
-from tests.proto.fleet import SECRET, Client, Fleet
+from tests.proto.fleet import SECRET, Client, Fleet, by_kernel
 from tests.proto.worlds import PATH, filler, lone_endpoint
 
 connection_ids = st.binary(min_size=8, max_size=8)
@@ -117,6 +118,20 @@ def test_the_key_is_a_secret() -> None:
         pickle.dumps(ids)
     with pytest.raises(ArgumentError, match="worker_ids"):
         lone_endpoint(worker_ids="0 of 2")
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_ids_of_one_worker_look_like_any(count: int) -> None:
+    """C-7, C-6: no bit of an ID, and of no two IDs of a session, tells those without the key which worker it names."""
+    entropy, draws = SeededEntropy("look"), 4000
+    for secret in (SECRET, bytes(31) + b"1", bytes(32)):
+        ids = WorkerIds(secret, 0, count)
+        table: ConnectionIdTable[str] = ConnectionIdTable(entropy, ids.owns)
+        issued = [int.from_bytes(table.issue("x")) for _ in range(draws)]
+        pairs = [one ^ other for one, other in pairwise(issued)]
+        for numbers in (issued, pairs):
+            for bit in range(64):
+                assert sum(number >> bit & 1 for number in numbers) == pytest.approx(draws / 2, rel=0.09)
 
 
 # -- the IDs that are issued ---------------------------------------------------------------------------------------
@@ -253,6 +268,27 @@ def test_what_is_damaged_or_no_datagram_of_ours_is_not_handed_over() -> None:
     for rubbish in (hello[:-1] + b"\1", b"\x00" + theirs + filler(50), b"\x40" + theirs, b""):
         fleet.workers[0].receive(rubbish, PATH, 0.0)
     assert list(fleet.workers[0].strays()) == []
+
+
+anything = st.builds(
+    lambda first, rest: bytes((first,)) + rest,
+    st.one_of(st.integers(0, 255), st.sampled_from([0x40, 0x60, 0xC1, 0xC3, 0xE8])),
+    st.binary(max_size=60),
+)
+
+
+@given(st.lists(anything, max_size=20), st.integers(0, 3), st.integers(1, 61))
+def test_nothing_that_arrives_raises(datagrams: list[bytes], worker: int, segment_size: int) -> None:
+    """G-2, C-8: singly or in runs; what is given out as another's is, and came whole."""
+    fleet = Fleet(4)
+    endpoint = fleet.workers[worker]
+    for datagram in datagrams:
+        endpoint.receive(datagram, PATH, 0.0)
+    for stray in endpoint.strays():
+        assert stray.datagram in datagrams
+        assert stray.worker is None or stray.worker == by_kernel(fleet.ids[0], stray.datagram) != worker
+    endpoint.receive(b"".join(datagrams), PATH, 0.0, segment_size)
+    assert all(stray.worker != worker for stray in endpoint.strays())
 
 
 def test_strays_are_bounded() -> None:
