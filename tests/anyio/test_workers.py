@@ -447,7 +447,7 @@ def _told(served: WorkerFleet) -> tuple[Any, Any]:
 
 
 async def test_what_a_guesser_may_is_divided() -> None:
-    """H-23: who chooses his connection IDs chooses his worker; together they allow what one endpoint allows."""
+    """C-10, H-23: who chooses his connection ID chooses his worker; all of them together allow what one does."""
     one, four = (WorkerFleet(worker_apps.echo, count, shared_seed=SEED).config.limits for count in (1, 4))
     assert four.failed_guesses_per_second == one.failed_guesses_per_second / 4
     assert four.failed_guesses_burst == one.failed_guesses_burst // 4
