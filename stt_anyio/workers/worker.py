@@ -16,7 +16,7 @@ from stt_anyio.loops import when_readable
 from stt_anyio.node import STTNode
 from stt_anyio.udp import Address, UdpCarrier, UdpSocket
 from stt_anyio.workers.handover import HandOver
-from stt_proto import WorkerIds
+from stt_proto import NetworkPath, WorkerIds
 
 
 @frozen(eq=False)
@@ -84,6 +84,9 @@ class SharedUdpCarrier(UdpCarrier):
             port.pump()
 
         await when_readable(hand_over, read)
+
+    def replace_own(self, path: NetworkPath) -> None:
+        """Nothing: the port is not this worker's to leave."""
 
     def close(self) -> None:
         super().close()

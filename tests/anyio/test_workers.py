@@ -21,6 +21,7 @@ from stt_anyio import ArgumentError, NodeConfig, Session, StateError, SttError, 
 from stt_anyio.udp import UdpSocket
 from stt_anyio.workers import Routing, WorkerFleet, fleet, ports, serve_workers
 from stt_anyio.workers.handover import HandOver
+from stt_anyio.workers.worker import Place, WorkerNode
 from stt_proto import NetworkPath, Stray, Transmit, WorkerIds
 from stt_proto.packet import MAX_RESET, ResetTokens
 from tests.anyio import worker_apps
@@ -250,6 +251,32 @@ async def test_a_run_for_two_workers() -> None:
         resets = b"".join(answers)
         found = [resets[at + MAX_RESET - 16 : at + MAX_RESET] for at in range(0, len(resets), MAX_RESET)]
         assert sorted(found) == sorted(map(tokens.token, names * 3))
+
+
+async def test_a_worker_does_not_leave_the_port() -> None:
+    """A node that nobody needs there may; a worker shares it. A session of its may go elsewhere, though."""
+    port = ports.SharedPort(socket.AF_INET, (HOST, 0), WorkerIds(SECRET, 0, 2))
+    place = Place(WorkerIds(SECRET, 0, 2), port.sockets[0], port.inboxes[0], [None, port.outboxes[1].dup()])
+    config = NodeConfig(bind_address=HOST)
+    try:
+        async with WorkerNode(place, config, shared_seed=SEED, server_mode=True) as node, Naming(0) as client:
+            (here, there), bound = await _both(client, node, port.local), node.port
+            assert bound == port.local[1]
+            node.disable_accept_connections()
+            await here.migrate()
+            assert here.local_addr != port.local
+            await until(lambda: there.peer_addr == here.local_addr)
+            node.udp.replace_own(here.paths[0].path)
+            assert node.port == bound
+            assert node.udp.sockets[0].fileno() >= 0
+    finally:
+        port.close()
+
+
+async def _both(client: STTNode, node: STTNode, address: Any) -> tuple[Session, Session]:
+    """A session as the node sees it, and as the client does."""
+    there = await client.connect(address)
+    return await node.accept(), there
 
 
 async def test_many_ask_at_once() -> None:
