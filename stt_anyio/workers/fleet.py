@@ -96,6 +96,10 @@ class WorkerFleet:
             )
         if backend not in ("asyncio", "trio"):
             raise ArgumentError(f"backend is {backend!r}; it must be 'asyncio' or 'trio'", argument="backend")
+        if type(restarts) is not int or restarts < 0:
+            raise ArgumentError(f"restarts is {restarts!r}; it must be a whole number from 0", argument="restarts")
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= 3600:
+            raise ArgumentError(f"grace is {grace!r}; it must be from 0 to 3,600 seconds", argument="grace")
         if host is not None:
             parameters["bind_address"] = host
         if port is not None:
@@ -228,9 +232,9 @@ class WorkerFleet:
         """Have all workers close their sessions and end; kill those that do not."""
         if self._alone is not None:
             self._slots[0].scope.cancel()
-        for slot in self._slots:
-            await slot.say(stop=True)
         with anyio.move_on_after(self._grace + 2.0):
+            for slot in self._slots:
+                await slot.say(stop=True)
             for slot in self._slots:
                 await slot.gone.wait()
         for slot in self._slots:

@@ -422,6 +422,11 @@ async def test_an_application_that_is_none() -> None:
         ("reuse_port", {"reuse_port": True}),
         ("ticket_file", {"ticket_file": "used"}),
         ("port", {"port": -1}),
+        ("restarts", {"restarts": -1}),
+        ("restarts", {"restarts": 1.0}),
+        ("grace", {"grace": -1.0}),
+        ("grace", {"grace": float("nan")}),
+        ("grace", {"grace": True}),
         ("config", {"config": NodeConfig(congestion=lambda size, rtt: None)}),
     ],
 )
