@@ -29,8 +29,10 @@ from stt_proto.types import (
     PathInfo,
     PathStatus,
     SessionState,
+    Stray,
     Transmit,
 )
+from stt_proto.workers import WorkerIds
 
 __all__ = [
     "CARRIERS",
@@ -58,6 +60,7 @@ __all__ = [
     "Session",
     "SessionState",
     "SessionStats",
+    "Stray",
     "Stream",
     "Ticket",
     "TicketRefusal",
@@ -66,6 +69,7 @@ __all__ = [
     "TracedSession",
     "Transmit",
     "UsedTickets",
+    "WorkerIds",
     "errors",
     "events",
 ]

@@ -17,6 +17,7 @@ from attrs import Attribute, field, frozen
 from stt_proto.errors import ArgumentError
 from stt_proto.identity import Identity, shared_seed_bytes
 from stt_proto.types import CarrierTraits
+from stt_proto.workers import WorkerIds
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -195,6 +196,14 @@ def _check_is(kind: type[Any], allowed: str) -> _Validator:
     return check
 
 
+def _check_worker_ids(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, WorkerIds):
+        kind = type(value).__name__
+        raise ArgumentError(
+            f"{attribute.name} is of type {kind}; it must be WorkerIds or None", argument=attribute.name
+        )
+
+
 def _check_congestion(_: Any, attribute: Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) and not callable(value):
         raise ArgumentError(
@@ -251,6 +260,8 @@ class Config:
             so that a restarted server can tell its old peers at once.
         allow_self: whether a node may hold a session with itself.
         extension_frames: the application's own types of frames that are understood here, 0x80 to 0xff.
+        worker_ids: which connection IDs are this endpoint's, where several stand behind one address; what comes for
+            another is then given out as a `Stray`. `None` where it has the address for itself.
         limits: bounds on what peers can make this endpoint hold.
 
     Raises:
@@ -295,6 +306,7 @@ class Config:
     extension_frames: frozenset[int] = field(
         default=frozenset(), converter=_frozenset, validator=_check_extension_frames
     )
+    worker_ids: WorkerIds | None = field(default=None, repr=False, validator=_check_worker_ids)
     limits: Limits = field(factory=Limits, validator=_check_is(Limits, "a Limits"))
 
     def __attrs_post_init__(self) -> None:

@@ -28,7 +28,7 @@ from stt_proto.session.routes import check_path
 from stt_proto.session.session import Session
 from stt_proto.session.trace import KeyLog, Trace
 from stt_proto.tickets import Ticket, TicketRefusal
-from stt_proto.types import Buffer, Deadline, NetworkPath, Transmit
+from stt_proto.types import Buffer, Deadline, NetworkPath, Stray, Transmit
 from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, PACKET_HEADER
 
 __all__ = ["OUTBOX", "Admit", "Endpoint"]
@@ -257,7 +257,7 @@ class Endpoint(Reception):
                 if owner.__class__ is Session:  # since before, or since the datagram before (H-35)
                     owner.receive(view, at, end, segment_size, path, now, ecn)
                     return
-            self._receive_datagram(bytes(view[at : min(at + step, end)]), path, now)
+            self._receive_datagram(bytes(view[at : min(at + step, end)]), path, now, ecn)
 
     # -- bytes out -------------------------------------------------------------------------------------------------
 
@@ -308,6 +308,17 @@ class Endpoint(Reception):
         events = self._events
         while events:
             yield events.popleft()
+
+    @property
+    def has_strays(self) -> bool:
+        """Whether `strays` has something to give: one look after each `receive` is cheap."""
+        return bool(self._strays)
+
+    def strays(self) -> Iterator[Stray]:
+        """Take what came here for other workers of the address (`Config.worker_ids`), after `receive`; in order."""
+        strays = self._strays
+        while strays:
+            yield strays.popleft()
 
     # -- time ------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,16 @@ from stt_proto.handshake import (
     TicketTerms,
     Waiting,
 )
-from stt_proto.packet import ConnectionIdTable, ExpectedResets, PacketKeys, PacketReceiver, ResetTokens, TrainBudget
+from stt_proto.packet import (
+    MAX_RESET,
+    ConnectionIdTable,
+    ExpectedResets,
+    PacketKeys,
+    PacketReceiver,
+    ResetTokens,
+    TrainBudget,
+    reset_token,
+)
 from stt_proto.session.context import SessionContext
 from stt_proto.session.detached import DetachedSessions
 from stt_proto.session.engines import local_parameters
@@ -48,7 +57,7 @@ from stt_proto.session.session import Session
 from stt_proto.session.sight import Sight
 from stt_proto.session.trace import KeyLog, Trace
 from stt_proto.streams import GrowthBudget
-from stt_proto.types import EndpointCounters, NetworkPath, Transmit
+from stt_proto.types import EndpointCounters, NetworkPath, Stray, Transmit
 from stt_proto.wire import FIRST_MESSAGES, MAX_VARINT, Message, MessageType, decode_datagram_untrusted
 from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, FORM_BITS, PACKET_FORM, PACKET_HEADER
 
@@ -59,6 +68,10 @@ HANDSHAKE_DATAGRAM = 1200
 """Bytes of the largest handshake datagram where datagrams can get lost (W-4)."""
 OUTBOX = 4096
 """Answers of the handshake that may wait for the host to take them; beyond, the oldest is dropped."""
+STRAYS = 1024
+"""Datagrams for other workers that may wait for the host; beyond, the oldest is dropped."""
+SHOWN_PER_SECOND = 100
+"""Datagrams that are shown to all other workers, within any second."""
 
 _TO_INITIATOR = frozenset(
     {MessageType.CHALLENGE, MessageType.RETRY, MessageType.REFUSED, MessageType.VERSION, MessageType.RESUMED}
@@ -81,8 +94,11 @@ class Reception:
         "_outbox",
         "_reports",
         "_responder",
+        "_shown",
+        "_strays",
         "_terms",
         "_trials",
+        "_worker_ids",
         "accepting",
         "config",
         "counters",
@@ -109,6 +125,9 @@ class Reception:
         self._clock = Clock(now, unix_time)
         self._events: deque[tuple[Session | None, Event]] = deque()
         self._outbox: deque[Transmit] = deque()
+        self._strays: deque[Stray] = deque()
+        self._shown: deque[float] = deque()
+        self._worker_ids = config.worker_ids
         self._reports = FailureReports(config.limits.failure_reports)
         self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
         self._terms: dict[str, Terms] = {}
@@ -131,7 +150,7 @@ class Reception:
             events=self._events,
             ready=OrderedDict(),
             unarmed={},
-            connection_ids=ConnectionIdTable(entropy),
+            connection_ids=ConnectionIdTable(entropy, None if config.worker_ids is None else config.worker_ids.owns),
             reset_tokens=ResetTokens(config.reset_key or entropy(32), config.limits.resets_per_second),
             expected_resets=ExpectedResets(entropy(32)),
             train_budget=TrainBudget(config.limits.train_bytes_in_all),
@@ -163,11 +182,11 @@ class Reception:
 
     # -- packets that are nobody's ---------------------------------------------------------------------------------
 
-    def _receive_datagram(self, datagram: bytes, path: NetworkPath, now: float) -> None:
+    def _receive_datagram(self, datagram: bytes, path: NetworkPath, now: float, ecn: int) -> None:
         """Take in a datagram that is not a packet for a session."""
         form = datagram[0] & FORM_BITS
         if form & FORM_BIT:
-            self._receive_handshake(datagram, path, now)
+            self._receive_handshake(datagram, path, now, ecn)
             return
         if form != PACKET_FORM or len(datagram) < PACKET_HEADER:
             self.counters.malformed += 1
@@ -175,7 +194,7 @@ class Reception:
         connection_id = datagram[1 : 1 + CONNECTION_ID_SIZE]
         half_open = self._responder.get(connection_id)
         if half_open is None:
-            self._receive_misdirected(datagram, connection_id, path, now)
+            self._receive_misdirected(datagram, connection_id, path, now, ecn)
         elif half_open.path != path:
             self.counters.misdirected += 1
         elif isinstance(half_open, Resuming) and self._confirms(half_open, datagram, now):
@@ -195,24 +214,55 @@ class Reception:
             trial = self._trials[resuming.local_cid] = PacketReceiver(keys, self._context.train_budget)
         return bool(trial.receive(datagram, 0, len(datagram), None, resuming.path, now, False))
 
-    def _receive_misdirected(self, datagram: bytes, connection_id: bytes, path: NetworkPath, now: float) -> None:
+    def _receive_misdirected(
+        self, datagram: bytes, connection_id: bytes, path: NetworkPath, now: float, ecn: int
+    ) -> None:
         """A packet for nobody: a stateless reset of one of our sessions, or worth one itself (P-14)."""
         context = self._context
         session = context.expected_resets.owner_of(datagram)
         if session is not None:
             session.on_stateless_reset(now)
             return
+        if self._is_stray(connection_id, datagram, path, ecn):
+            return
         self.counters.misdirected += 1
         if self.config.carriers[path.carrier].reliable:
             return
+        if self._worker_ids is not None and len(datagram) <= MAX_RESET and reset_token(datagram) is not None:
+            self._show_all(datagram, path, now, ecn)
         reset = context.reset_tokens.make_reset(connection_id, len(datagram), now, self._entropy)
         if reset is not None:
             self.counters.resets_sent += 1
             self._post(path, (reset,))
 
+    # -- what is for other workers ---------------------------------------------------------------------------------
+
+    def _is_stray(self, name: bytes, datagram: bytes, path: NetworkPath, ecn: int) -> bool:
+        """Whether the ID by which a datagram is routed names another worker; then it is given out (C-8)."""
+        ids = self._worker_ids
+        if ids is None or self.config.carriers[path.carrier].reliable or ids.owns(name):
+            return False  # a connection is of one process, whatever comes on it
+        self._give_out(ids.worker_of(name), datagram, path, ecn)
+        return True
+
+    def _show_all(self, datagram: bytes, path: NetworkPath, now: float, ecn: int) -> None:
+        """Give out what may be a stateless reset: whose session it ends cannot be known, as its ID is random (C-9)."""
+        shown = self._shown
+        while shown and shown[0] <= now - 1.0:
+            shown.popleft()
+        if len(shown) < SHOWN_PER_SECOND:
+            shown.append(now)
+            self._give_out(None, datagram, path, ecn)
+
+    def _give_out(self, worker: int | None, datagram: bytes, path: NetworkPath, ecn: int) -> None:
+        if len(self._strays) >= STRAYS:
+            self._strays.popleft()
+            self.counters.strays_dropped += 1
+        self._strays.append(Stray(worker, datagram, path, ecn))
+
     # -- handshakes ------------------------------------------------------------------------------------------------
 
-    def _receive_handshake(self, datagram: bytes, path: NetworkPath, now: float) -> None:
+    def _receive_handshake(self, datagram: bytes, path: NetworkPath, now: float, ecn: int) -> None:
         try:
             decoded = decode_datagram_untrusted(datagram)
         except ChecksumError:
@@ -220,6 +270,9 @@ class Reception:
             return
         except ProtocolError:
             self.counters.malformed += 1
+            return
+        name = decoded.scid if decoded.type in FIRST_MESSAGES else decoded.dcid
+        if self._is_stray(name, datagram, path, ecn):
             return
         recipient = self._recipient(decoded.type, decoded.dcid, path)
         if recipient is None:

@@ -147,6 +147,23 @@ class CarrierTraits:
     max_probe: int | None = None
 
 
+@frozen
+class Stray:
+    """A datagram that came here and is another worker's (docs/protocol.md, C-8).
+
+    Attributes:
+        worker: the index of the worker that it is for; `None` when that cannot be known, and all others are to have it.
+        datagram: all of it.
+        path: where it came from.
+        ecn: the two ECN bits that came with it.
+    """
+
+    worker: int | None
+    datagram: bytes
+    path: NetworkPath
+    ecn: int
+
+
 @frozen(eq=False)
 class Transmit:
     """Bytes to be sent on one path, in one system call where the system can segment.
@@ -203,6 +220,7 @@ class EndpointCounters:
         refused: handshake messages that led to nothing.
         resets_sent: stateless resets.
         outbox_dropped: answers that the host did not take in time.
+        strays_dropped: datagrams for other workers that the host did not take in time.
         trace_faults: observers that raised, and were switched off.
     """
 
@@ -213,4 +231,5 @@ class EndpointCounters:
     refused: int = 0
     resets_sent: int = 0
     outbox_dropped: int = 0
+    strays_dropped: int = 0
     trace_faults: int = 0

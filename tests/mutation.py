@@ -69,6 +69,7 @@ ROOMS = {
         "session_keys",
         "trains",
         "types",
+        "worker_ids",
     ),
     "handshake": (
         "attacks",

@@ -9,6 +9,7 @@ from stt_anyio.cli.keygen import keygen
 from stt_anyio.cli.perf import perf
 from stt_anyio.cli.recv import recv
 from stt_anyio.cli.send import send
+from stt_anyio.cli.serve import serve
 from stt_anyio.cli.verb import EXIT_CODES
 
 
@@ -23,5 +24,5 @@ def stt() -> None:
     """
 
 
-for verb in (demo, keygen, recv, send, perf):
+for verb in (demo, keygen, recv, send, serve, perf):
     stt.add_command(verb)

@@ -56,7 +56,9 @@ class UdpCarrier(Carrier):
     async def open(self) -> None:
         """Bind exactly the host and port asked for."""
         found = await _look_up(self._config.bind_address, self._config.port)
-        first = UdpSocket(*found[0], self._config)
+        self._begin_with(UdpSocket(*found[0], self._config))
+
+    def _begin_with(self, first: UdpSocket) -> None:
         self.pool = SocketPool(first)
         self.traits = self._config.udp_traits(never_cut=first.never_cut)
 

@@ -62,6 +62,7 @@ class UdpSocket:
         family: IPv4 or IPv6; an IPv6 socket carries IPv6 only.
         address: where to bind.
         config: its `reuse_port`, `offload` and sizes of buffers, of which the system may grant less.
+        bound: a socket that somebody else has bound to that address, to be used instead; it belongs to this one then.
 
     Attributes:
         local: the address it is bound to.
@@ -80,7 +81,9 @@ class UdpSocket:
         OSError: the address is taken, or not ours.
     """
 
-    def __init__(self, family: socket.AddressFamily, address: Address, config: NodeConfig) -> None:
+    def __init__(
+        self, family: socket.AddressFamily, address: Address, config: NodeConfig, bound: socket.socket | None = None
+    ) -> None:
         self._paths: dict[Address, NetworkPath] = {}
         self._old_paths: dict[Address, NetworkPath] = {}
         self._options: dict[tuple[int | None, int, str], list[Option]] = {}
@@ -94,15 +97,17 @@ class UdpSocket:
         self.hint: Hint = lambda path, reason: None
         self.too_large: Refusal = lambda path, size, limit: None
         self.family = family
-        self._socket = sock = socket.socket(family, socket.SOCK_DGRAM)
+        self._socket = sock = bound or socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            if config.reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if bound is None:
+                if config.reuse_port:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self._ask_for_options(config)
-            sock.bind(address)
+            if bound is None:
+                sock.bind(address)
             if sock.getsockname()[0] in options.ANY:
                 options.tell_addresses(sock, family)
         except BaseException:
@@ -138,8 +143,8 @@ class UdpSocket:
         """The path to an address: one object for one address, as long as it is in use."""
         return self._known(remote) or self._keep(remote, NetworkPath("udp", self.local, remote))
 
-    def _path_between(self, here: bytes, remote: Address) -> NetworkPath:
-        """The path from an address to one of ours, on a socket that has them all; also one object.
+    def path_between(self, here: bytes, remote: Address) -> NetworkPath:
+        """The path from an address to one of ours, packed, on a socket that has them all; also one object.
 
         Answers must leave from the address that was asked. What we have dialled ourselves answers to whichever of our
         addresses the system chose.
@@ -200,7 +205,7 @@ class UdpSocket:
                 continue
             segment_size, ecn, here = told
             if here:
-                path = self._paths.get((here, remote)) or self._path_between(here, remote)
+                path = self._paths.get((here, remote)) or self.path_between(here, remote)
             else:
                 path = self._paths.get(remote) or self.path(remote)
             sink(view[:size], path, segment_size, ecn)

@@ -12,7 +12,7 @@ from stt_proto.packet.numbers import MAX_PACKET_NUMBER, PacketNumbers, decode_nu
 from stt_proto.packet.protection import Opener, Sealed, Sealer, capacity
 from stt_proto.packet.receiver import Opened, PacketReceiver, run_end
 from stt_proto.packet.replay import REPLAY_WINDOW, ReplayWindow
-from stt_proto.packet.reset import MAX_RESET, ExpectedResets, ResetTokens
+from stt_proto.packet.reset import MAX_RESET, ExpectedResets, ResetTokens, reset_token
 from stt_proto.packet.segments import bytes_view
 from stt_proto.packet.trains import TrainBudget, TrainReassembler
 
@@ -40,4 +40,5 @@ __all__ = [
     "capacity",
     "decode_number",
     "run_end",
+    "reset_token",
 ]

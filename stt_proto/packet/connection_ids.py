@@ -1,4 +1,4 @@
-"""Connection IDs: how packets find their session (docs/protocol.md, C-1 to C-5).
+"""Connection IDs: how packets find their session (docs/protocol.md, C-1 to C-5, C-7).
 
 An ID is issued by the endpoint that wants to be reached by it. The endpoint's `ConnectionIdTable` is the routing
 table; each session adds to it what it issues (`LocalConnectionIds`) and takes back what the peer retires.
@@ -31,6 +31,8 @@ MAX_RETIRED_OUT_OF_ORDER = 256
 """Numbers remembered as retired while a smaller one was never seen."""
 
 _DRAWS = 8
+_DRAWS_OF_ONE_OF_MANY = 8192
+"""Where only some IDs will do: among 64 workers none is found in so many draws once in 10^56 times."""
 
 Owner = TypeVar("Owner")
 
@@ -38,14 +40,20 @@ Owner = TypeVar("Owner")
 class ConnectionIdTable(Generic[Owner]):
     """The routing table of an endpoint: from each connection ID that it issued to the session that is meant.
 
+    Args:
+        entropy: where IDs are drawn from.
+        will_do: whether an ID may be issued; all may when `None` (C-7).
+
     Attributes:
         route: from an ID, 8 bytes, to its owner, or `None`.
     """
 
-    __slots__ = ("_entropy", "_owners", "route")
+    __slots__ = ("_draws", "_entropy", "_owners", "_will_do", "route")
 
-    def __init__(self, entropy: Callable[[int], bytes]) -> None:
+    def __init__(self, entropy: Callable[[int], bytes], will_do: Callable[[bytes], bool] | None = None) -> None:
         self._entropy = entropy
+        self._will_do = will_do
+        self._draws = _DRAWS if will_do is None else _DRAWS_OF_ONE_OF_MANY
         self._owners: dict[bytes, Owner] = {}
         # The dictionary's own method, since it is asked for every datagram.
         self.route: Callable[[bytes], Owner | None] = self._owners.get
@@ -62,9 +70,10 @@ class ConnectionIdTable(Generic[Owner]):
         Raises:
             StateError: the source of entropy repeats itself.
         """
-        for _ in range(_DRAWS):
+        will_do = self._will_do
+        for _ in range(self._draws):
             connection_id = self._entropy(CONNECTION_ID_SIZE)
-            if connection_id not in self._owners:
+            if connection_id not in self._owners and (will_do is None or will_do(connection_id)):
                 self._owners[connection_id] = owner
                 return connection_id
         raise StateError("the source of entropy repeats itself")

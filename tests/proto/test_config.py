@@ -77,6 +77,7 @@ RATES = {"failed_guesses_per_second": (0.001, 1000), "suspicious_per_second": (0
 OTHERS = {
     "identity", "shared_seed", "application", "versions", "suites", "no_delay", "congestion", "carriers",
     "reset_key", "allow_self", "limits", "extension_frames", "fleet_secret", "previous_fleet_secret", "ticket_check",
+    "worker_ids",
 }  # fmt: skip
 
 

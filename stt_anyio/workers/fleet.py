@@ -1,0 +1,480 @@
+"""The parent of the workers: it binds the port, spawns them, brings back those that die, and stops them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.abc import Process, TaskGroup, UNIXSocketStream
+from anyio.lowlevel import checkpoint
+from attrs import evolve
+
+from stt_anyio.config import NodeConfig
+from stt_anyio.errors import ArgumentError, StateError
+from stt_anyio.node import STTNode
+from stt_anyio.udp import Address, look_up
+from stt_anyio.workers.ports import Routing, SharedPort, can_share
+from stt_anyio.workers.setup import GONE, Control, Setup, encode, find_app, name_of, pickled
+from stt_anyio.workers.statistics import FleetStats, WorkerStats, summed, worker_stats
+from stt_proto import Identity, Limits, WorkerIds
+from stt_proto.workers import MAX_WORKERS
+
+logger = logging.getLogger("stt.workers")
+
+START_TIMEOUT = 60.0
+"""Seconds that workers have to start."""
+ANSWER_TIMEOUT = 2.0
+"""Seconds that a worker has to tell its statistics."""
+STEADY = 60.0
+"""Seconds after which a worker counts as one that works, whatever became of it before."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds before a worker that died is started again; twice as many each time."""
+GRACE = 5.0
+"""Seconds that workers give their sessions to close."""
+
+_COMMAND = "from stt_anyio.workers.child import main; main()"
+
+
+class WorkerFleet:
+    """Several processes that serve one UDP port as one node.
+
+    Use it as `async with WorkerFleet("shop:serve", 4, shared_seed=...) as fleet:`, in the task that leaves it too. Each
+    worker is a fresh interpreter, never a fork: nothing of the parent's memory is in it but what it is told.
+
+    Args:
+        app: what runs in each worker: `"module:function"`, or a function that others can import. It is called with
+            the worker's `STTNode`, which accepts sessions, and goes on until it is cancelled; where it ends or raises,
+            its worker ends, and is started again.
+        workers: how many, 1 to 64.
+        node_seed: of the one node that all of them are; random when `None`.
+        shared_seed: who may talk to it; `STT_SHARED_SEED` when not given.
+        host: the address to bind, `0.0.0.0` by default.
+        port: the port to bind, 0 for any; `fleet.port` tells which.
+        config: the other parameters, of each worker; limits and buffers are a worker's.
+        restarts: times in a row that a worker may die young, before the fleet gives up.
+        backend: `"asyncio"` or `"trio"`, in the workers.
+        grace: seconds that sessions get to close when a worker stops.
+        parameters: fields of `NodeConfig`, which come before those of `config`.
+
+    Attributes:
+        config: of the node of each worker.
+        node_id: of the node.
+        workers: how many there are: one where a port cannot be shared.
+        routing: how a datagram gets to its worker; known once it has started.
+
+    Raises:
+        ArgumentError: names the parameter, the value and what is allowed.
+    """
+
+    def __init__(
+        self,
+        app: str | Callable[[STTNode], Any],
+        workers: int,
+        node_seed: bytes | None = None,
+        shared_seed: bytes | str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        config: NodeConfig | None = None,
+        restarts: int = 5,
+        backend: str = "asyncio",
+        grace: float = GRACE,
+        **parameters: Any,
+    ) -> None:
+        if type(workers) is not int or not 1 <= workers <= MAX_WORKERS:
+            raise ArgumentError(
+                f"workers is {workers!r}; it must be a whole number from 1 to {MAX_WORKERS}", argument="workers"
+            )
+        if backend not in ("asyncio", "trio"):
+            raise ArgumentError(f"backend is {backend!r}; it must be 'asyncio' or 'trio'", argument="backend")
+        if type(restarts) is not int or restarts < 0:
+            raise ArgumentError(f"restarts is {restarts!r}; it must be a whole number from 0", argument="restarts")
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= 3600:
+            raise ArgumentError(f"grace is {grace!r}; it must be from 0 to 3,600 seconds", argument="grace")
+        if host is not None:
+            parameters["bind_address"] = host
+        if port is not None:
+            parameters["port"] = port
+        given = NodeConfig.from_environment(**parameters) if config is None else evolve(config, **parameters)
+        self.config = _checked(given, workers)
+        pickled(self.config)
+        self._app = name_of(app)
+        self._seeds = _seeds(node_seed, shared_seed)
+        identity = Identity.from_seed(self._seeds[0])
+        self.config.core_config(identity, self._seeds[1])  # so that what is wrong with it is said here
+        self.node_id = identity.node_id
+        self.workers = workers if can_share() else 1
+        self._restarts, self._backend, self._grace = restarts, backend, grace
+        self._slots: list[_Slot] = []
+        self._port: SharedPort | None = None
+        self._alone: STTNode | None = None
+        self._exit = AsyncExitStack()
+        self._stopping = False
+        if self.workers < workers:
+            logger.warning("a port cannot be shared on this system: one process instead of %d", workers)
+
+    @property
+    def routing(self) -> Routing:
+        """How a datagram gets to its worker."""
+        return Routing.SINGLE if self._port is None else self._port.routing
+
+    @property
+    def port(self) -> int:
+        """The port that is served; the one asked for before it is."""
+        return int(self._address()[1])
+
+    @property
+    def host(self) -> str:
+        """The address that is served."""
+        return str(self._address()[0])
+
+    def _address(self) -> Address:
+        if self._port is not None:
+            return self._port.local
+        node = self._alone
+        return (self.config.bind_address, self.config.port) if node is None else (node.host, node.port)
+
+    @property
+    def pids(self) -> tuple[int | None, ...]:
+        """The process ids of the workers, `None` for one that is down."""
+        return tuple(slot.pid for slot in self._slots)
+
+    # -- beginning and end -----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Bind, start all workers, and wait until each of them serves.
+
+        Raises:
+            OSError: the address is taken, or not ours.
+            StateError: a worker did not start; the message says why. Later, when one dies too often, the body is
+                cancelled and this comes out of it.
+        """
+        if self._stopping:
+            raise StateError("a fleet is started once")
+        self._slots = [_Slot(index) for index in range(self.workers)]
+        tasks = await self._exit.enter_async_context(anyio.create_task_group())
+        try:
+            if can_share():
+                await self._start(tasks)
+            else:
+                await self._start_here(tasks)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        config = self.config
+        found = await anyio.to_thread.run_sync(look_up, config.bind_address, config.port)
+        secret = config.fleet_secret
+        assert secret is not None
+        self._port = SharedPort(*found[0], WorkerIds(secret, 0, self.workers))
+        if self._port.routing is Routing.HAND_OVER:
+            logger.warning("the kernel takes no filter: workers hand over to each other what they get of each other's")
+        for slot in self._slots:
+            tasks.start_soon(self._keep, slot)
+        with anyio.move_on_after(START_TIMEOUT):
+            for slot in self._slots:
+                await slot.ready.wait()
+            return
+        raise StateError(f"the workers did not start within {START_TIMEOUT:g} seconds")
+
+    async def _start_here(self, tasks: TaskGroup) -> None:
+        """Where processes cannot share a port: one node, in this process."""
+        node_seed, shared_seed = self._seeds
+        app = find_app(self._app)
+        node = STTNode(node_seed, shared_seed, config=self.config, server_mode=True)
+        await self._exit.enter_async_context(node)
+        self._alone = node
+
+        slot = self._slots[0]
+        slot.gone = anyio.Event()
+
+        async def serve() -> None:
+            with slot.scope:
+                try:
+                    result = app(node)
+                    if inspect.isawaitable(result):
+                        await result
+                finally:
+                    slot.gone.set()
+
+        tasks.start_soon(serve)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._stop()
+            await self._leave(kind, error, traceback)
+        finally:
+            if self._port is not None:
+                self._port.close()
+
+    async def _leave(self, *how: Any) -> None:
+        try:
+            await self._exit.__aexit__(*how)
+        except BaseExceptionGroup as group:
+            raise _reason(group) from None
+
+    async def _stop(self) -> None:
+        """Have all workers close their sessions and end; kill those that do not."""
+        if self._alone is not None:
+            self._slots[0].scope.cancel()
+        with anyio.move_on_after(self._grace + 2.0):
+            for slot in self._slots:
+                await slot.say(stop=True)
+            for slot in self._slots:
+                await slot.gone.wait()
+        for slot in self._slots:
+            slot.kill()
+            slot.scope.cancel()
+
+    # -- workers ---------------------------------------------------------------------------------------------------
+
+    async def _keep(self, slot: _Slot) -> None:
+        """Start a worker, and start it again whenever it ends."""
+        failures = 0
+        with slot.scope:
+            while True:
+                began = anyio.current_time()
+                await self._live(slot)
+                if self._stopping:
+                    return
+                if not slot.ready.is_set():
+                    raise StateError(f"worker {slot.index} did not start: {slot.failure or 'it died'}")
+                failures = 1 if anyio.current_time() - began > STEADY else failures + 1
+                if failures > self._restarts:
+                    raise StateError(f"worker {slot.index} died {failures} times in a row")
+                pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+                logger.warning("worker %d has ended; it starts again in %g s", slot.index, pause)
+                slot.restarts += 1
+                await anyio.sleep(pause)
+
+    async def _live(self, slot: _Slot) -> None:
+        """One life of a worker, from the start of its process to its end."""
+        ours, theirs = socket.socketpair()
+        try:
+            setup, inherited = self.setup(slot.index)
+            message = encode(setup)
+            slot.gone = anyio.Event()
+            with theirs:
+                process = await anyio.open_process(
+                    [sys.executable, "-P", "-c", _COMMAND, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=None,
+                    stderr=None,
+                    pass_fds=[theirs.fileno(), *inherited],
+                    env=_environment(),
+                )
+        except BaseException:
+            ours.close()
+            slot.gone.set()
+            raise
+        try:
+            async with process, await UNIXSocketStream.from_socket(ours) as stream:
+                slot.begin(process, Control(stream))
+                await slot.hear(stream, message)
+                await process.wait()
+        finally:
+            slot.end()
+
+    def setup(self, index: int) -> tuple[Setup, list[int]]:
+        """What a worker is told, and the descriptors that it inherits."""
+        port, config = self._port, self.config
+        assert port is not None
+        assert config.fleet_secret is not None
+        outboxes = [None if other == index else sock.fileno() for other, sock in enumerate(port.outboxes)]
+        sock, inbox = port.sockets[index].fileno(), port.inboxes[index].fileno()
+        setup = Setup(
+            app=self._app,
+            index=index,
+            count=self.workers,
+            secret=config.fleet_secret,
+            sock=sock,
+            inbox=inbox,
+            outboxes=tuple(outboxes),
+            node_seed=self._seeds[0],
+            shared_seed=self._seeds[1],
+            config=config,
+            backend=self._backend,
+            grace=self._grace,
+        )
+        return setup, [sock, inbox, *(each for each in outboxes if each is not None)]
+
+    # -- statistics ------------------------------------------------------------------------------------------------
+
+    async def stats(self) -> FleetStats:
+        """What the workers have seen and moved, each since it was started last, and all together.
+
+        One that does not answer within two seconds counts with what it said last.
+        """
+        if self._alone is not None:
+            await checkpoint()
+            return summed(self.routing, [WorkerStats.of_node(self._alone)])
+        async with anyio.create_task_group() as tasks:
+            for slot in self._slots:
+                tasks.start_soon(slot.ask)
+        return summed(
+            self.routing, [worker_stats(slot.index, slot.pid, slot.restarts, slot.told) for slot in self._slots]
+        )
+
+
+class _Slot:
+    """The place of one worker, whichever process has it.
+
+    Attributes:
+        index: of the worker.
+        ready: whether it has ever served.
+        gone: whether its process has ended.
+        restarts: how often it was started again.
+        told: what it said of itself last.
+        failure: why it did not start.
+        scope: of the task that keeps it.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.ready = anyio.Event()
+        self.gone = anyio.Event()
+        self.gone.set()
+        self.restarts = 0
+        self.told: dict[str, Any] = {}
+        self.failure = ""
+        self.scope = anyio.CancelScope()
+        self._process: Process | None = None
+        self._control: Control | None = None
+        self._answered = anyio.Event()
+        self._serves = False
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process, while that serves."""
+        return self._process.pid if self._process is not None and self._serves else None
+
+    def begin(self, process: Process, control: Control) -> None:
+        """A process has been started for it."""
+        self._process, self._control, self.told = process, control, {}
+
+    def end(self) -> None:
+        """Its process has ended."""
+        self._process = self._control = None
+        self._serves = False
+        self._answer()
+        self.gone.set()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def hear(self, stream: UNIXSocketStream, setup: bytes) -> None:
+        """Tell the process what it is to be, and take in what it says, until it is gone."""
+        control = self._control
+        assert control is not None
+        try:
+            await stream.send(setup)
+            while True:
+                what = await control.hear()
+                if "ready" in what:
+                    self._serves = True
+                    self.ready.set()
+                self.failure = what.get("failed", self.failure)
+                if "stats" in what:
+                    self.told = what["stats"]
+                    self._answer()
+        except GONE:
+            pass
+
+    async def say(self, **what: Any) -> bool:
+        """Tell it something; False if it is not there."""
+        if self._control is None:
+            return False
+        try:
+            await self._control.say(**what)
+        except GONE:
+            return False
+        return True
+
+    async def ask(self) -> None:
+        """Have it tell its statistics."""
+        answered = self._answered
+        if self._serves and await self.say(stats=True):
+            with anyio.move_on_after(ANSWER_TIMEOUT):
+                await answered.wait()
+
+    def _answer(self) -> None:
+        """Whoever has asked need not wait any longer."""
+        self._answered.set()
+        self._answered = anyio.Event()
+
+
+async def serve_workers(app: str | Callable[[STTNode], Any], workers: int, **parameters: Any) -> None:
+    """Serve one port with several processes until cancelled; all arguments are those of `WorkerFleet`.
+
+    Raises:
+        ArgumentError, OSError, StateError: as `WorkerFleet` says.
+    """
+    async with WorkerFleet(app, workers, **parameters):
+        await anyio.sleep_forever()
+
+
+def _checked(config: NodeConfig, workers: int) -> NodeConfig:
+    """The configuration of each worker, with the secrets that all of them share."""
+    if config.transport != "udp":
+        raise ArgumentError(f"transport is {config.transport!r}; workers share a UDP port", argument="transport")
+    if config.reuse_port:
+        raise ArgumentError("reuse_port is True; a fleet shares its port with nobody else", argument="reuse_port")
+    if config.ticket_file is not None and workers > 1:
+        raise ArgumentError("ticket_file is one process's; workers cannot share it", argument="ticket_file")
+    return evolve(
+        config,
+        limits=_divided(config.limits, workers),
+        fleet_secret=config.fleet_secret or os.urandom(32),
+        reset_key=config.reset_key or os.urandom(32),
+    )
+
+
+def _divided(limits: Limits, workers: int) -> Limits:
+    """Those of a worker. Who guesses chooses his worker, by his connection ID; so each allows a part of the guesses."""
+    return evolve(
+        limits,
+        failed_guesses_per_second=max(0.001, limits.failed_guesses_per_second / workers),
+        failed_guesses_burst=max(1, limits.failed_guesses_burst // workers),
+        failed_guesses_without_cookie=limits.failed_guesses_without_cookie // workers,
+    )
+
+
+def _reason(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Why a fleet ended: rather why workers failed than who was cancelled for it."""
+    found = group.subgroup(StateError) or group
+    reason: BaseException = found
+    while isinstance(reason, BaseExceptionGroup) and (len(reason.exceptions) == 1 or found is not group):
+        reason = reason.exceptions[0]
+    return reason
+
+
+def _seeds(node_seed: bytes | None, shared_seed: bytes | str | None) -> tuple[bytes, bytes | str]:
+    if shared_seed is None:
+        shared_seed = os.environ.get("STT_SHARED_SEED")
+    if shared_seed is None:
+        raise ArgumentError("shared_seed is missing; it says who may talk to this node", argument="shared_seed")
+    return os.urandom(32) if node_seed is None else node_seed, shared_seed
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, from which modules are found in the same places; without the shared seed."""
+    places = [place or os.getcwd() for place in sys.path]
+    environment = {name: value for name, value in os.environ.items() if name != "STT_SHARED_SEED"}
+    return environment | {"PYTHONPATH": os.pathsep.join(places)}

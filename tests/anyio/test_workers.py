@@ -1,0 +1,513 @@
+"""Several processes on one port: real workers over loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from attrs import evolve
+
+from stt_anyio import ArgumentError, NodeConfig, Session, StateError, SttError, STTNode
+from stt_anyio.udp import UdpSocket
+from stt_anyio.workers import Routing, WorkerFleet, fleet, ports, serve_workers
+from stt_anyio.workers.handover import HandOver
+from stt_anyio.workers.worker import Place, WorkerNode
+from stt_proto import NetworkPath, Stray, Transmit, WorkerIds
+from stt_proto.packet import MAX_RESET, ResetTokens
+from tests.anyio import worker_apps
+from tests.anyio.relay import Address, Faults, Relay
+from tests.proto.fleet import SECRET
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform != "linux", reason="ports are shared so on Linux only"),
+]
+
+ON_ONE_LOOP = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+"""What is tested is in the workers, whichever loop the parent has."""
+
+ROOT = Path(__file__).parents[2]
+HOST = "127.0.0.1"
+SEED = "a seed for the tests of workers"
+LIMIT = 60.0
+"""Seconds that no test needs, with new interpreters on a busy machine."""
+
+
+@asynccontextmanager
+async def serving(
+    workers: int = 2, app: Any = "tests.anyio.worker_apps:echo", **options: Any
+) -> AsyncIterator[tuple[WorkerFleet, STTNode]]:
+    """A fleet, and a client that may dial it."""
+    options = {"shared_seed": SEED, "host": HOST, "port": 0, "fleet_secret": SECRET, "grace": 1.0, **options}
+    with anyio.fail_after(LIMIT):
+        async with WorkerFleet(app, workers, **options) as served:
+            async with STTNode(shared_seed=SEED, host=HOST) as client:
+                yield served, client
+
+
+async def ask(session: Session, words: str = "are you there") -> int:
+    """Have a worker answer; tells which process it was."""
+    async with session.open_stream() as stream:
+        await stream.send(words.encode())
+        await stream.send_eof()
+        pid, _, rest = b"".join([piece async for piece in stream]).partition(b" ")
+    assert rest.decode() == words.upper()
+    return int(pid)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await anyio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "attach", lambda sock, lines: False)
+
+
+class Naming(STTNode):
+    """A client whose connection IDs name a worker of the fleet, so that its dials are spread as a test wants."""
+
+    def __init__(self, worker: int, workers: int = 2, node_seed: bytes | None = None) -> None:
+        super().__init__(node_seed, SEED, HOST)
+        self._core_config = evolve(self._core_config, worker_ids=WorkerIds(SECRET, worker, workers))
+
+
+# -- where sessions go ---------------------------------------------------------------------------------------------
+
+
+@ON_ONE_LOOP
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_sessions_go_where_their_ids_say(backend: str) -> None:
+    """C-7, C-8: by the initiator's ID; two workers with half of eight sessions each, and nothing is handed over."""
+    async with serving(backend=backend) as (served, _), Naming(0) as first, Naming(1) as second:
+        assert served.routing is Routing.FILTER
+        for client, worker in ((first, 0), (second, 1)) * 4:
+            session = await client.connect((HOST, served.port), peer_node_id=served.node_id)
+            assert await ask(session) == served.pids[worker]
+        stats = await served.stats()
+        assert [worker.node.active for worker in stats.workers] == [4, 4]
+        assert stats.node.active == stats.node.established == 8
+        assert [worker.pid for worker in stats.workers] == list(served.pids)
+        assert all((each.hand_over.given, each.hand_over.dropped) == (0, 0) for each in stats.workers)
+
+
+@ON_ONE_LOOP
+async def test_whose_a_session_is_can_be_told_before() -> None:
+    """C-8: with whatever ID is drawn; so many dials come as evenly to the workers as chance has it."""
+    async with serving(3) as (served, client):
+        ids = WorkerIds(SECRET, 0, 3)
+        expected: Counter[int | None] = Counter()
+        for _ in range(12):
+            session = await client.connect((HOST, served.port))
+            (own, *_) = session.core._engines.local_ids.live
+            assert await ask(session) == served.pids[ids.worker_of(own)]
+            expected[ids.worker_of(own)] += 1
+        stats = await served.stats()
+        assert [worker.node.active for worker in stats.workers] == [expected[index] for index in range(3)]
+        assert stats.transport.bytes_received == sum(worker.transport.bytes_received for worker in stats.workers)
+        assert stats.transport.rtt is not None
+        assert all(worker.cpu_seconds > 0 for worker in stats.workers)
+
+
+# -- addresses that change -----------------------------------------------------------------------------------------
+
+
+class Nat(Relay):
+    """A translator of addresses that forgets what it knew."""
+
+    def __init__(self, target: Address) -> None:
+        super().__init__(target, 0, Faults(drop=0, duplicate=0, reorder=0, corrupt=0))
+        self._forgotten: list[socket.socket] = []
+
+    def forget(self) -> None:
+        """What is passed on next comes from another port."""
+        while self._clients:
+            self._forgotten.append(self._clients.popitem()[1])
+
+    def _run(self) -> None:
+        try:
+            super()._run()
+        finally:
+            for sock in self._forgotten:
+                sock.close()
+
+
+async def _change_address(served: WorkerFleet, client: STTNode, times: int) -> list[int]:
+    """A session under way from one address to the next; tells which processes answered."""
+    with Nat((HOST, served.port)) as nat:
+        session = await client.connect(nat.address)
+        answered = [await ask(session)]
+        for turn in range(times):
+            nat.forget()
+            answered.append(await ask(session, f"turn {turn}"))
+        await session.close()
+    return answered
+
+
+async def test_a_hundred_addresses() -> None:
+    """Issue 6, C-8: the kernel finds the worker by the ID, from wherever it is; no packet came to the other."""
+    async with serving() as (served, client):
+        answered = await _change_address(served, client, 100)
+        assert len(set(answered)) == 1
+        assert len(answered) == 101
+        for worker in (await served.stats()).workers:
+            assert (worker.hand_over.given, worker.hand_over.taken, worker.hand_over.dropped) == (0, 0, 0)
+            assert worker.node.closed["graceful"] == (worker.pid == answered[0])
+
+
+@ON_ONE_LOOP
+@pytest.mark.usefixtures("no_filter")
+async def test_a_hundred_addresses_without_a_filter(caplog: pytest.LogCaptureFixture) -> None:
+    """C-8: whoever gets it hands it over; none is lost for that, and it is said that this is so."""
+    async with serving() as (served, client):
+        assert served.routing is Routing.HAND_OVER
+        assert "no filter" in caplog.text
+        answered = await _change_address(served, client, 100)
+        assert len(set(answered)) == 1
+        counts = [worker.hand_over for worker in (await served.stats()).workers]
+        given, taken = (sum(getattr(each, what) for each in counts) for what in ("given", "taken"))
+        assert given == taken > 50
+        assert [(each.dropped, each.homeless) for each in counts] == [(0, 0), (0, 0)]
+
+
+@ON_ONE_LOOP
+@pytest.mark.usefixtures("no_filter")
+async def test_bulk_without_a_filter() -> None:
+    """C-8: whole runs are handed over, whatever the system thinks of the size of an inbox."""
+    async with serving(app=worker_apps.sink, bind_address="0.0.0.0", host=None) as (served, _):
+        assert served.host == "0.0.0.0"
+        async with Naming(0) as first, Naming(1) as second:
+            for client in (first, second):
+                session = await client.connect((HOST, served.port))
+                async with session.open_stream() as stream:
+                    await stream.send(bytes(4 << 20))
+                    await stream.send_eof()
+                    assert await stream.receive() == b"%d" % (4 << 20)
+
+
+@ON_ONE_LOOP
+async def test_what_is_handed_over_to_the_wrong_worker() -> None:
+    """C-8: at most once; what a worker was handed and is not its own goes nowhere from there, not even a reset."""
+    async with serving() as (served, _), Naming(1) as client:
+        session = await client.connect((HOST, served.port))
+        assert await ask(session) == served.pids[1]
+        assert served._port is not None
+        (name, *_) = (name for name in (bytes([n] * 8) for n in range(99)) if WorkerIds(SECRET, 1, 2).owns(name))
+        path = NetworkPath("udp", served._port.local, (HOST, client.port))
+        inbox, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        outbox = served._port.outboxes[0].dup()
+        parent = HandOver(socket.AF_INET, served._port.local, inbox, [outbox, None])
+        parent.give([Stray(0, b"\x40" + name + bytes(size), path, 0) for size in (30, 60, 1200)])
+        parent.close()
+        _.close()
+        while (counts := [worker.hand_over for worker in (await served.stats()).workers])[0].taken < 3:
+            await anyio.sleep(0.01)
+        assert (counts[0].homeless, counts[0].given, counts[1].taken) == (3, 0, 0)
+        assert await ask(session) == served.pids[1]
+
+
+@ON_ONE_LOOP
+async def test_a_run_for_two_workers() -> None:
+    """C-8: the kernel looks at the first datagram of a run (GRO); what is another's in it is handed over."""
+    async with serving() as (served, _):
+        names = [
+            next(n for n in (bytes([n] * 8) for n in range(99)) if WorkerIds(SECRET, w, 2).owns(n)) for w in (0, 1)
+        ]
+        sock = UdpSocket(socket.AF_INET, (HOST, 0), NodeConfig())
+        try:
+            if not (sock.segmentation and sock.coalescing):
+                pytest.skip("no runs here")
+            run = tuple(b"\x40" + name + bytes(91) for name in names for _ in range(3))
+            sock.send(Transmit(sock.path((HOST, served.port)), run, 100))
+            while (counts := [worker.hand_over for worker in (await served.stats()).workers])[1].taken < 3:
+                await anyio.sleep(0.01)
+            answers: list[bytes] = []
+            while sum(map(len, answers)) < 6 * MAX_RESET:  # P-14: each worker has answered what was its own
+                sock.receive(lambda data, *_: answers.append(bytes(data)))
+                await anyio.sleep(0.01)
+        finally:
+            sock.close()
+        assert (counts[0].given, counts[1].given) == (3, 0)
+        tokens = ResetTokens(served.config.reset_key or b"")
+        resets = b"".join(answers)
+        found = [resets[at + MAX_RESET - 16 : at + MAX_RESET] for at in range(0, len(resets), MAX_RESET)]
+        assert sorted(found) == sorted(map(tokens.token, names * 3))
+
+
+async def test_a_worker_does_not_leave_the_port() -> None:
+    """A node that nobody needs there may; a worker shares it. A session of its may go elsewhere, though."""
+    port = ports.SharedPort(socket.AF_INET, (HOST, 0), WorkerIds(SECRET, 0, 2))
+    place = Place(WorkerIds(SECRET, 0, 2), port.sockets[0], port.inboxes[0], [None, port.outboxes[1].dup()])
+    config = NodeConfig(bind_address=HOST)
+    try:
+        async with WorkerNode(place, config, shared_seed=SEED, server_mode=True) as node, Naming(0) as client:
+            (here, there), bound = await _both(client, node, port.local), node.port
+            assert bound == port.local[1]
+            node.disable_accept_connections()
+            await here.migrate()
+            assert here.local_addr != port.local
+            await until(lambda: there.peer_addr == here.local_addr)
+            node.udp.replace_own(here.paths[0].path)
+            assert node.port == bound
+            assert node.udp.sockets[0].fileno() >= 0
+    finally:
+        port.close()
+
+
+async def _both(client: STTNode, node: STTNode, address: Any) -> tuple[Session, Session]:
+    """A session as the node sees it, and as the client does."""
+    there = await client.connect(address)
+    return await node.accept(), there
+
+
+async def test_many_ask_at_once() -> None:
+    """Statistics: each gets an answer, and nobody waits for the patience to end."""
+    async with serving(1) as (served, _):
+        with anyio.fail_after(fleet.ANSWER_TIMEOUT / 2):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(10):
+                    tasks.start_soon(served.stats)
+
+
+# -- ends ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_is_killed() -> None:
+    """P-14, H-36: its sessions are told and resume, those of the other do not notice; another takes its place."""
+    seed = bytes(range(32))
+    async with serving() as (served, _), Naming(0, node_seed=seed) as first, Naming(1, node_seed=seed) as second:
+        doomed, spared = [[await client.connect((HOST, served.port)) for _ in range(3)] for client in (first, second)]
+        before = served.pids
+        assert [await ask(session) for session in (*doomed, *spared)] == [before[0]] * 3 + [before[1]] * 3
+        tickets = [session.ticket for session in doomed]
+        assert before[0] is not None
+        os.kill(before[0], signal.SIGKILL)
+        elsewhere = await second.connect((HOST, served.port), ticket=tickets[2])  # the other goes on at once
+        assert elsewhere.resumed
+        assert await ask(elsewhere) == before[1]
+        for session in doomed:
+            with pytest.raises(SttError):
+                await ask(session)
+            assert session.is_closed
+        for session in spared:
+            assert await ask(session) == before[1]
+        assert served.pids[1] == before[1]
+        for ticket in tickets[:2]:
+            again = await first.connect((HOST, served.port), ticket=ticket)
+            assert again.resumed
+            assert await ask(again) == served.pids[0] != before[0]
+        assert [worker.restarts for worker in (await served.stats()).workers] == [1, 0]
+
+
+async def test_the_end() -> None:
+    """The peers are told, and no process is left."""
+    async with serving() as (served, client):
+        sessions = [await client.connect((HOST, served.port)) for _ in range(4)]
+        pids = [pid for pid in served.pids if pid is not None]
+        assert len(pids) == 2
+        await served.__aexit__(None, None, None)
+        assert not any(map(alive, pids))
+        for session in sessions:
+            assert await session.wait_closed() == "graceful"
+        assert served.pids == (None, None)
+        with pytest.raises(StateError):
+            await served.__aenter__()
+
+
+@ON_ONE_LOOP
+async def test_a_worker_is_asked_to_end() -> None:
+    """SIGTERM closes its sessions first; and as nobody told the fleet, another takes its place."""
+    async with serving() as (served, _), Naming(0) as client:
+        session = await client.connect((HOST, served.port))
+        pid = served.pids[0]
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        assert await session.wait_closed() == "graceful"
+        await until(lambda: served.pids[0] not in (None, pid))
+
+
+@ON_ONE_LOOP
+async def test_an_orphan_ends() -> None:
+    """Workers whose parent was killed do not stay behind."""
+    code = (
+        "import anyio, sys\n"
+        "from stt_anyio.workers import WorkerFleet\n"
+        "async def main():\n"
+        f"    async with WorkerFleet('tests.anyio.worker_apps:echo', 2, shared_seed='x', host='{HOST}') as fleet:\n"
+        "        print(*fleet.pids, flush=True)\n"
+        "        await anyio.sleep_forever()\n"
+        "anyio.run(main)\n"
+    )
+    with anyio.fail_after(LIMIT):
+        process = await anyio.open_process([sys.executable, "-c", code], cwd=ROOT, stderr=None)
+        async with process:
+            assert process.stdout is not None
+            pids = [int(pid) for pid in (await process.stdout.receive()).split()]
+            assert all(map(alive, pids))
+            process.kill()
+        await until(lambda: not any(map(alive, pids)))
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+@ON_ONE_LOOP
+async def test_an_application_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervision: it is started again, after longer and longer pauses, but not for ever."""
+    monkeypatch.setattr(fleet, "FIRST_PAUSE", 0.001)
+    for app in (worker_apps.raises, worker_apps.counts):
+        with pytest.raises(StateError, match="worker 0 died 2 times"):
+            async with serving(1, app, restarts=1):
+                await anyio.sleep_forever()
+
+
+async def test_a_port_that_is_taken() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind((HOST, 0))
+        with pytest.raises(OSError, match="in use"):
+            async with serving(port=other.getsockname()[1]):
+                pass
+
+
+@ON_ONE_LOOP
+@pytest.mark.parametrize("app", ["tests.nowhere:echo", "tests.anyio.worker_apps:nothing"])
+async def test_an_application_that_is_not_there(app: str) -> None:
+    with pytest.raises(StateError, match="did not start: app is 'tests.* cannot be imported"):
+        async with serving(1, app):
+            pass
+
+
+@ON_ONE_LOOP
+async def test_an_application_that_is_none() -> None:
+    with pytest.raises(StateError, match="which is no function"):
+        async with serving(1, "tests.anyio.worker_apps:not_a_function"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "options"),
+    [
+        ("workers", {"workers": 0}),
+        ("workers", {"workers": 65}),
+        ("workers", {"workers": True}),
+        ("app", {"app": lambda node: None}),
+        ("app", {"app": "module"}),
+        ("app", {"app": "a module:function"}),
+        ("app", {"app": ":function"}),
+        ("app", {"app": 5}),
+        ("backend", {"backend": "curio"}),
+        ("shared_seed", {"shared_seed": ""}),
+        ("shared_seed", {"shared_seed": None}),
+        ("node_seed", {"node_seed": b"short"}),
+        ("transport", {"transport": "tcp"}),
+        ("reuse_port", {"reuse_port": True}),
+        ("ticket_file", {"ticket_file": "used"}),
+        ("port", {"port": -1}),
+        ("restarts", {"restarts": -1}),
+        ("restarts", {"restarts": 1.0}),
+        ("grace", {"grace": -1.0}),
+        ("grace", {"grace": float("nan")}),
+        ("grace", {"grace": True}),
+        ("config", {"config": NodeConfig(congestion=lambda size, rtt: None)}),
+    ],
+)
+async def test_mistakes(wrong: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STT_SHARED_SEED", raising=False)
+    arguments = {"app": worker_apps.echo, "workers": 2, "shared_seed": SEED, "host": HOST, **options}
+    with pytest.raises(ArgumentError) as caught:
+        await serve_workers(**arguments)
+    assert caught.value.argument == wrong
+
+
+# -- secrets -------------------------------------------------------------------------------------------------------
+
+
+@ON_ONE_LOOP
+async def test_seeds_are_told_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys: a fresh interpreter, and no seed in its arguments or its environment, which others can read."""
+    monkeypatch.setenv("STT_SHARED_SEED", SEED)
+    async with serving(shared_seed=None, node_seed=b"a node seed of the tests, 32 bytes.") as (served, client):
+        session = await client.connect((HOST, served.port), peer_node_id=served.node_id)
+        assert await ask(session) in served.pids
+        for pid in served.pids:
+            for file in ("cmdline", "environ"):
+                told = _read(f"/proc/{pid}/{file}")
+                assert told
+                for secret in (SEED.encode(), b"a node seed", SECRET, SECRET.hex().encode()):
+                    assert secret not in told
+            assert b"workers.child" in _read(f"/proc/{pid}/cmdline"), "not a copy of this process"
+
+
+def _read(file: str) -> bytes:
+    return Path(file).read_bytes()
+
+
+def test_nothing_of_it_is_shown() -> None:
+    served = WorkerFleet(worker_apps.echo, 2, shared_seed=SEED, fleet_secret=SECRET)
+    message, _ = _told(served)
+    assert SEED not in repr(message)
+    assert repr(SECRET) not in repr(message)
+    assert SEED not in repr(served)
+
+
+def _told(served: WorkerFleet) -> tuple[Any, Any]:
+    port = ports.SharedPort(socket.AF_INET, (HOST, 0), WorkerIds(SECRET, 0, 2))
+    try:
+        served._port = port
+        return served.setup(0)
+    finally:
+        port.close()
+
+
+async def test_what_a_guesser_may_is_divided() -> None:
+    """C-10, H-23: who chooses his connection ID chooses his worker; all of them together allow what one does."""
+    one, four = (WorkerFleet(worker_apps.echo, count, shared_seed=SEED).config.limits for count in (1, 4))
+    assert four.failed_guesses_per_second == one.failed_guesses_per_second / 4
+    assert four.failed_guesses_burst == one.failed_guesses_burst // 4
+    assert four.failed_guesses_without_cookie == one.failed_guesses_without_cookie // 4
+    many = WorkerFleet(worker_apps.echo, 64, shared_seed=SEED, limits=evolve(one, failed_guesses_burst=1)).config
+    assert many.limits.failed_guesses_burst == 1
+
+
+# -- where a port cannot be shared ---------------------------------------------------------------------------------
+
+
+async def test_one_process_where_there_can_be_no_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fall-back of the fall-back: one node, in this process; and it is said that this is so."""
+    monkeypatch.setattr(fleet, "can_share", lambda: False)
+    async with serving(4) as (served, client):
+        assert "one process instead of 4" in caplog.text
+        assert (served.routing, served.workers) == (Routing.SINGLE, 1)
+        session = await client.connect((HOST, served.port), peer_node_id=served.node_id)
+        assert await ask(session) == os.getpid()
+        stats = await served.stats()
+        assert stats.node.active == 1
+        assert [worker.pid for worker in stats.workers] == [None]
+
+
+def test_the_module_is_lazy() -> None:
+    """Who has no workers does not pay for them."""
+    code = "import stt_anyio, sys; print('stt_anyio.workers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "False\n"
