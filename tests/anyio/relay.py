@@ -154,6 +154,7 @@ class Relay:
         address: where clients find it.
         rebound: how often clients got other ports.
         cut: while this is set nothing passes, and nobody is told.
+        swallowed: datagrams that were lost to that.
         there: what happened on the way to the target.
         back: what happened on the way back.
     """
@@ -168,6 +169,7 @@ class Relay:
         self._life, self._rebind = life, rebind
         self.rebound = 0
         self.cut = False
+        self.swallowed = 0
         self._selector = selectors.DefaultSelector()
         self._front = _open()
         self._clients: dict[Address, socket.socket] = {}
@@ -223,6 +225,7 @@ class Relay:
     def _from_clients(self) -> None:
         for datagram, client in _read(self._front):
             if self.cut:
+                self.swallowed += 1
                 continue
             sock = self._clients.get(client) or self._welcome(client)
             if sock is not None:
@@ -237,7 +240,9 @@ class Relay:
 
         def from_target() -> None:
             for datagram, sender in _read(sock):
-                if sender == self._target and not self.cut:
+                if self.cut:
+                    self.swallowed += 1
+                elif sender == self._target:
                     self._back.take(datagram, send, time.monotonic())
 
         self._selector.register(sock, selectors.EVENT_READ, from_target)
