@@ -22,9 +22,10 @@ from hypothesis.stateful import (
 from stt_proto import NetworkPath, Priority
 from stt_proto.testing import Conditions, GilbertElliott, Link, Node
 from tests.worlds.actions import NOWHERE, PROCESS_BUFFER, replace_keys
-from tests.worlds.player import Line, Manners, Player, Seat
+from tests.worlds.player import Player
 from tests.worlds.recipe import NodePlan, Recipe
 from tests.worlds.runner import RandomWorld
+from tests.worlds.seats import Line, Manners, Seat
 
 T = TypeVar("T")
 
