@@ -6,7 +6,8 @@ in more kinds of worlds and a hundred times as many. What is checked is the same
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections import Counter
+from typing import Any, ClassVar, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -88,10 +89,13 @@ class Interaction(RuleBasedStateMachine):
     """Some nodes, and whatever happens to them."""
 
     nodes = 2
+    lives: ClassVar[Counter[str]]
+    """What became of the sessions of all examples, as `Player` counts it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.life: RandomWorld | None = None
+        self.wired = False
 
     @initialize(
         seed=st.integers(0, 1 << 32),
@@ -99,9 +103,14 @@ class Interaction(RuleBasedStateMachine):
         plans=st.lists(st.tuples(changes, manners, st.booleans(), st.booleans()), min_size=6, max_size=6),
         delay=st.sampled_from((0.0, 0.001, 0.02)),
         size=sizes,
+        wired=st.booleans(),
     )
-    def begin(self, seed: int, suites: tuple[int, ...], plans: list[Any], delay: float, size: int) -> None:
-        """Make the nodes, and let the first two of them meet and begin to talk."""
+    def begin(self, seed: int, suites: tuple[int, ...], plans: list[Any], delay: float, size: int, wired: bool) -> None:
+        """Make the nodes, and let the first two of them meet and begin to talk.
+
+        Where they are wired there is a carrier that loses nothing, and no host sleeps, which would lose what comes.
+        """
+        self.wired = wired
         nodes = tuple(
             NodePlan(
                 name=name,
@@ -234,6 +243,30 @@ class Interaction(RuleBasedStateMachine):
                 replace_keys(*chosen(self.seats(), each))
 
     @precondition(seats)
+    @rule(pick=picks, port=st.sampled_from((2, 1, 3)), follows=st.booleans(), migrate=st.booleans())
+    def move(self, pick: int, port: int, follows: bool, migrate: bool) -> None:
+        """Offer another path, or go there: from another port, to another one too, or over a carrier of another kind."""
+        player, seat = chosen(self.seats(), pick)
+        there = [each for each in self.players if each.node.config.identity.node_id == seat.session.peer_node_id]
+        if not there:
+            return
+        carrier = "ws" if port == 3 and self.wired else "udp"
+        remote = there[0].node.name, port if follows or carrier == "ws" else 1
+        player.move(seat, NetworkPath(carrier, (player.node.name, port), remote), migrate=migrate)
+
+    @precondition(seats)
+    @rule(pick=picks, again=st.booleans())
+    def come_back(self, pick: int, again: bool) -> None:
+        """End a session and dial the same node with its ticket, or with the ticket that was used before."""
+        player, seat = chosen(self.seats(), pick)
+        there = [each.node for each in self.players if each.node.config.identity.node_id == seat.session.peer_node_id]
+        if there and seat.session.ticket is not None:
+            player.close(seat)
+            player.dial(there[0], ticket=seat.session.ticket)
+            if again:
+                player.dial(there[0], ticket=seat.session.ticket)
+
+    @precondition(seats)
     @rule(pick=picks, reason=st.sampled_from(("graceful", "error", "abort")))
     def end_session(self, pick: int, reason: str) -> None:
         player, seat = chosen(self.seats(), pick)
@@ -244,7 +277,7 @@ class Interaction(RuleBasedStateMachine):
 
     # -- networks and hosts ----------------------------------------------------------------------------------------
 
-    @rule(amount=st.sampled_from((0.0, 0.001, 0.02, 0.3, 2.0, 15.0)))
+    @rule(amount=st.sampled_from((0.0, 0.001, 0.02, 0.3, 2.0, 15.0, 45.0)))
     def advance(self, amount: float) -> None:
         assert self.life is not None
         self.life.world.run(amount)
@@ -262,6 +295,20 @@ class Interaction(RuleBasedStateMachine):
             world.outage(*self.pair(one, other), world.now, amount)
         else:
             self.link(one, other).outage(world.now, amount)
+        self.life.lasts(amount)
+
+    @precondition(seats)
+    @rule(pick=picks, amount=seconds)
+    def cut_path(self, pick: int, amount: float) -> None:
+        """The path that a session uses leads nowhere for a while; what is reliable ends, and is there no more."""
+        assert self.life is not None
+        player, seat = chosen(self.seats(), pick)
+        path, world = seat.session.path, self.life.world
+        if path.carrier != "udp":
+            player.lose_path(path, "cut")
+            return
+        for source, target in ((path.local, path.remote), (path.remote, path.local)):
+            world.link_between(source, target).outage(world.now, amount)
         self.life.lasts(amount)
 
     @rule(pick=picks, how=st.sampled_from(("detour", "port", "host")), amount=seconds)
@@ -301,6 +348,8 @@ class Interaction(RuleBasedStateMachine):
         match what:
             case "jump":
                 player.node.jump_clock(amount)
+            case "sleep" | "stop" if self.wired:
+                pass
             case "sleep":
                 player.node.pause(amount)
             case "stop":
@@ -329,6 +378,8 @@ class Interaction(RuleBasedStateMachine):
             self.life.settle()
             self.life.rest()
             self.life.end()
+            for player in self.players:
+                type(self).lives.update(player.lives)
 
 
 class Crowd(Interaction):
@@ -343,8 +394,11 @@ def chosen(items: list[T], pick: int) -> T:
 
 
 def run(machine: type[Interaction]) -> None:
+    """So many examples, in which everything that can become of a session did."""
+    machine.lives = Counter()
     share = settings.default.max_examples // 2  # type: ignore[union-attr]
     run_state_machine_as_test(machine, settings=settings(max_examples=share, stateful_step_count=40))  # type: ignore[no-untyped-call]
+    assert set(machine.lives) == {"moved", "detached", "reattached", "rotated", "resumed", "refused"}, machine.lives
 
 
 def test_two_nodes() -> None:
