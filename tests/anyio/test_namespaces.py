@@ -1,4 +1,4 @@
-"""Two machines, as far as the kernel goes: what happens to their cable and addresses happens to real ones (C8, P-17).
+"""Two machines, as far as the kernel goes: what happens to their cable and addresses happens to real ones (C8, P-19).
 
 Each end is a process of its own in a network namespace, and bytes go both ways at once. The cable is slow enough that a
 transfer takes longer than the commands that change something.
@@ -106,7 +106,7 @@ def test_the_address_of_the_client_changes(pair: list[Namespace], host: str, rec
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_mtu_of_the_cable_is_lowered(pair: list[Namespace], host: str, record_property: RecordProperty) -> None:
-    """P-17: in mid-transfer datagrams of the size that was found become too large, and none may be cut."""
+    """P-20: in mid-transfer datagrams of the size that was found become too large, and none may be cut."""
 
     def lower() -> None:
         for end in pair:
@@ -125,7 +125,7 @@ def test_the_mtu_of_the_cable_is_lowered(pair: list[Namespace], host: str, recor
 def test_the_mtu_behind_a_router_is_lowered(
     trio_of_machines: list[Namespace], host: str, record_property: RecordProperty
 ) -> None:
-    """P-18: only the router sees that they are too large, and what it says of it (ICMP) is not believed."""
+    """P-19, P-20: only the router sees that they are too large, and what it says of it (ICMP) is not believed."""
     _, router, server = trio_of_machines
 
     def lower() -> None:
