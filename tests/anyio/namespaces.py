@@ -102,7 +102,12 @@ class Namespace:
         """
         name, *rest = map(str, words)
         done = subprocess.run(
-            [*self.enter(), tool(name), *rest], capture_output=True, text=True, timeout=LIMIT, check=False
+            [*self.enter(), tool(name), *rest],
+            env={**os.environ, "PATH": _PLACES},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
         )
         if done.returncode:
             raise NotPermittedError(f"{name} {' '.join(rest)}: {done.stderr.strip()}")
