@@ -7,7 +7,7 @@ in more kinds of worlds and a hundred times as many. What is checked is the same
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -89,8 +89,6 @@ class Interaction(RuleBasedStateMachine):
     """Some nodes, and whatever happens to them."""
 
     nodes = 2
-    lives: ClassVar[Counter[str]]
-    """What became of the sessions of all examples, as `Player` counts it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -378,8 +376,6 @@ class Interaction(RuleBasedStateMachine):
             self.life.settle()
             self.life.rest()
             self.life.end()
-            for player in self.players:
-                type(self).lives.update(player.lives)
 
 
 class Crowd(Interaction):
@@ -394,11 +390,8 @@ def chosen(items: list[T], pick: int) -> T:
 
 
 def run(machine: type[Interaction]) -> None:
-    """So many examples, in which everything that can become of a session did."""
-    machine.lives = Counter()
     share = settings.default.max_examples // 2  # type: ignore[union-attr]
     run_state_machine_as_test(machine, settings=settings(max_examples=share, stateful_step_count=40))  # type: ignore[no-untyped-call]
-    assert set(machine.lives) == {"moved", "detached", "reattached", "rotated", "resumed", "refused"}, machine.lives
 
 
 def test_two_nodes() -> None:
@@ -409,3 +402,27 @@ def test_two_nodes() -> None:
 def test_many_nodes() -> None:
     """The same, and no session sees another's bytes."""
     run(Crowd)
+
+
+def test_what_can_become_of_a_session() -> None:
+    """The rules really move sessions, cut them off, bring them back, and replace their keys: these are such steps."""
+    machine = Interaction()
+    plans = [({}, Manners(), False, False)] * 6
+    machine.begin(seed=1, suites=(1, 2), plans=plans, delay=0.001, size=100, wired=True)
+    for port in (2, 3, 1):
+        machine.move(pick=0, port=port, follows=True, migrate=True)
+        machine.advance(amount=0.3)
+    machine.replace_keys(pick=0, other=1)
+    machine.advance(amount=0.3)
+    for player, seat in machine.seats():  # spare paths, to which it would go
+        for info in seat.session.paths:
+            if not info.active:
+                seat.session.remove_path(info.path, player.now)
+    machine.cut_path(pick=0, amount=40.0)
+    machine.advance(amount=45.0)
+    machine.advance(amount=15.0)
+    machine.come_back(pick=1, again=True)
+    machine.advance(amount=2.0)
+    machine.teardown()
+    lives = sum((player.lives for player in machine.players), Counter[str]())
+    assert set(lives) == {"moved", "detached", "reattached", "rotated", "resumed", "refused"}, lives
