@@ -149,6 +149,7 @@ class Relay:
         life: seconds after which it ends by itself, whatever becomes of the test.
         rebind: seconds after which clients come from other ports, as behind a translator of addresses that forgets;
             what is sent to the old ones vanishes.
+        rebind_after: datagrams of clients after which the same happens, whatever the time.
 
     Attributes:
         address: where clients find it.
@@ -160,13 +161,20 @@ class Relay:
     """
 
     def __init__(
-        self, target: Address, seed: int, faults: Faults | None = None, life: float = 60.0, rebind: float = inf
+        self,
+        target: Address,
+        seed: int,
+        faults: Faults | None = None,
+        life: float = 60.0,
+        rebind: float = inf,
+        rebind_after: float = inf,
     ) -> None:
         faults = faults or Faults()
         self._there, self._back = Direction(faults, f"{seed} there"), Direction(faults, f"{seed} back")
         self.there, self.back = self._there.tally, self._back.tally
         self._target = target
         self._life, self._rebind = life, rebind
+        self._rebind_after = self._rebind_in = rebind_after
         self.rebound = 0
         self.cut = False
         self.swallowed = 0
@@ -228,7 +236,11 @@ class Relay:
                 self.swallowed += 1
                 continue
             sock = self._clients.get(client) or self._welcome(client)
-            if sock is not None:
+            self._rebind_in -= 1
+            if not self._rebind_in:
+                self._rebind_in = self._rebind_after
+                self._forget()
+            elif sock is not None:
                 self._there.take(datagram, _sender(sock, self._target), time.monotonic())
 
     def _welcome(self, client: Address) -> socket.socket | None:
