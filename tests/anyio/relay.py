@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from random import Random
 from types import TracebackType
 
@@ -49,6 +50,10 @@ class Faults:
     corrupt: float = 0.01
     most_late: int = 8
     patience: float = 0.01
+
+
+PERFECT = Faults(drop=0.0, duplicate=0.0, reorder=0.0, corrupt=0.0)
+"""Nothing happens to anything."""
 
 
 @define
@@ -142,22 +147,41 @@ class Relay:
         seed: of what happens.
         faults: how often what happens.
         life: seconds after which it ends by itself, whatever becomes of the test.
+        rebind: seconds after which clients come from other ports, as behind a translator of addresses that forgets;
+            what is sent to the old ones vanishes.
+        rebind_after: datagrams of clients after which the same happens, whatever the time.
 
     Attributes:
         address: where clients find it.
+        rebound: how often clients got other ports.
+        cut: while this is set nothing passes, and nobody is told.
+        swallowed: datagrams that were lost to that.
         there: what happened on the way to the target.
         back: what happened on the way back.
     """
 
-    def __init__(self, target: Address, seed: int, faults: Faults | None = None, life: float = 60.0) -> None:
+    def __init__(
+        self,
+        target: Address,
+        seed: int,
+        faults: Faults | None = None,
+        life: float = 60.0,
+        rebind: float = inf,
+        rebind_after: float = inf,
+    ) -> None:
         faults = faults or Faults()
         self._there, self._back = Direction(faults, f"{seed} there"), Direction(faults, f"{seed} back")
         self.there, self.back = self._there.tally, self._back.tally
         self._target = target
-        self._life = life
+        self._life, self._rebind = life, rebind
+        self._rebind_after = self._rebind_in = rebind_after
+        self.rebound = 0
+        self.cut = False
+        self.swallowed = 0
         self._selector = selectors.DefaultSelector()
         self._front = _open()
         self._clients: dict[Address, socket.socket] = {}
+        self._forgotten: list[socket.socket] = []  # open, so that who sends there is told nothing
         self._bell, self._ear = socket.socketpair()
         self.address: Address = self._front.getsockname()
         self._thread = threading.Thread(target=self._run, name="Relay", daemon=True)
@@ -180,24 +204,43 @@ class Relay:
             self._pass_on(time.monotonic() + self._life)
         finally:
             self._selector.close()
-            for sock in (self._bell, self._ear, self._front, *self._clients.values()):
+            for sock in (self._bell, self._ear, self._front, *self._clients.values(), *self._forgotten):
                 sock.close()
 
     def _pass_on(self, until: float) -> None:
+        rebind_at = time.monotonic() + self._rebind
         while (now := time.monotonic()) < until:
+            if now >= rebind_at:
+                self._forget()
+                rebind_at = now + self._rebind
             for direction in (self._there, self._back):
                 direction.release(now)
-            due = (self._there.next_release, self._back.next_release)
+            due = (self._there.next_release, self._back.next_release, rebind_at)
             wait = min([until, *(at for at in due if at is not None)]) - now
             for key, _ in self._selector.select(max(0.0, wait)):
                 if key.data is None:
                     return
                 key.data()
 
+    def _forget(self) -> None:
+        """Which client had which port: with the next datagram each gets another one."""
+        for sock in self._clients.values():
+            self._selector.unregister(sock)
+            self._forgotten.append(sock)
+        self.rebound += bool(self._clients)
+        self._clients.clear()
+
     def _from_clients(self) -> None:
         for datagram, client in _read(self._front):
+            if self.cut:
+                self.swallowed += 1
+                continue
             sock = self._clients.get(client) or self._welcome(client)
-            if sock is not None:
+            self._rebind_in -= 1
+            if not self._rebind_in:
+                self._rebind_in = self._rebind_after
+                self._forget()
+            elif sock is not None:
                 self._there.take(datagram, _sender(sock, self._target), time.monotonic())
 
     def _welcome(self, client: Address) -> socket.socket | None:
@@ -209,7 +252,9 @@ class Relay:
 
         def from_target() -> None:
             for datagram, sender in _read(sock):
-                if sender == self._target:
+                if self.cut:
+                    self.swallowed += 1
+                elif sender == self._target:
                     self._back.take(datagram, send, time.monotonic())
 
         self._selector.register(sock, selectors.EVENT_READ, from_target)

@@ -316,6 +316,12 @@ class Model:
     """Everything that is going on."""
 
     conversations: dict[bytes, Conversation] = field(factory=dict)
+    tickets_used: set[bytes] = field(factory=set)
+
+    def resume(self, ticket: bytes) -> None:
+        """A session began with a ticket: the only one that does."""
+        assert ticket not in self.tickets_used, "a ticket is good twice"
+        self.tickets_used.add(ticket)
 
     def conversation(self, session_id: bytes) -> Conversation:
         """The session with this id, from whichever end."""

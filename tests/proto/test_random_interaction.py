@@ -6,6 +6,7 @@ in more kinds of worlds and a hundred times as many. What is checked is the same
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, TypeVar
 
 from hypothesis import settings
@@ -22,9 +23,10 @@ from hypothesis.stateful import (
 from stt_proto import NetworkPath, Priority
 from stt_proto.testing import Conditions, GilbertElliott, Link, Node
 from tests.worlds.actions import NOWHERE, PROCESS_BUFFER, replace_keys
-from tests.worlds.player import Line, Manners, Player, Seat
+from tests.worlds.player import Player
 from tests.worlds.recipe import NodePlan, Recipe
 from tests.worlds.runner import RandomWorld
+from tests.worlds.seats import Line, Manners, Seat
 
 T = TypeVar("T")
 
@@ -91,6 +93,7 @@ class Interaction(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.life: RandomWorld | None = None
+        self.wired = False
 
     @initialize(
         seed=st.integers(0, 1 << 32),
@@ -98,9 +101,14 @@ class Interaction(RuleBasedStateMachine):
         plans=st.lists(st.tuples(changes, manners, st.booleans(), st.booleans()), min_size=6, max_size=6),
         delay=st.sampled_from((0.0, 0.001, 0.02)),
         size=sizes,
+        wired=st.booleans(),
     )
-    def begin(self, seed: int, suites: tuple[int, ...], plans: list[Any], delay: float, size: int) -> None:
-        """Make the nodes, and let the first two of them meet and begin to talk."""
+    def begin(self, seed: int, suites: tuple[int, ...], plans: list[Any], delay: float, size: int, wired: bool) -> None:
+        """Make the nodes, and let the first two of them meet and begin to talk.
+
+        Where they are wired there is a carrier that loses nothing, and no host sleeps, which would lose what comes.
+        """
+        self.wired = wired
         nodes = tuple(
             NodePlan(
                 name=name,
@@ -233,6 +241,30 @@ class Interaction(RuleBasedStateMachine):
                 replace_keys(*chosen(self.seats(), each))
 
     @precondition(seats)
+    @rule(pick=picks, port=st.sampled_from((2, 1, 3)), follows=st.booleans(), migrate=st.booleans())
+    def move(self, pick: int, port: int, follows: bool, migrate: bool) -> None:
+        """Offer another path, or go there: from another port, to another one too, or over a carrier of another kind."""
+        player, seat = chosen(self.seats(), pick)
+        there = [each for each in self.players if each.node.config.identity.node_id == seat.session.peer_node_id]
+        if not there:
+            return
+        carrier = "ws" if port == 3 and self.wired else "udp"
+        remote = there[0].node.name, port if follows or carrier == "ws" else 1
+        player.move(seat, NetworkPath(carrier, (player.node.name, port), remote), migrate=migrate)
+
+    @precondition(seats)
+    @rule(pick=picks, again=st.booleans())
+    def come_back(self, pick: int, again: bool) -> None:
+        """End a session and dial the same node with its ticket, or with the ticket that was used before."""
+        player, seat = chosen(self.seats(), pick)
+        there = [each.node for each in self.players if each.node.config.identity.node_id == seat.session.peer_node_id]
+        if there and seat.session.ticket is not None:
+            player.close(seat)
+            player.dial(there[0], ticket=seat.session.ticket)
+            if again:
+                player.dial(there[0], ticket=seat.session.ticket)
+
+    @precondition(seats)
     @rule(pick=picks, reason=st.sampled_from(("graceful", "error", "abort")))
     def end_session(self, pick: int, reason: str) -> None:
         player, seat = chosen(self.seats(), pick)
@@ -243,7 +275,7 @@ class Interaction(RuleBasedStateMachine):
 
     # -- networks and hosts ----------------------------------------------------------------------------------------
 
-    @rule(amount=st.sampled_from((0.0, 0.001, 0.02, 0.3, 2.0, 15.0)))
+    @rule(amount=st.sampled_from((0.0, 0.001, 0.02, 0.3, 2.0, 15.0, 45.0)))
     def advance(self, amount: float) -> None:
         assert self.life is not None
         self.life.world.run(amount)
@@ -261,6 +293,20 @@ class Interaction(RuleBasedStateMachine):
             world.outage(*self.pair(one, other), world.now, amount)
         else:
             self.link(one, other).outage(world.now, amount)
+        self.life.lasts(amount)
+
+    @precondition(seats)
+    @rule(pick=picks, amount=seconds)
+    def cut_path(self, pick: int, amount: float) -> None:
+        """The path that a session uses leads nowhere for a while; what is reliable ends, and is there no more."""
+        assert self.life is not None
+        player, seat = chosen(self.seats(), pick)
+        path, world = seat.session.path, self.life.world
+        if path.carrier != "udp":
+            player.lose_path(path, "cut")
+            return
+        for source, target in ((path.local, path.remote), (path.remote, path.local)):
+            world.link_between(source, target).outage(world.now, amount)
         self.life.lasts(amount)
 
     @rule(pick=picks, how=st.sampled_from(("detour", "port", "host")), amount=seconds)
@@ -300,6 +346,8 @@ class Interaction(RuleBasedStateMachine):
         match what:
             case "jump":
                 player.node.jump_clock(amount)
+            case "sleep" | "stop" if self.wired:
+                pass
             case "sleep":
                 player.node.pause(amount)
             case "stop":
@@ -354,3 +402,27 @@ def test_two_nodes() -> None:
 def test_many_nodes() -> None:
     """The same, and no session sees another's bytes."""
     run(Crowd)
+
+
+def test_what_can_become_of_a_session() -> None:
+    """The rules really move sessions, cut them off, bring them back, and replace their keys: these are such steps."""
+    machine = Interaction()
+    plans = [({}, Manners(), False, False)] * 6
+    machine.begin(seed=1, suites=(1, 2), plans=plans, delay=0.001, size=100, wired=True)
+    for port in (2, 3, 1):
+        machine.move(pick=0, port=port, follows=True, migrate=True)
+        machine.advance(amount=0.3)
+    machine.replace_keys(pick=0, other=1)
+    machine.advance(amount=0.3)
+    for player, seat in machine.seats():  # spare paths, to which it would go
+        for info in seat.session.paths:
+            if not info.active:
+                seat.session.remove_path(info.path, player.now)
+    machine.cut_path(pick=0, amount=40.0)
+    machine.advance(amount=45.0)
+    machine.advance(amount=15.0)
+    machine.come_back(pick=1, again=True)
+    machine.advance(amount=2.0)
+    machine.teardown()
+    lives = sum((player.lives for player in machine.players), Counter[str]())
+    assert set(lives) == {"moved", "detached", "reattached", "rotated", "resumed", "refused"}, lives

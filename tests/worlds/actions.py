@@ -16,8 +16,9 @@ from attrs import evolve
 from stt_proto import NetworkPath, Priority
 from stt_proto.errors import SttError
 from stt_proto.testing import Node, SeededEntropy
-from tests.worlds.player import Line, Player, Seat
+from tests.worlds.player import Player
 from tests.worlds.recipe import conditions
+from tests.worlds.seats import Line, Seat
 
 if TYPE_CHECKING:
     from tests.worlds.runner import RandomWorld

@@ -8,13 +8,14 @@ writes after a short write only after `StreamWritable`, and opens a stream that 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from math import inf
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 
-from stt_proto import NetworkPath, Priority, Session, SessionState, Stream, Ticket
+from stt_proto import NetworkPath, Priority, Session, SessionState, Ticket
 from stt_proto.errors import (
     BufferOverflowError,
     DataExpiredError,
@@ -33,9 +34,11 @@ from stt_proto.events import (
     ExtensionFrameReceived,
     HandshakeFailed,
     KeysRotated,
+    ResumptionRefused,
     SessionClosed,
     SessionDetached,
     SessionEstablished,
+    SessionMoved,
     SessionReattached,
     SessionStateChanged,
     StreamAcked,
@@ -49,94 +52,15 @@ from stt_proto.events import (
 from stt_proto.session.ending import FLUSH_TIMEOUT
 from stt_proto.session.states import TRANSITIONS
 from stt_proto.testing import Node
-from tests.proto.model import CLEAN_CODES, Conversation, End, Flow, Model
+from tests.proto.model import CLEAN_CODES, Conversation, Flow, Model
 from tests.worlds.bounds import engines_of
+from tests.worlds.seats import LIVE, Line, Manners, Seat
 
 FRAME = 0x80
 """The type of the frames that applications send."""
 LATENESS = 1.0
 """Seconds; a tick that comes later than that gives no peer up (R-10)."""
-LIVE = frozenset({SessionState.HANDSHAKING, SessionState.ESTABLISHED})
 _STEPS = {(old, new) for (old, _), new in TRANSITIONS.items()}
-
-
-@frozen(kw_only=True)
-class Manners:
-    """How an application behaves.
-
-    Attributes:
-        eager: whether it reads as soon as it can; else only when it is told to.
-        chunk: bytes that it reads at once.
-        answers: sizes from which it draws what it says on a stream that a peer opened both ways.
-        closes: whether it ends what it says there, or leaves it open.
-    """
-
-    eager: bool = True
-    chunk: int = 65_536
-    answers: tuple[int, ...] = (0,)
-    closes: bool = True
-
-
-@define(eq=False)
-class Line:
-    """One end of a stream.
-
-    Attributes:
-        stream: the handle.
-        out: what is written here, `None` on a stream that is only read.
-        into: what is read here, `None` on one that is only written.
-        todo: bytes that are to be written yet.
-        ends: whether the end is to be told behind them.
-        writable: whether a write is worth trying.
-        readable: whether a read is.
-    """
-
-    stream: Stream
-    out: Flow | None
-    into: Flow | None
-    todo: int = 0
-    ends: bool = False
-    writable: bool = True
-    readable: bool = False
-
-
-@define(eq=False)
-class Seat:
-    """One end of a session.
-
-    Attributes:
-        session: the core's.
-        state: where its events say that it stands.
-        talk: what the model knows of it, once it has an id.
-        lines: its streams, by id.
-        wanted: streams that were refused and are wanted still, by kind; `True` is both ways.
-        mail: whether datagrams wait.
-        letters: whether frames of the application do.
-        cut: whether the host took its path away.
-        version: of the keys, as its events say.
-        waits_until: when it ends, as it has no path; `None` while it has one.
-    """
-
-    session: Session
-    state: SessionState = SessionState.INIT
-    talk: Conversation | None = None
-    lines: dict[int, Line] = field(factory=dict)
-    wanted: dict[bool, int] = field(factory=lambda: {True: 0, False: 0})
-    mail: bool = False
-    letters: bool = False
-    cut: bool = False
-    version: int = 0
-    waits_until: float | None = None
-
-    @property
-    def live(self) -> bool:
-        """Whether streams can be opened and written."""
-        return self.session.state in LIVE and self.talk is not None
-
-    @property
-    def end(self) -> End:
-        assert self.talk is not None
-        return self.talk.ends[self.session.initiator]
 
 
 class Player:
@@ -150,6 +74,7 @@ class Player:
     Attributes:
         seats: its ends of sessions, by session, in the order in which they came to be.
         refused: attempts of strangers that its node reported.
+        lives: how often its sessions moved, lost and found their way, came back, got other keys.
     """
 
     def __init__(self, node: Node, model: Model, manners: Manners | None = None) -> None:
@@ -158,6 +83,7 @@ class Player:
         self.manners = manners or Manners()
         self.seats: dict[Session, Seat] = {}
         self.refused = 0
+        self.lives: Counter[str] = Counter()
         self._random = random.Random(f"{node.world.seed}/{node.name}/answers")
         self._latest = 0.0
         self._told = False  # an event is being handled, and others may wait behind it
@@ -179,15 +105,16 @@ class Player:
     def dial(self, other: Node, carrier: str = "udp", **options: Any) -> Seat | None:
         """Dial a node, with the last ticket that it gave; `None` when this one holds as many sessions as it may."""
         endpoint = self.node.endpoint
-        if not options:
-            options["ticket"] = self._ticket_of(other)
+        options.setdefault("ticket", self._ticket_of(other))
         try:
             session = self.node.connect(other, carrier, **options)
         except TooManySessionsError:
             living = sum(not seat.session.is_closed for seat in self.seats.values())
             assert living >= endpoint.config.max_concurrent_sessions, f"{self.node.name} refuses with {living} sessions"
             return None
-        return self._seat(session)
+        seat = self._seat(session)
+        seat.ticket = options["ticket"]
+        return seat
 
     def _ticket_of(self, other: Node) -> Ticket | None:
         """The last ticket that a node gave to this one; it may have been offered before."""
@@ -520,20 +447,34 @@ class Player:
                 assert session_id == session.session_id
                 assert talk is not None
                 talk.meet(session.initiator, self.node.config.identity.node_id, peer_node_id)
+                if session.resumed and session.initiator:
+                    assert seat.ticket is not None
+                    self.model.resume(seat.ticket.sealed)
+                    self.lives["resumed"] += 1
+            case ResumptionRefused():
+                assert seat.ticket is not None
+                assert not session.resumed
+                self.lives["refused"] += 1
+            case SessionMoved(old, new):
+                assert old != new
+                self.lives["moved"] += 1
             case SessionDetached(deadline):
                 assert session.is_detached or session.is_closed
                 if not seat.cut:
                     self._check_silence(seat)
                 seat.waits_until = deadline
+                self.lives["detached"] += 1
             case SessionReattached():
                 assert seat.waits_until is not None
                 seat.waits_until = None
+                self.lives["reattached"] += 1
             case SessionClosed():
                 assert seat.state is SessionState.CLOSED
                 self._on_closed(seat, event)
             case KeysRotated(version):
                 seat.version += 1
                 assert seat.version == version <= session.key_version
+                self.lives["rotated"] += 1
             case DatagramReceived():
                 seat.mail = True
                 if self.manners.eager:

@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 
 from stt_proto.config import CARRIERS, Limits
 from stt_proto.testing import Conditions, GilbertElliott
-from tests.worlds.player import Manners
+from tests.worlds.seats import Manners
 
 T = TypeVar("T")
 

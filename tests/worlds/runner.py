@@ -30,8 +30,9 @@ from tests.proto.model import Model
 from tests.worlds import bounds
 from tests.worlds.actions import ACTIONS, SPARE_PORTS, wrong_seed
 from tests.worlds.host import BatchingHost
-from tests.worlds.player import Player, Seat
+from tests.worlds.player import Player
 from tests.worlds.recipe import NodePlan, Recipe, conditions, draw
+from tests.worlds.seats import Seat
 
 REMEMBERED = 200
 """Datagrams of which some may come once more."""
@@ -55,6 +56,7 @@ class Report:
         streams: of which both ends knew.
         bytes: that applications read.
         actions: that happened, by name.
+        lives: what became of sessions, as `Player` counts it.
         traffic: what the links did.
         digest: of everything on the wire.
     """
@@ -66,6 +68,7 @@ class Report:
     streams: int = 0
     bytes: int = 0
     actions: Counter[str] = field(factory=Counter)
+    lives: Counter[str] = field(factory=Counter)
     traffic: Traffic = field(factory=Traffic)
     digest: str = ""
 
@@ -383,6 +386,7 @@ class RandomWorld:
         report.sessions = sum(all(end.node_id for end in talk.ends.values()) and len(talk.ends) == 2 for talk in talks)
         report.streams = sum(len(talk.announced) for talk in talks)
         report.bytes = sum(flow.read for talk in talks for flow in talk.flows.values())
+        report.lives = sum((player.lives for player in self.players), Counter())
         report.traffic = self.world.traffic
         report.digest = self._digest.hexdigest()
         return report

@@ -33,7 +33,7 @@ class Tally:
         worlds: how many.
         failures: by seed, in one line.
         datagrams, seconds, sessions, streams, bytes: as in `Report`.
-        actions: as in `Report`.
+        actions, lives: as in `Report`.
         faults: of links, by kind.
     """
 
@@ -45,6 +45,7 @@ class Tally:
     streams: int = 0
     bytes: int = 0
     actions: Counter[str] = field(factory=Counter)
+    lives: Counter[str] = field(factory=Counter)
     faults: Counter[str] = field(factory=Counter)
 
     def add(self, other: Tally) -> None:
@@ -57,6 +58,7 @@ class Tally:
         self.streams += other.streams
         self.bytes += other.bytes
         self.actions.update(other.actions)
+        self.lives.update(other.lives)
         self.faults.update(other.faults)
 
     def lines(self) -> Iterator[str]:
@@ -69,6 +71,7 @@ class Tally:
         misfortunes = {name: count for name, count in self.actions.items() if name not in APPLICATIONS}
         yield f"misfortunes  {_table(misfortunes)}"
         yield f"applications {_table(applications)}"
+        yield f"lives        {_table(self.lives)}"
         yield f"failures     {len(self.failures)}"
         for seed, failure in self.failures.items():
             yield f"  {PROGRAM} --seed {seed}\n    {failure[:300]}"
@@ -92,6 +95,7 @@ def run_world(seed: int) -> Tally:
         streams=report.streams,
         bytes=report.bytes,
         actions=report.actions,
+        lives=report.lives,
         faults=Counter(faults_of(report.traffic)),
     )
 

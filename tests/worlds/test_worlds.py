@@ -43,5 +43,7 @@ def test_the_faults_really_happened(tally: Tally) -> None:
     assert kinds <= {kind for kind, count in tally.faults.items() if count >= tally.worlds / 8}, tally.faults
     assert set(tally.actions) == {*APPLICATIONS, *MISFORTUNES}
     assert not {name: count for name, count in tally.actions.items() if count < tally.worlds / 20}
+    lives = {"moved", "detached", "reattached", "rotated", "resumed", "refused"}
+    assert lives <= {kind for kind, count in tally.lives.items() if count >= tally.worlds / 20}, tally.lives
     assert tally.sessions > 2 * tally.worlds
     assert tally.streams > 5 * tally.worlds
