@@ -63,7 +63,7 @@ def run(machine: type[Checked], examples: int, steps: int, **attributes: Any) ->
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         subject,
         settings=settings(
-            settings.default, max_examples=examples, stateful_step_count=steps, phases=(Phase.explicit, Phase.generate)
+            settings.default, max_examples=examples, derandomize=True, database=None, deadline=None, stateful_step_count=steps, phases=(Phase.explicit, Phase.generate)
         ),
     )
 
