@@ -39,17 +39,15 @@ def put_metadata(metadata: Metadata) -> bytes:
 
 
 def _put_scalar(value: Scalar) -> bytes:
-    match value:
-        case str():
-            return bytes((_TEXT,)) + put_bytes(value.encode())
-        case bytes():
-            return bytes((_BYTES,)) + put_bytes(value)
-        case None | bool():
-            return bytes((_CONSTANTS.index(value),))
-        case int():
-            return bytes((_WHOLE,)) + _INTEGER.pack(value)
-        case float():
-            return bytes((_FLOAT,)) + _NUMBER.pack(value)
+    if isinstance(value, str):
+        return bytes((_TEXT,)) + put_bytes(value.encode())
+    if isinstance(value, bytes):
+        return bytes((_BYTES,)) + put_bytes(value)
+    if value is None or isinstance(value, bool):
+        return bytes((_CONSTANTS.index(value),))
+    if isinstance(value, int):
+        return bytes((_WHOLE,)) + _INTEGER.pack(value)
+    return bytes((_FLOAT,)) + _NUMBER.pack(value)
 
 
 class Reader:

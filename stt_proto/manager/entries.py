@@ -58,12 +58,12 @@ class Entry:
         """Whether it is over."""
         return self.state is SessionState.CLOSED
 
-    def change_config(self, config: SessionConfig) -> None:
+    def change_config(self, config: SessionConfig, now: float) -> None:
         """Go on by another configuration."""
         self.config = config
         self.config_version += 1
         self.life.change(config.ttl, config.sliding)
-        self.bucket.change(config.request_rate, config.request_burst)
+        self.bucket.change(config.request_rate, config.request_burst, now)
 
     def record(self, clock: Clock) -> SessionRecord:
         """A snapshot."""
@@ -94,10 +94,6 @@ class Index:
 
     def __init__(self) -> None:
         self._groups: dict[bytes, dict[bytes, Entry]] = {}
-
-    def __len__(self) -> int:
-        """How many groups there are."""
-        return len(self._groups)
 
     def of(self, key: bytes) -> Collection[Entry]:
         """Those of one group."""

@@ -267,7 +267,7 @@ class SessionManager:
                 f"the configuration has version {entry.config_version}, not {if_version}", version=entry.config_version
             )
         if config != entry.config:
-            entry.change_config(config)
+            entry.change_config(config, self._clock.now)
             self._table.config_changed(entry)
         return entry.record(self._clock)
 

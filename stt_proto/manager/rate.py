@@ -19,13 +19,16 @@ class TokenBucket:
     __slots__ = ("_empty_until", "_interval", "_tolerance")
 
     def __init__(self, rate: float, burst: int) -> None:
-        self._empty_until = NEVER  # when it would be full again, if nobody came
-        self.change(rate, burst)
-
-    def change(self, rate: float, burst: int) -> None:
-        """Go on with another rate and burst; who came before counts."""
         self._interval = 1 / rate
         self._tolerance = (burst - 1) * self._interval + TOLERANCE
+        self._empty_until = NEVER  # when it would be full again, if nobody came
+
+    def change(self, rate: float, burst: int, now: float) -> None:
+        """Go on with another rate and burst; the tokens that are missing are missing still."""
+        missing = (self._empty_until - now) / self._interval if self._empty_until > now else 0.0
+        self._interval = 1 / rate
+        self._tolerance = (burst - 1) * self._interval + TOLERANCE
+        self._empty_until = now + missing * self._interval
 
     def wait(self, now: float) -> float:
         """Seconds until there is a token; 0 when there is one."""

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import field, frozen
 
 from stt_proto.errors import ArgumentError
-from stt_proto.manager.checks import check_node_id, check_session_id
+from stt_proto.manager.checks import check_node_id, check_session_id, is_number
 from stt_proto.manager.config import SessionConfig
 from stt_proto.manager.encoding import Reader, damaged, put_bytes, put_metadata
 from stt_proto.manager.metadata import NO_METADATA, Metadata
@@ -203,8 +203,10 @@ def _check(body: bytes) -> bytes:
 
 
 def check_record(record: Any) -> None:
-    """Raise `ArgumentError` unless it is a record with ids of the right length."""
-    if not isinstance(record, SessionRecord):
-        raise ArgumentError(f"record is of type {type(record).__name__}", argument="record")
+    """Raise `ArgumentError` unless it is a record with ids, times and a configuration."""
+    if not isinstance(record, SessionRecord) or not isinstance(record.config, SessionConfig):
+        raise ArgumentError("record is none, or has no configuration", argument="record")
+    if not all(map(is_number, (record.created_at, record.last_active, record.extended_until or 0.0))):
+        raise ArgumentError("record has a time that is no number", argument="record")
     check_session_id(record.session_id)
     check_node_id(record.peer_node_id)

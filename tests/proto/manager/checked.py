@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -40,9 +41,9 @@ class Checked(RuleBasedStateMachine):
 
     def break_(self, name: str, what: str) -> None:
         """Property `name` does not hold."""
+        self.astray = True
         if name in self.looks_at:
             raise Broken(name, what)
-        self.astray = True
 
     @contextmanager
     def unbroken(self, name: str) -> Iterator[None]:
@@ -57,15 +58,34 @@ class Checked(RuleBasedStateMachine):
             self.break_(name, repr(error))
 
 
+@contextmanager
+def counted_calls() -> Iterator[list[int]]:
+    """How many functions are called in here, ours and built-in ones."""
+    calls = [0]
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        calls[0] += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
 def run(machine: type[Checked], examples: int, steps: int, **attributes: Any) -> None:
     """Run a machine, the same examples each time; no failure is made smaller."""
     subject = type(machine.__name__, (machine,), attributes)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        subject,
-        settings=settings(
-            settings.default, max_examples=examples, derandomize=True, database=None, deadline=None, stateful_step_count=steps, phases=(Phase.explicit, Phase.generate)
-        ),
+    reproducible = settings(
+        settings.default,
+        max_examples=examples,
+        stateful_step_count=steps,
+        phases=(Phase.explicit, Phase.generate),
+        derandomize=True,
+        database=None,
+        deadline=None,
     )
+    run_state_machine_as_test(subject, settings=reproducible)  # type: ignore[no-untyped-call]
 
 
 def broken_by(run_it: Callable[[], None]) -> str:

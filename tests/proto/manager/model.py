@@ -14,12 +14,12 @@ LIMITS: dict[str, Any] = {
     "sessions": 4,
     "sessions_per_peer": 2,
     "sessions_per_namespace": 3,
-    "requests": 6,
+    "requests": 3,
     "closed_sessions": 3,
     "closed_retention": 10.0,
 }
 DEFAULTS: dict[str, Any] = {
-    "ttl": 4.0,
+    "ttl": 6.0,
     "sliding": True,
     "max_requests": 2,
     "request_rate": float("inf"),
