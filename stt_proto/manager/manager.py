@@ -307,10 +307,10 @@ class SessionManager:
         now = self._clock.now
         config, work = entry.config, entry.work
         if work.requests >= config.max_requests:
-            message = f"{config.max_requests:,} requests of this session are in flight"
+            message = f"requests of this session in flight: {config.max_requests:,}, the most there may be"
             raise self._table.refuse("requests", TooManyRequestsError(message))
         if self._table.counters.requests_in_flight >= self.limits.requests_at(config.priority):
-            message = f"{self._table.counters.requests_in_flight:,} requests are in flight"
+            message = f"requests in flight: {self._table.counters.requests_in_flight:,}, the most there may be"
             raise self._table.refuse("requests_in_all", TooManyRequestsError(message, scope="all"))
         wait = entry.bucket.wait(now)
         if wait:
