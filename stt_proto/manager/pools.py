@@ -201,7 +201,8 @@ class ContentAffinityPool(Generic[V]):
         self._move(idlest, idle, home)
         idle.set_load(loads[idlest] + share * loads[busiest], now)
         busy.set_load((1 - share) * loads[busiest], now)
-        busy.recent.clear()
+        idle.recent = deque((each for each in busy.recent if each ^ home < each ^ busy.home), RECENT)
+        busy.recent = deque((each for each in busy.recent if each ^ home >= each ^ busy.home), RECENT)
         self._moved += 1
         return idlest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from stt_proto.errors import StateError
 from stt_proto.manager import Fate, Operation, Reconnector
@@ -41,7 +41,12 @@ class ComingBack(Checked):
     def pending(self) -> list[Operation]:
         return [operation for operation in self.operations if not operation.is_over]
 
-    @rule(seconds=st.sampled_from((0.0, 0.4, 1.0, 10.0, 70.0, -5.0)))
+    @initialize()
+    def begin_connected(self) -> None:
+        self.dial(seconds=0.0)
+        self.answer(works=True)
+
+    @rule(seconds=st.sampled_from((70.0, 0.0, 0.4, 1.0, 10.0, -5.0)))
     def dial(self, seconds: float) -> None:
         deadline = self.client.next_deadline()
         told = self.now + seconds
@@ -54,17 +59,21 @@ class ComingBack(Checked):
             self.dialling |= dialled
             self.expect("S15", self.dials <= 1 + self.losses + self.dial_failures, "more dials than reasons")
 
-    @rule(works=st.booleans())
-    def answer(self, works: bool) -> None:
-        """The dial comes to an end; one that nobody made is refused."""
-        session_id = (self.sessions + 1).to_bytes(8)
-        if not self.dialling:
-            try:
-                self.client.connected(session_id, self.now)
-            except StateError:
-                return
-            self.break_("S15", "a session too many")
+    @precondition(lambda self: not self.dialling)
+    @rule()
+    def answer_nobody(self) -> None:
+        """A session that nobody has dialled for is refused."""
+        try:
+            self.client.connected(b"one more", self.now)
+        except StateError:
             return
+        self.break_("S15", "a session too many")
+
+    @precondition(lambda self: self.dialling)
+    @rule(works=st.sampled_from((True, True, False)))
+    def answer(self, works: bool) -> None:
+        """The dial comes to an end."""
+        session_id = (self.sessions + 1).to_bytes(8)
         self.dialling = False
         with self.unbroken("S15"):
             if works:
@@ -87,11 +96,11 @@ class ComingBack(Checked):
         wait = -1.0 if deadline is None else deadline.at - self.now
         self.expect("S15", longest / 2 - 1e-6 <= wait <= longest + 1e-6, f"{wait} s instead of {longest}")
 
+    @precondition(lambda self: self.current is not None)
     @rule(repeats=st.booleans())
     def lose(self, repeats: bool) -> None:
-        """The session is lost, and that is told once or twice; an old one, too."""
-        if self.current is None:
-            return
+        """The session is lost, and that is told once or twice."""
+        assert self.current is not None
         sent = {operation.operation_id for operation in self.pending if operation.session_id is not None}
         mortal = [operation for operation in self.pending if not operation.repeatable]
         with self.unbroken("S15"):
@@ -109,11 +118,10 @@ class ComingBack(Checked):
                 self.expect("S15", self.client.next_deadline() == before, "one loss counted twice")
             self.current = None
 
+    @precondition(lambda self: self.old)
     @rule(data=st.data())
     def lose_an_old_one(self, data: st.DataObject) -> None:
         """Late news of a session that is long gone ends nothing."""
-        if not self.old:
-            return
         before = self.client.session_id, self.client.next_deadline()
         with self.unbroken("S15"):
             given_up = self.client.lost(data.draw(st.sampled_from(self.old)), self.now)
@@ -128,11 +136,10 @@ class ComingBack(Checked):
             self.expect("S15", operation.operation_id not in known, "an id came twice")
             self.operations.append(operation)
 
+    @precondition(lambda self: self.current is not None and self.pending)
     @rule(data=st.data(), arrives=st.booleans(), answered=st.booleans())
     def send(self, data: st.DataObject, arrives: bool, answered: bool) -> None:
         """Send what is pending, again too; the server may hear it, and the client may hear that."""
-        if self.current is None or not self.pending:
-            return
         operation = data.draw(st.sampled_from(self.pending))
         if not operation.repeatable and operation.session_id is not None:
             return
@@ -144,11 +151,10 @@ class ComingBack(Checked):
                 if answered:
                     self.expect("S15", self.client.acknowledged(operation), "confirmed")
 
+    @precondition(lambda self: self.operations)
     @rule(data=st.data())
     def confirm_late(self, data: st.DataObject) -> None:
         """A confirmation comes at any time: it counts if the operation is pending, and was sent."""
-        if not self.operations:
-            return
         operation = data.draw(st.sampled_from(self.operations))
         if operation.operation_id in self.heard:
             pending = not operation.is_over

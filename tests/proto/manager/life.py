@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from stt_proto.errors import ConfigError, SttError
 from stt_proto.manager import EndReason, ManagerLimits, RequestToken, SessionConfig, SessionManager, SessionRecord
@@ -202,11 +202,10 @@ class Life(Checked):
         if record is not None and known is not None:
             self.stored.append((record.to_bytes(), known.copy()))
 
+    @precondition(lambda self: self.stored)
     @step(data=st.data())
     def restore(self, data: st.DataObject) -> None:
         """S11: a late resumption makes nothing live that is over, or known."""
-        if not self.stored:
-            return
         self.go_on(*data.draw(st.sampled_from(self.stored)))
 
     def go_on(self, kept: bytes, copy: Known) -> None:
@@ -440,11 +439,10 @@ class Life(Checked):
             self.model.failed += fails
             self.model.work_ended(known)
 
+    @precondition(lambda self: self.tokens)
     @step(data=st.data(), failed=st.booleans())
     def end(self, data: st.DataObject, failed: bool) -> None:
         """S6: a request that is ended twice counts once, whatever became of its session."""
-        if not self.tokens:
-            return
         token, known = data.draw(st.sampled_from(self.tokens))
         with self.unbroken("S6"):
             ended = self.subject.end_request(token, self.sight, failed=failed)

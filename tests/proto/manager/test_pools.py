@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from stt_proto.errors import ArgumentError, PoolMissError
 from stt_proto.manager import ContentAffinityPool
@@ -45,6 +45,11 @@ class Pool(Checked):
         self.serial += 1
         self.used[name] = self.now, self.serial
 
+    @initialize(homes=st.lists(hashes, min_size=SIZE, max_size=SIZE))
+    def begin_full(self, homes: list[bytes]) -> None:
+        for name, home in zip("abcd", homes, strict=True):
+            self.add(name=name, home=home)
+
     @rule(seconds=st.sampled_from((0.0, 1.0, 30.0)))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -62,8 +67,12 @@ class Pool(Checked):
             self.mark(name)
             self.expect("I1", len(self.pool) == len(self.homes) <= SIZE, "size")
 
-    @rule(content=hashes)
-    def find(self, content: bytes) -> None:
+    @rule(contents=st.lists(hashes, min_size=1, max_size=4))
+    def find(self, contents: list[bytes]) -> None:
+        for content in contents:
+            self.find_one(content)
+
+    def find_one(self, content: bytes) -> None:
         with self.unbroken("I1"):
             try:
                 found = self.pool.get_session_for_content(content, self.now)
@@ -77,6 +86,7 @@ class Pool(Checked):
             self.expect("I1", self.pool.calculate_affinity(found, content) == nearest, "affinity")
             self.mark(found)
 
+    @precondition(lambda self: len(self.homes) > 2 or self.misses < 2)
     @rule(name=names)
     def remove(self, name: str) -> None:
         with self.unbroken("I1"):
@@ -100,7 +110,7 @@ class Pool(Checked):
                 affinity = self.pool.calculate_affinity(moved, bytes(32))
                 self.homes[moved] = affinity.to_bytes(32)
 
-    @rule(idle=st.sampled_from((0.0, 1.0, 60.0)))
+    @rule(idle=st.sampled_from((60.0, 200.0, 10.0)))
     def cleanup(self, idle: float) -> None:
         with self.unbroken("I1"):
             gone = self.pool.cleanup_inactive_sessions(self.now, idle)
@@ -135,6 +145,17 @@ def test_an_empty_pool() -> None:
     assert pool.rebalance(0.0) is None
 
 
+def test_who_was_used_longest_ago_goes_first() -> None:
+    """I1: used is who was found, or came."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool(2)
+    pool.add_session("a", content(1), 0.0)
+    pool.add_session("b", content(2), 1.0)
+    assert pool.get_session_for_content(content(1), 2.0) == "a"
+    assert pool.add_session("c", content(3), 3.0) == "b"
+    assert pool.get_pool_stats(3.0).evicted == 1
+    assert pool.cleanup_inactive_sessions(12.0, 10.0) == ("a",)
+
+
 def test_homes_move_where_the_traffic_is() -> None:
     """I1: eight sessions and contents that all are near to one of them: in the end, all have something to do."""
     pool: ContentAffinityPool[int] = ContentAffinityPool()
@@ -154,6 +175,18 @@ def test_homes_move_where_the_traffic_is() -> None:
     assert stats.imbalance < 4
     assert 1 <= stats.moved <= 20
     assert len({pool.get_session_for_content(each, now) for each in contents}) >= 6
+
+
+def test_the_second_helper_takes_another_half() -> None:
+    """I1: what the first one took is the busiest's no more."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool()
+    for name, home in (("busy", 0), ("first", 1 << 255), ("second", (1 << 255) + 1), ("third", (1 << 255) + 2)):
+        pool.add_session(name, home.to_bytes(32), 0.0)
+    contents = [number.to_bytes(32) for number in (1, 2, 4, 8)]
+    for each in contents * 4:
+        assert pool.get_session_for_content(each, 0.0) == "busy"
+    assert (pool.rebalance(0.0), pool.rebalance(0.0)) == ("first", "second")
+    assert len({pool.get_session_for_content(each, 0.0) for each in contents}) == 3
 
 
 def test_one_content_that_everybody_wants() -> None:
