@@ -20,7 +20,6 @@ from stt_proto.manager.metrics import ManagerMetrics, ManagerStats
 from stt_proto.manager.namespaces import Namespace, namespace_key
 from stt_proto.manager.pools import ContentAffinityPool, PoolStats
 from stt_proto.manager.rate import TokenBucket
-from stt_proto.manager.reconnect import Fate, Operation, Reconnector
 from stt_proto.manager.records import EndReason, SessionRecord
 from stt_proto.manager.requests import RequestToken
 from stt_proto.manager.store import MemoryStore, StoredEntry
@@ -29,15 +28,12 @@ __all__ = [
     "ContentAffinityPool",
     "DrainStatus",
     "EndReason",
-    "Fate",
     "ManagerLimits",
     "ManagerMetrics",
     "ManagerStats",
     "MemoryStore",
     "Namespace",
-    "Operation",
     "PoolStats",
-    "Reconnector",
     "RequestToken",
     "SessionConfig",
     "SessionManager",

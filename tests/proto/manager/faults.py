@@ -15,8 +15,6 @@ from stt_proto.errors import ConfigError, SessionNotFound
 from stt_proto.manager import (
     DrainStatus,
     MemoryStore,
-    Operation,
-    Reconnector,
     RequestToken,
     SessionManager,
     SessionRecord,
@@ -25,6 +23,8 @@ from stt_proto.manager.entries import Entry, Index
 from stt_proto.manager.records import EndReason
 from stt_proto.manager.requests import Work
 from stt_proto.manager.table import SessionTable
+from stt_proto.reconnect import Reconnector
+from stt_proto.tickets import Ticket
 from stt_proto.types import SessionState
 from tests.proto.manager.checked import Checked
 from tests.proto.manager.coming_back import ComingBack
@@ -164,12 +164,13 @@ class K10(SessionManager):
 
 
 class K11(Reconnector):
-    """Every report of a loss dials anew, so sessions leak; and pending operations stay where they were."""
+    """Whoever finds the session gone makes another: nobody remembers that one is being made, and sessions leak."""
 
-    def lost(self, session_id: bytes, now: float) -> tuple[Operation, ...]:
-        self.session_id = None
-        self._wait(now)
-        return self._give_up([operation for operation in self._pending if not operation.repeatable])
+    def dial(self) -> Ticket | None:
+        before = self.state
+        ticket = super().dial()
+        self.state = before
+        return ticket
 
 
 def k12(store: MemoryStore) -> Callable[[], MemoryStore]:

@@ -24,7 +24,7 @@ def test_whatever_happens() -> None:
 
 
 def test_coming_back() -> None:
-    """S15: one new session for a loss; each operation has its effect once, or it is told that it may not have."""
+    """S15, G9: one new session for a loss, however often that is told; waits that are bounded; and an end to it."""
     run(ComingBack, examples=150, steps=50)
 
 
