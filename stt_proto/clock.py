@@ -108,5 +108,8 @@ class DeadlineQueue(Generic[Owner]):
                 return owner
         return None
 
+    def __contains__(self, owner: object) -> bool:
+        return owner in self._armed
+
     def __len__(self) -> int:
         return len(self._armed)

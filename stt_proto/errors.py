@@ -22,6 +22,7 @@ __all__ = [
     "AuthenticationError",
     "BufferOverflowError",
     "ChecksumError",
+    "ConfigError",
     "ConnectionTimeoutError",
     "DataExpiredError",
     "EncryptionError",
@@ -31,23 +32,29 @@ __all__ = [
     "LocalError",
     "PoolMissError",
     "ProtocolError",
+    "RateLimitedError",
     "RemoteError",
     "ResourceError",
     "ResourcesExhaustedError",
     "SessionClosedError",
     "SessionError",
+    "SessionExpiredError",
     "SessionNotFound",
     "SessionResumptionError",
     "SessionTimeoutError",
+    "ShuttingDownError",
     "StateError",
+    "StoreUnavailableError",
     "StreamClosedError",
     "StreamError",
     "StreamIdConflict",
     "SttError",
+    "TooManyRequestsError",
     "TooManySessionsError",
     "TooManyStreamsError",
     "UnknownFrameError",
     "UnreachableError",
+    "VersionConflictError",
     "VersionError",
     "error_for",
 ]
@@ -101,6 +108,34 @@ class StateError(LocalError, RuntimeError):
     """The call does not fit the state of what it was made on (a stream opened before the handshake ended, say)."""
 
     code = 0x0002
+
+
+class ConfigError(ArgumentError):
+    """Parts of a configuration are wrong; nothing of it took effect.
+
+    Attributes:
+        arguments: the names of all that are; `argument` is the first.
+    """
+
+    code = 0x0003
+
+    def __init__(self, message: str = "", *, arguments: tuple[str, ...] = ()) -> None:
+        super().__init__(message, argument=arguments[0] if arguments else "")
+        self.arguments = arguments
+
+
+class VersionConflictError(LocalError):
+    """What was to be changed is no longer what it was when it was read; nothing changed. Read it again.
+
+    Attributes:
+        version: the version that it has now; 0 where there is nothing.
+    """
+
+    code = 0x0004
+
+    def __init__(self, message: str = "", *, version: int = 0) -> None:
+        super().__init__(message)
+        self.version = version
 
 
 # -- connections: what can go wrong before there is a session ------------------------------------------------------
@@ -173,16 +208,41 @@ class SessionTimeoutError(SessionClosedError, builtins.TimeoutError):
 
 
 class TooManySessionsError(SessionError, RemoteError, builtins.ConnectionError):
-    """The other side, or this one, holds as many sessions as it may."""
+    """The other side, or this one, holds as many sessions as it may.
+
+    Attributes:
+        scope: of which there are too many: of `all`, of the `peer`, or of the `namespace`.
+    """
 
     code = 0x0203
     retryable = True
 
+    def __init__(self, message: str = "", *, scope: str = "all") -> None:
+        super().__init__(message)
+        self.scope = scope
+
 
 class SessionNotFound(SessionError, LocalError, LookupError):
-    """No session has this id."""
+    """No session has this id, or it is closed.
+
+    Attributes:
+        reason: why a session that is still remembered was closed, in a word; empty when nothing is known of it.
+    """
 
     code = 0x0204
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SessionExpiredError(SessionNotFound):
+    """The session has outlived its time."""
+
+    code = 0x0206
+
+    def __init__(self, message: str = "", *, reason: str = "expired") -> None:
+        super().__init__(message, reason=reason)
 
 
 class SessionResumptionError(SessionError, RemoteError):
@@ -198,6 +258,43 @@ class SessionResumptionError(SessionError, RemoteError):
     def __init__(self, message: str = "", *, reason: str = "unknown", code: int | None = None) -> None:
         super().__init__(message, code=code)
         self.reason = reason
+
+
+class TooManyRequestsError(SessionError, RemoteError):
+    """The other side, or this one, works at as many requests as it may.
+
+    Attributes:
+        scope: of which there are too many: of the `session`, or of `all`.
+    """
+
+    code = 0x0207
+    retryable = True
+
+    def __init__(self, message: str = "", *, scope: str = "session") -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class RateLimitedError(SessionError, RemoteError):
+    """Requests of this session come faster than they may.
+
+    Attributes:
+        retry_after: seconds after which one will be taken, if none comes before it.
+    """
+
+    code = 0x0208
+    retryable = True
+
+    def __init__(self, message: str = "", *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ShuttingDownError(SessionError, RemoteError, builtins.ConnectionError):
+    """The other side, or this one, is about to stop and takes nothing new. Another server may."""
+
+    code = 0x0209
+    retryable = True
 
 
 # -- streams -------------------------------------------------------------------------------------------------------
@@ -323,6 +420,13 @@ class ResourcesExhaustedError(ResourceError, RemoteError):
     code = 0x0603
 
 
+class StoreUnavailableError(ResourceError, RemoteError):
+    """The store of sessions is down, or too slow; whether it did what it was asked is not known."""
+
+    code = 0x0604
+    retryable = True
+
+
 class PoolMissError(LocalError, LookupError):
     """The pool holds no session for this content."""
 
@@ -341,6 +445,9 @@ _BY_CODE: dict[int, type[SttError]] = {
         SessionTimeoutError,
         TooManySessionsError,
         SessionResumptionError,
+        TooManyRequestsError,
+        RateLimitedError,
+        ShuttingDownError,
         FlowControlError,
         InvalidFrameError,
         EncryptionError,

@@ -37,6 +37,10 @@ CODES = {
     0x0203: errors.TooManySessionsError,
     0x0204: errors.SessionNotFound,
     0x0205: errors.SessionResumptionError,
+    0x0206: errors.SessionExpiredError,
+    0x0207: errors.TooManyRequestsError,
+    0x0208: errors.RateLimitedError,
+    0x0209: errors.ShuttingDownError,
     0x0301: errors.StreamClosedError,
     0x0302: errors.TooManyStreamsError,
     0x0303: errors.StreamIdConflict,
@@ -49,8 +53,15 @@ CODES = {
     0x0405: errors.HandshakeError,
     0x0602: errors.BufferOverflowError,
     0x0603: errors.ResourcesExhaustedError,
+    0x0604: errors.StoreUnavailableError,
 }
-LOCAL_ONLY = {errors.ArgumentError: 0x0001, errors.StateError: 0x0002, errors.PoolMissError: 0x0701}
+LOCAL_ONLY = {
+    errors.ArgumentError: 0x0001,
+    errors.StateError: 0x0002,
+    errors.ConfigError: 0x0003,
+    errors.VersionConflictError: 0x0004,
+    errors.PoolMissError: 0x0701,
+}
 HOSTS_CODES = {0x0000, 0x0501, 0x0502, 0x0503, 0x0504, 0x0601}
 
 
@@ -108,6 +119,9 @@ def test_what_every_error_has(cls: type[SttError]) -> None:
         (errors.SessionTimeoutError, TimeoutError),
         (errors.TooManySessionsError, ConnectionError),
         (errors.SessionNotFound, LookupError),
+        (errors.SessionExpiredError, LookupError),
+        (errors.ShuttingDownError, ConnectionError),
+        (errors.ConfigError, ValueError),
         (errors.PoolMissError, LookupError),
     ],
 )
@@ -132,6 +146,13 @@ def test_what_some_have_beyond_that() -> None:
     assert errors.StreamClosedError().stream_code is None
     assert errors.DataExpiredError("", skipped=7).skipped == 7
     assert errors.InvalidFrameError("", code=0x0302).code == 0x0302
+    assert (errors.SessionNotFound().reason, errors.SessionExpiredError().reason) == ("", "expired")
+    assert errors.TooManySessionsError("", scope="peer").scope == "peer"
+    assert (errors.TooManySessionsError().scope, errors.TooManyRequestsError().scope) == ("all", "session")
+    assert errors.RateLimitedError("", retry_after=0.5).retry_after == 0.5
+    assert errors.VersionConflictError("", version=3).version == 3
+    assert errors.ConfigError("", arguments=("ttl", "sliding")).argument == "ttl"
+    assert errors.ConfigError().arguments == ()
 
 
 @pytest.mark.parametrize("code", sorted(CODES))
@@ -141,7 +162,7 @@ def test_error_for_a_code(code: int) -> None:
     assert isinstance(error, RemoteError)
     assert error.code == code
     assert error.message == "why"
-    meant_by_a_peer = issubclass(CODES[code], RemoteError) and code not in (0x0301, 0x0305, 0x0403)
+    meant_by_a_peer = issubclass(CODES[code], RemoteError) and code not in (0x0301, 0x0305, 0x0403, 0x0604)
     assert type(error) is (CODES[code] if meant_by_a_peer else SessionClosedError)
 
 

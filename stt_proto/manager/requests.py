@@ -1,0 +1,53 @@
+"""Work in progress of one session: requests that were begun and not ended, and streams that are open."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+
+@frozen(eq=False)
+class RequestToken:
+    """A request that was begun. It ends once, with the manager that gave it.
+
+    Attributes:
+        session_id: of the session that works on it.
+    """
+
+    session_id: bytes = field(repr=bytes.hex)
+
+
+class Work:
+    """What a session is at.
+
+    Attributes:
+        streams: how many are open.
+    """
+
+    __slots__ = ("_requests", "streams")
+
+    def __init__(self) -> None:
+        self._requests: set[RequestToken] = set()
+        self.streams = 0
+
+    @property
+    def requests(self) -> int:
+        """How many are in flight."""
+        return len(self._requests)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is none of either."""
+        return not self._requests and not self.streams
+
+    def begin(self, session_id: bytes) -> RequestToken:
+        """Begin a request."""
+        token = RequestToken(session_id)
+        self._requests.add(token)
+        return token
+
+    def end(self, token: RequestToken) -> bool:
+        """End a request; False when it has ended, or was never one of these."""
+        if token not in self._requests:
+            return False
+        self._requests.remove(token)
+        return True

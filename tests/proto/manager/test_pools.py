@@ -1,0 +1,267 @@
+"""The pool that finds the session nearest to a content (I1), beside one that looks at all of them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from math import inf, nan
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, precondition, rule
+
+from stt_proto.errors import ArgumentError, PoolMissError
+from stt_proto.manager import ContentAffinityPool
+from stt_proto.manager.pools import MAX_POOL
+from tests.proto.manager.checked import Checked, counted_calls, run
+
+# Near each other and far away, and often the same.
+hashes = st.one_of(
+    st.integers(0, 7).map(lambda number: number.to_bytes(32)),
+    st.integers(0, 7).map(lambda number: (number << 253).to_bytes(32)),
+    st.binary(min_size=32, max_size=32),
+)
+names = st.sampled_from("abcdef")
+SIZE = 4
+
+
+def distance(one: bytes, other: bytes) -> int:
+    return int.from_bytes(one) ^ int.from_bytes(other)
+
+
+class Pool(Checked):
+    """A pool, and a dictionary of homes."""
+
+    looks_at = frozenset({"I1"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool: ContentAffinityPool[str] = ContentAffinityPool(SIZE)
+        self.homes: dict[str, bytes] = {}
+        self.used: dict[str, tuple[float, int]] = {}
+        self.now, self.serial, self.hits, self.misses = 0.0, 0, 0, 0
+
+    def mark(self, name: str) -> None:
+        self.serial += 1
+        self.used[name] = self.now, self.serial
+
+    @initialize(homes=st.lists(hashes, min_size=SIZE, max_size=SIZE))
+    def begin_full(self, homes: list[bytes]) -> None:
+        for name, home in zip("abcd", homes, strict=True):
+            self.add(name=name, home=home)
+
+    @rule(seconds=st.sampled_from((0.0, 1.0, 30.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(name=names, home=hashes)
+    def add(self, name: str, home: bytes) -> None:
+        with self.unbroken("I1"):
+            evicted = self.pool.add_session(name, home, self.now)
+            oldest = min(self.used, key=self.used.__getitem__, default=None)
+            full = name not in self.homes and len(self.homes) == SIZE
+            self.expect("I1", evicted == (oldest if full else None), f"{evicted} had to go, not {oldest}")
+            if evicted is not None:
+                del self.homes[evicted], self.used[evicted]
+            self.homes[name] = home
+            self.mark(name)
+            self.expect("I1", len(self.pool) == len(self.homes) <= SIZE, "size")
+
+    @rule(contents=st.lists(hashes, min_size=1, max_size=4))
+    def find(self, contents: list[bytes]) -> None:
+        for content in contents:
+            self.find_one(content)
+
+    def find_one(self, content: bytes) -> None:
+        with self.unbroken("I1"):
+            try:
+                found = self.pool.get_session_for_content(content, self.now)
+            except PoolMissError:
+                self.misses += 1
+                self.expect("I1", not self.homes, "nobody was found")
+                return
+            self.hits += 1
+            nearest = min(distance(home, content) for home in self.homes.values())
+            self.expect("I1", distance(self.homes[found], content) == nearest, "somebody is nearer")
+            self.expect("I1", self.pool.calculate_affinity(found, content) == nearest, "affinity")
+            self.mark(found)
+
+    @precondition(lambda self: len(self.homes) > 2 or self.misses < 2)
+    @rule(name=names)
+    def remove(self, name: str) -> None:
+        with self.unbroken("I1"):
+            self.expect("I1", (name in self.pool) == (name in self.homes), "in it")
+            self.expect("I1", self.pool.remove_session(name) == (name in self.homes), "removed")
+            self.homes.pop(name, None)
+            self.used.pop(name, None)
+
+    @rule(name=names, home=hashes)
+    def move(self, name: str, home: bytes) -> None:
+        if name in self.homes:
+            self.pool.update_session_affinity(name, home)
+            self.homes[name] = home
+
+    @rule()
+    def rebalance(self) -> None:
+        """Whoever moves goes where content was asked for; nobody is lost by it."""
+        with self.unbroken("I1"):
+            moved = self.pool.rebalance(self.now)
+            if moved is not None:
+                affinity = self.pool.calculate_affinity(moved, bytes(32))
+                self.homes[moved] = affinity.to_bytes(32)
+
+    @rule(idle=st.sampled_from((60.0, 200.0, 10.0)))
+    def cleanup(self, idle: float) -> None:
+        with self.unbroken("I1"):
+            gone = self.pool.cleanup_inactive_sessions(self.now, idle)
+            wanted = sorted(name for name, (used, _) in self.used.items() if used + idle <= self.now)
+            self.expect("I1", sorted(gone) == wanted, f"{gone}, not {wanted}")
+            for name in gone:
+                del self.homes[name], self.used[name]
+
+    @rule()
+    def look(self) -> None:
+        stats = self.pool.get_pool_stats(self.now)
+        self.expect("I1", (stats.size, stats.hits, stats.misses) == (len(self.homes), self.hits, self.misses), "stats")
+
+
+def test_whatever_happens() -> None:
+    """I1: the nearest by exclusive or, always; bounded; the one used longest ago goes first."""
+    run(Pool, examples=200, steps=50)
+
+
+def content(number: int) -> bytes:
+    return sha256(str(number).encode()).digest()
+
+
+def test_an_empty_pool() -> None:
+    pool: ContentAffinityPool[str] = ContentAffinityPool()
+    with pytest.raises(PoolMissError):
+        pool.get_session_for_content(content(1), 0.0)
+    with pytest.raises(PoolMissError):
+        pool.calculate_affinity("a", content(1))
+    stats = pool.get_pool_stats(0.0)
+    assert (stats.size, stats.max_pool_size, stats.hits, stats.misses, stats.imbalance) == (0, 100, 0, 1, 0)
+    assert pool.rebalance(0.0) is None
+
+
+def test_who_was_used_longest_ago_goes_first() -> None:
+    """I1: used is who was found, or came."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool(2)
+    pool.add_session("a", content(1), 0.0)
+    pool.add_session("b", content(2), 1.0)
+    assert pool.get_session_for_content(content(1), 2.0) == "a"
+    assert pool.add_session("c", content(3), 3.0) == "b"
+    assert pool.get_pool_stats(3.0).evicted == 1
+    assert pool.cleanup_inactive_sessions(12.0, 10.0) == ("a",)
+
+
+def test_homes_move_where_the_traffic_is() -> None:
+    """I1: eight sessions and contents that all are near to one of them: in the end, all have something to do."""
+    pool: ContentAffinityPool[int] = ContentAffinityPool()
+    for number in range(8):
+        pool.add_session(number, (number << 253).to_bytes(32), 0.0)
+    contents = [b"\x00" + content(number)[1:] for number in range(200)]
+    now, before = 0.0, 0.0
+    for round_ in range(40):
+        for each in contents:
+            now += 0.01
+            pool.get_session_for_content(each, now)
+        before = before or pool.get_pool_stats(now).imbalance
+        moved = pool.rebalance(now)
+        assert round_ or moved is not None
+    stats = pool.get_pool_stats(now)
+    assert before == 8
+    assert stats.imbalance < 4
+    assert 1 <= stats.moved <= 20
+    assert len({pool.get_session_for_content(each, now) for each in contents}) >= 6
+
+
+def test_the_second_helper_takes_another_half() -> None:
+    """I1: what the first one took is the busiest's no more."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool()
+    for name, home in (("busy", 0), ("first", 1 << 255), ("second", (1 << 255) + 1), ("third", (1 << 255) + 2)):
+        pool.add_session(name, home.to_bytes(32), 0.0)
+    contents = [number.to_bytes(32) for number in (1, 2, 4, 8)]
+    for each in contents * 4:
+        assert pool.get_session_for_content(each, 0.0) == "busy"
+    assert (pool.rebalance(0.0), pool.rebalance(0.0)) == ("first", "second")
+    assert len({pool.get_session_for_content(each, 0.0) for each in contents}) == 3
+
+
+def test_one_content_that_everybody_wants() -> None:
+    """I1: who cannot be told apart share a home, and take turns."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool()
+    pool.add_session("a", content(1), 0.0)
+    pool.add_session("b", content(2), 0.0)
+    for _ in range(50):
+        pool.get_session_for_content(content(1), 1.0)
+    assert pool.rebalance(1.0) == "b"
+    assert pool.rebalance(1.0) is None
+    found = [pool.get_session_for_content(content(1), 1.0) for _ in range(10)]
+    assert found.count("a") == found.count("b") == 5
+    for _ in range(200):
+        pool.remove_session("b")
+        pool.add_session("b", content(1), 2.0)
+        pool.get_session_for_content(content(1), 2.0)
+    assert pool.rebalance(2.0) is None  # nobody has nothing to do
+    pool.remove_session("b")
+    pool.add_session("b", content(1), 3.0)
+    assert pool.get_pool_stats(3.0).imbalance == 2
+    assert pool.rebalance(3.0) is None  # at one home already
+
+
+def test_an_even_load_moves_nobody() -> None:
+    pool: ContentAffinityPool[str] = ContentAffinityPool()
+    pool.add_session("a", bytes(32), 0.0)
+    pool.add_session("b", b"\xff" * 32, 0.0)
+    assert pool.rebalance(0.0) is None
+    for home in (bytes(32), b"\xff" * 32) * 10:
+        pool.get_session_for_content(home, 1.0)
+    assert pool.rebalance(1.0) is None
+    assert pool.get_pool_stats(1.0).imbalance == 1
+
+
+def test_traffic_is_forgotten() -> None:
+    """I1: what was an hour ago moves nobody today."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool(half_life=10.0)
+    pool.add_session("a", bytes(32), 0.0)
+    pool.add_session("b", b"\xff" * 32, 0.0)
+    for _ in range(1000):
+        pool.get_session_for_content(bytes(32), 1.0)
+    for _ in range(4):
+        pool.get_session_for_content(b"\xff" * 32, 200.0)
+    assert pool.rebalance(200.0) is None or pool.get_pool_stats(200.0).imbalance < 2
+
+
+def test_a_search_costs_the_same_in_a_large_pool() -> None:
+    calls = []
+    for size in (16, 4096):
+        pool: ContentAffinityPool[int] = ContentAffinityPool(size)
+        for number in range(size):
+            pool.add_session(number, content(number), 0.0)
+        with counted_calls() as counted:
+            pool.get_session_for_content(content(-1), 1.0)
+        calls.append(counted[0])
+    assert calls[1] < calls[0] + 60
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        *(("max_pool_size", lambda pool, bad=bad: ContentAffinityPool(bad)) for bad in (0, MAX_POOL + 1, 1.5, True)),
+        *(("half_life", lambda pool, bad=bad: ContentAffinityPool(half_life=bad)) for bad in (0, nan, inf)),
+        *(("content_hash", lambda pool, bad=bad: pool.add_session("b", bad, 0.0)) for bad in (b"", bytes(31), "x")),
+        ("content_hash", lambda pool: pool.get_session_for_content(bytes(33), 0.0)),
+        ("content_hash", lambda pool: pool.calculate_affinity("a", b"")),
+        ("content_hash", lambda pool: pool.update_session_affinity("a", None)),
+        *(("idle", lambda pool, bad=bad: pool.cleanup_inactive_sessions(0.0, bad)) for bad in (-1, nan, inf)),
+    ],
+)  # fmt: skip
+def test_a_bad_argument_is_named(argument: str, call: Any) -> None:
+    pool: ContentAffinityPool[str] = ContentAffinityPool()
+    pool.add_session("a", bytes(32), 0.0)
+    with pytest.raises(ArgumentError) as caught:
+        call(pool)
+    assert caught.value.argument == argument
+    assert len(pool) == 1
