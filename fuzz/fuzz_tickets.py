@@ -219,7 +219,7 @@ def accept(run: Run, offered: Offered, index: int, how: int, same: bool) -> None
     assert len(names) == 1, "a ticket is good for one RESUME"
     run.answers[index] = run.responder.answer(resuming, Terms(False, 1200, PARAMETERS.encode())).datagrams
     if grant.lifetime & 1 == 0 and index & 1:
-        run.responder.confirm(resuming, run.now)
+        run.responder.confirm(resuming, resuming.path, run.now)
 
 
 def answer(run: Run, choices: Choices) -> None:

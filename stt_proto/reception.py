@@ -132,7 +132,7 @@ class Reception:
         self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
         self._terms: dict[str, Terms] = {}
         self._trials: dict[bytes, PacketReceiver] = {}  # what would open the first packet of a resumption
-        self._asked: dict[bytes, list[Resuming]] = {}  # by ticket: those about which the host was asked
+        self._asked: dict[bytes, Resuming] = {}  # by ticket: those about which the host was asked
         self._callers: dict[bytes, Session] = {}  # by connection ID: the session that told the host of it
         terms = TicketTerms(
             lifetime=int(config.resumption_timeout),
@@ -195,15 +195,15 @@ class Reception:
         half_open = self._responder.get(connection_id)
         if half_open is None:
             self._receive_misdirected(datagram, connection_id, path, now, ecn)
-        elif half_open.path != path:
+        elif path not in half_open.paths:
             self.counters.misdirected += 1
-        elif isinstance(half_open, Resuming) and self._confirms(half_open, datagram, now):
+        elif isinstance(half_open, Resuming) and self._confirms(half_open, datagram, path, now):
             half_open.held.append(datagram)
-            self._accept(self._responder.confirm(half_open, now), path, now)
+            self._accept(self._responder.confirm(half_open, path, now), path, now)
         elif not half_open.hold(datagram):
             self.counters.overtaking += 1
 
-    def _confirms(self, resuming: Resuming, datagram: bytes, now: float) -> bool:
+    def _confirms(self, resuming: Resuming, datagram: bytes, path: NetworkPath, now: float) -> bool:
         """Whether this packet opens under the keys of a resumption: then its sender is no echo (H-35)."""
         if resuming.established is None:
             return False
@@ -212,7 +212,7 @@ class Reception:
             secrets = resuming.established.secrets
             keys = PacketKeys(secrets.suite, secrets.initiator_traffic, secrets.initiator_header)
             trial = self._trials[resuming.local_cid] = PacketReceiver(keys, self._context.train_budget)
-        return bool(trial.receive(datagram, 0, len(datagram), None, resuming.path, now, False))
+        return bool(trial.receive(datagram, 0, len(datagram), None, path, now, False))
 
     def _receive_misdirected(
         self, datagram: bytes, connection_id: bytes, path: NetworkPath, now: float, ecn: int
@@ -304,7 +304,7 @@ class Reception:
             owner = self._context.connection_ids.route(connection_id)
             return owner if owner.__class__ is Session and owner.awaits(path) else None
         half_open = self._responder.get(connection_id)
-        return self._responder if half_open is not None and half_open.path == path else None
+        return self._responder if half_open is not None and path in half_open.paths else None
 
     def _answer(self, message: Message, path: NetworkPath, size: int, now: float) -> None:
         """A message for the responder's side."""
@@ -354,9 +354,13 @@ class Reception:
         established, half_open = accepted.established, accepted.half_open
         resumed = isinstance(half_open, Resuming)
         session = self._drop(half_open) or Session(self._context, path, False, now)
+        session.path = path
+        if accepted.beside is not None:
+            self._context.connection_ids.retire(accepted.beside.local_cid)
+            self._drop(accepted.beside)
         try:
             code = self._judge(established)
-            if code is None and not resumed:  # of a resumption it was asked before that was answered
+            if code is None and (not resumed or path != half_open.path):  # of the first path it was asked before
                 code = self._ask_admit(established.peer_node_id, path, now)
         except Exception:  # out of `admit`: nobody is let in, and nothing is left of it
             self._context.connection_ids.retire(established.local_cid)
@@ -406,11 +410,7 @@ class Reception:
         if not isinstance(half_open, Resuming):
             return None
         self._trials.pop(half_open.local_cid, None)
-        asked = self._asked.get(half_open.grant.ticket_id, [])
-        if half_open in asked:
-            asked.remove(half_open)
-            if not asked:
-                del self._asked[half_open.grant.ticket_id]
+        self._asked.pop(half_open.grant.ticket_id, None)
         return self._callers.pop(half_open.local_cid, None)
 
     def _report(self, path: NetworkPath, reason: str, now: float) -> None:
@@ -447,23 +447,30 @@ class Reception:
         if ended is not None:
             self._release(ended, now)
         grant = resuming.grant
-        if self.config.ticket_check != "host" or (resuming.copied and grant.ticket_id not in self._asked):
-            self._act(responder.answer(resuming, self._terms_of(path.carrier)), path, now)
+        if self.config.ticket_check != "host":
+            self._answer_resumption(resuming)
             return
-        self._asked.setdefault(grant.ticket_id, []).append(resuming)
-        if not resuming.copied:
-            session = self._callers[resuming.local_cid] = Session(context, path, False, now)
-            session.ask_about_ticket(grant.ticket_id, grant.expires_at)
+        self._asked[grant.ticket_id] = resuming
+        session = self._callers[resuming.local_cid] = Session(context, path, False, now)
+        session.ask_about_ticket(grant.ticket_id, grant.expires_at)
+
+    def _answer_resumption(self, resuming: Resuming) -> None:
+        """RESUMED, to all from where its RESUME came: more than one if the host was asked, and somebody copies."""
+        reply = self._responder.answer(resuming, self._terms_of(resuming.path.carrier))
+        for path in resuming.paths:
+            self._post(path, reply.datagrams)
 
     def _take_ticket_answers(self, now: float) -> None:
         """The host has said which tickets were used before."""
         answers = self._context.ticket_answers
         while answers:
             ticket_id, fresh = answers.popitem()
-            for resuming in self._asked.pop(ticket_id, ()):
-                if fresh:
-                    outcome: Outcome = self._responder.answer(resuming, self._terms_of(resuming.path.carrier))
-                else:
-                    self._release(self._responder.withdraw(resuming, now), now)
-                    outcome = self._responder.refuse(resuming, TICKET_USED, now)
-                self._act(outcome, resuming.path, now)
+            resuming = self._asked.pop(ticket_id, None)
+            if resuming is None:  # too late
+                continue
+            if fresh:
+                self._answer_resumption(resuming)
+                continue
+            self._release(self._responder.withdraw(resuming, now), now)
+            for path in resuming.paths:
+                self._act(self._responder.refuse(resuming, TICKET_USED, now), path, now)

@@ -3,6 +3,8 @@
 Whoever merely watches must not be able to end a resumption, nor may a ticket that is good for nothing cost a dial more
 than a moment. So nothing that speaks against the ticket ends anything: it only lets the full handshake begin, beside
 the resumption, and whichever answer opens first wins. Then there is nothing to be decided, and nothing to be believed.
+Nor does a full handshake that fails early end the dial: a forger who is nearer than the responder can have it fail at
+once, so the resumption has its time all the same.
 
 It is driven like an `Initiator`, and is one as soon as there is a full handshake.
 """
@@ -155,7 +157,9 @@ class Resumer(Secret):
         """Where it stands; a resumption is confirmed by its only answer."""
         if self._resumed is not None:
             return InitiatorState.CONFIRMED
-        return InitiatorState.HELLO_SENT if self._full is None else self._full.state
+        if self._full is None or (self._full.error is not None and self.error is None):
+            return InitiatorState.HELLO_SENT
+        return self._full.state
 
     @property
     def established(self) -> Established | None:
@@ -164,8 +168,8 @@ class Resumer(Secret):
 
     @property
     def error(self) -> SttError | None:
-        """Why it failed, once it has."""
-        return None if self._full is None else self._full.error
+        """Why it failed, once it has: not before patience is over, however soon the full handshake has."""
+        return None if self._full is None or self._full_at < inf else self._full.error
 
     @property
     def ephemeral(self) -> bytes:
@@ -177,7 +181,8 @@ class Resumer(Secret):
         """When `tick` wants to be called; `inf` when never."""
         if self._resumed is not None:
             return inf
-        return min(self._retransmit_at, self._full_at) if self._full is None else self._full.deadline
+        ours = min(self._retransmit_at, self._full_at)
+        return ours if self._full is None else min(ours, self._full.deadline)
 
     # -- out and time ----------------------------------------------------------------------------------------------
 
@@ -200,11 +205,14 @@ class Resumer(Secret):
         if self._full is not None:
             self._full.tick(now)
             self._follow()
-        elif now >= self._full_at:
+        if now >= self._full_at:
+            self._full_at = inf
             self._doubt(TicketRefusal.SILENCE, now)
-        elif now >= self._retransmit_at:
-            self._retransmit_at = inf
+        elif now >= self._retransmit_at and self._full_at < inf:
             self._due = max(self._due, 1)
+        else:
+            return
+        self._retransmit_at = inf
 
     def confirm(self) -> None:
         """A packet opened under the session's keys."""

@@ -13,7 +13,7 @@ its tokens, and who waits for what.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import evolve
 
@@ -23,6 +23,7 @@ from stt_proto.handshake.established import Established, SessionSecrets
 from stt_proto.handshake.tickets import Grant
 from stt_proto.handshake.waiting import Answerer, Caller, Waiting
 from stt_proto.tickets import Ticket
+from stt_proto.types import NetworkPath
 from stt_proto.wire import (
     Message,
     MessageType,
@@ -36,6 +37,8 @@ from stt_proto.wire import (
 PATTERN = PATTERNS["KKpsk0"]
 VERSION = 1
 """The version of the protocol of which this is the resumption."""
+COPIES = 4
+"""Paths over which copies of one RESUME are answered (H-35)."""
 
 _PROLOGUE = b"stt1 resume"
 
@@ -98,11 +101,10 @@ class Resuming(Waiting):
     Attributes:
         grant: what is in the ticket.
         peer_dcid: the connection ID that RESUME made up for us; a REFUSED to it repeats it (W-7).
-        copied: whether its ticket was used by the same RESUME before, which came another way.
         established: set with the answer; evidence as soon as a packet has opened under its keys.
     """
 
-    __slots__ = ("_peer_parameters", "_state", "copied", "established", "grant", "peer_dcid")
+    __slots__ = ("_paths", "_peer_parameters", "_state", "established", "grant", "peer_dcid")
 
     def __init__(
         self,
@@ -147,13 +149,34 @@ class Resuming(Waiting):
         self._peer_parameters = decode_parameters_untrusted(encoded)
         self.grant = grant
         self.peer_dcid = message.dcid
-        self.copied = False
+        self._paths = [caller.path]
         self.established: Established | None = None
 
     @property
     def peer_node_id(self) -> bytes:
         """Who asks, 32 bytes: proven, unless this is a copy of what was sent before."""
         return self.grant.initiator
+
+    @property
+    def paths(self) -> Sequence[NetworkPath]:
+        """The paths over which copies of its RESUME came; the packet that confirms it says which is the true one."""
+        return self._paths
+
+    def join(self, path: NetworkPath) -> bool:
+        """A copy of its RESUME came over this path; False when too many have (H-35)."""
+        if len(self._paths) >= COPIES:
+            return False
+        self._paths.append(path)
+        return True
+
+    def leave(self, path: NetworkPath) -> bool:
+        """The carrier of one of its paths is gone; whether it has another."""
+        self._paths.remove(path)
+        return bool(self._paths)
+
+    def round_trip(self, now: float) -> float | None:
+        """Seconds between RESUMED and what came upon it; `None` where that is ambiguous."""
+        return super().round_trip(now) if len(self._paths) == 1 else None
 
     def answer(self, parameters: bytes, max_datagram: int, entropy: Callable[[int], bytes]) -> tuple[bytes, ...]:
         """Make RESUMED: two more multiplications and a fresh key.

@@ -940,11 +940,56 @@ def test_a_watcher_who_copies_from_elsewhere() -> None:
     there = stage()
     copying(there, 0.0)
     session = there.resume()
-    assert_resumed(there, session)
+    peer = assert_resumed(there, session)
     assert len(there.sent(MessageType.RESUMED)) == 2
+    assert len(set(there.sent(MessageType.RESUMED))) == 1, "one handshake, however many copies"
+    assert peer.path == back(session.path)
     there.world.run(11.0)
-    assert there.server.events(HandshakeFailed)[0].reason == "timeout"
+    assert there.server.events(HandshakeFailed) == []
     assert len(there.server.sessions) == 1
+
+
+def test_one_ticket_from_four_addresses() -> None:
+    """H-35, H-36: a ticket is good for one session, even if its own client sends its RESUME from four addresses."""
+    there = stage()
+    session = there.client.connect(there.server, ticket=there.ticket)
+    ((resume, _),) = there.wire
+    elsewhere = [NetworkPath("udp", there.server.address, (f"home {number}", 1)) for number in range(3)]
+    for path in elsewhere:
+        there.server.receive(resume, path)
+    flight: list[bytes] = []
+
+    def copy(datagram: bytes, path: NetworkPath) -> bytes:
+        if path.local == there.client.address and not is_handshake(datagram):
+            flight.append(datagram)
+        return datagram
+
+    there.world.taps.append(copy)
+    there.world.run_until(lambda: bool(flight))
+    for path in (*elsewhere, back(session.path)):
+        there.server.receive(flight[0], path)
+    there.world.run(1.0)
+    assert len(there.server.events(SessionEstablished)) == 1
+    assert len(there.server.sessions) == 1
+    assert_resumed(there, session)
+
+
+def test_admit_is_asked_of_the_address_that_comes_in() -> None:
+    """H-29, H-35: who sends RESUME from an address that is welcome and confirms from another one is asked again."""
+    there = stage(server={"fleet_secret": FLEET})
+
+    def admit(peer_node_id: bytes, path: NetworkPath, now: float) -> int | None:
+        return None if path.remote == ("welcome", 1) else 0x1234
+
+    strict = there.world.node("strict", config=there.server.config, address=("strict", 1), admit=admit)
+    session = there.client.connect(strict, ticket=there.ticket)
+    ((resume, _),) = there.wire
+    strict.receive(resume, NetworkPath("udp", strict.address, ("welcome", 1)))
+    there.world.run(1.0)
+    assert session.is_closed
+    assert session.close_error is not None
+    assert session.close_error.code == 0x1234
+    assert strict.events(SessionEstablished) == []
 
 
 def test_a_watcher_who_copies_from_everywhere() -> None:
@@ -980,7 +1025,7 @@ def resume_of(there: Stage, node: Node) -> bytes:
 
 @pytest.mark.parametrize("check", ["memory", "host"])
 def test_copies_that_end_one_after_the_other(check: str) -> None:
-    """H-35, H-36: each goes in its time, whether the host was asked or not; the ticket stays used."""
+    """H-35, H-36: it lasts as long as one handshake, on whichever path; the ticket stays used."""
     there = stage(server={"ticket_check": check})
     there.world.outage(there.client, there.server, there.world.now)
     session = there.client.connect(there.server, ticket=there.ticket)
@@ -991,11 +1036,15 @@ def test_copies_that_end_one_after_the_other(check: str) -> None:
     there.server.receive(resume, paths[0])
     there.world.run(5.0)
     there.server.receive(resume, paths[1])
-    there.world.run(6.0)
+    there.server.endpoint.path_closed(paths[0], there.world.now)
+    there.server.receive(resume, paths[0])
+    there.server.endpoint.path_closed(paths[1], there.world.now)
+    there.world.run(4.0)
+    assert there.server.events(HandshakeFailed) == []
+    there.world.run(2.0)
     assert there.server.events(HandshakeFailed) == [HandshakeFailed(paths[0], "timeout")]
     assert len(there.server.events(TicketOffered)) == (check == "host")
     there.world.run(5.0)
-    assert len(there.server.events(HandshakeFailed)) == 2
     assert_empty(there.server)
     there.wire.clear()
     there.server.receive(resume, paths[0])
@@ -1057,6 +1106,25 @@ def test_a_replay_at_another_server_ends_half_open() -> None:
     there.world.run(30.0)
     assert second.events(SessionEstablished) == []
     assert_empty(second)
+
+
+def test_a_full_handshake_beside_it_is_no_guess() -> None:
+    """H-23, H-37: the CHALLENGE of the dial whose resumption has won is forgotten with that, and nobody has guessed."""
+    there = stage(server={"limits": Limits(failed_guesses_without_cookie=1)})
+    there.world.conditions = Conditions(delay=0.6)
+    there.world.links.clear()
+    session = there.resume()
+    there.world.run(0.3)
+    assert len(there.server.endpoint._responder) == 2, "a resumption and a full handshake"
+    assert_resumed(there, session)
+    assert len(there.server.endpoint._responder) == 0
+    there.world.run(15.0)
+    assert there.server.events(HandshakeFailed) == []
+    there.wire.clear()
+    there.client.connect(there.server)
+    there.world.run(5.0)
+    assert len(there.server.sessions) == 2
+    assert not there.sent(MessageType.RETRY)
 
 
 @pytest.mark.parametrize("kind", ["refused", "resumed", "retry"])
