@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 
 from stt_proto.clock import Clock, DeadlineQueue
 from stt_proto.config import Config
@@ -22,6 +23,7 @@ from stt_proto.errors import (
 )
 from stt_proto.events import Event, HandshakeFailed
 from stt_proto.handshake import (
+    LEAST_HELLO,
     TICKET_USED,
     Accepted,
     Challenged,
@@ -51,6 +53,7 @@ from stt_proto.packet import (
 )
 from stt_proto.session.context import SessionContext
 from stt_proto.session.detached import DetachedSessions
+from stt_proto.session.early import EarlyArrival
 from stt_proto.session.engines import local_parameters
 from stt_proto.session.routes import PathIndex
 from stt_proto.session.session import Session
@@ -355,9 +358,7 @@ class Reception:
         resumed = isinstance(half_open, Resuming)
         session = self._drop(half_open) or Session(self._context, path, False, now)
         session.path = path
-        if accepted.beside is not None:
-            self._context.connection_ids.retire(accepted.beside.local_cid)
-            self._drop(accepted.beside)
+        self._forget_beside(accepted)
         try:
             code = self._judge(established)
             if code is None and (not resumed or path != half_open.path):  # of the first path it was asked before
@@ -373,6 +374,12 @@ class Reception:
             self._report(path, "too_many_sessions" if code == TooManySessionsError.code else "refused", now)
         for packet in accepted.held_packets:
             session.receive(packet, 0, len(packet), None, path, now, 0)
+
+    def _forget_beside(self, accepted: Accepted) -> None:
+        """A full handshake beside a resumption has come to nothing, as it should."""
+        if accepted.beside is not None:
+            self._context.connection_ids.retire(accepted.beside.local_cid)
+            self._drop(accepted.beside)
 
     def _refusal(self) -> int | None:
         """The code for which nobody at all is let in at the moment, or `None` (H-28)."""
@@ -397,8 +404,9 @@ class Reception:
 
     def _release(self, ended: Ended, now: float) -> None:
         """A half-open handshake has failed."""
-        half_open = ended.half_open
-        self._context.connection_ids.retire(half_open.local_cid)
+        half_open, connection_ids = ended.half_open, self._context.connection_ids
+        if connection_ids.route(half_open.local_cid).__class__ is not Session:  # which early data has begun (H-40)
+            connection_ids.retire(half_open.local_cid)
         session = self._drop(half_open)
         if session is not None:
             session.release()
@@ -447,18 +455,53 @@ class Reception:
         if ended is not None:
             self._release(ended, now)
         grant = resuming.grant
-        if self.config.ticket_check != "host":
-            self._answer_resumption(resuming)
+        if self.config.ticket_check == "memory":
+            self._answer_resumption(resuming, now)
             return
         self._asked[grant.ticket_id] = resuming
         session = self._callers[resuming.local_cid] = Session(context, path, False, now)
         session.ask_about_ticket(grant.ticket_id, grant.expires_at)
 
-    def _answer_resumption(self, resuming: Resuming) -> None:
+    def _answer_resumption(self, resuming: Resuming, now: float) -> None:
         """RESUMED, to all from where its RESUME came: more than one if the host was asked, and somebody copies."""
-        reply = self._responder.answer(resuming, self._terms_of(resuming.path.carrier))
+        take_early = self._takes_early(resuming)
+        reply = self._responder.answer(resuming, self._terms_of(resuming.path.carrier), take_early=take_early)
         for path in resuming.paths:
             self._post(path, reply.datagrams)
+        if take_early:
+            self._begin_early(resuming, now)
+
+    def _takes_early(self, resuming: Resuming) -> bool:
+        """Whether early data is taken: a little, and only where the use of its ticket is surely the first (H-39)."""
+        config = self.config
+        counted = config.ticket_check == "shared" or self._context.tickets.is_ours(resuming.grant)
+        wanted = 0 < len(resuming.early_data) <= config.max_early_data and config.max_concurrent_streams > 0
+        return wanted and counted and self._refusal() is None
+
+    def _begin_early(self, resuming: Resuming, now: float) -> None:
+        """Begin the session before the initiator has shown that it is there now, since it has sent early data (H-40).
+
+        The resumption stays in its table, so that a RESUME that is repeated gets the same answer.
+        """
+        assert resuming.established is not None
+        session = self._callers.pop(resuming.local_cid, None) or Session(self._context, resuming.path, False, now)
+        self._context.detached.give_way(len(self._context.live), now)
+        early = EarlyArrival(
+            data=resuming.early_data,
+            proven=resuming.proven,
+            received=LEAST_HELLO,
+            sent=sum(map(len, resuming.datagrams)),
+            until=resuming.deadline,
+            on_proof=partial(self._on_proof, resuming),
+        )
+        session.accept(resuming.established, now, resumed=True, early=early)
+
+    def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> bool:
+        """Who has sent early data is there: what waited for that is over. Whether RESUMED went to this path."""
+        if self._responder.get(resuming.local_cid) is resuming:  # it may have had to make room
+            self._forget_beside(self._responder.confirm(resuming, path, now))
+            self._arm_half_open()
+        return path in resuming.paths
 
     def _take_ticket_answers(self, now: float) -> None:
         """The host has said which tickets were used before."""
@@ -469,7 +512,7 @@ class Reception:
             if resuming is None:  # too late
                 continue
             if fresh:
-                self._answer_resumption(resuming)
+                self._answer_resumption(resuming, now)
                 continue
             self._release(self._responder.withdraw(resuming, now), now)
             for path in resuming.paths:

@@ -479,9 +479,9 @@ class Responder(Secret):
         self._office.use(resuming.grant, now)
         return ended
 
-    def answer(self, resuming: Resuming, terms: Terms) -> Reply:
-        """Answer a resumption that was entered."""
-        return Reply(resuming.answer(terms.parameters, terms.max_datagram, self._entropy))
+    def answer(self, resuming: Resuming, terms: Terms, *, take_early: bool = False) -> Reply:
+        """Answer a resumption that was entered, and say whether its early data is taken."""
+        return Reply(resuming.answer(terms.parameters, terms.max_datagram, self._entropy, take_early=take_early))
 
     def withdraw(self, resuming: Resuming, now: float) -> Ended:
         """End a resumption that was entered and will not be answered; its ticket stays used."""

@@ -33,6 +33,7 @@ from stt_proto.wire import (
     Refused,
     Resumed,
     Retry,
+    add_early_data,
     decode_parameters_untrusted,
     encode_datagram,
     encode_pieces,
@@ -57,6 +58,8 @@ REFUSAL_CODES = {
 """What the code of a REFUSED says of a ticket; every other one says that nobody is wanted at all."""
 
 _DCID_SIZE = 8
+_BESIDE = 160
+"""Bytes of RESUME beside the ticket and the parameters, at most: header, check, key, tag, and the longest cookie."""
 
 
 class Resumer(Secret):
@@ -65,6 +68,7 @@ class Resumer(Secret):
     Attributes:
         local_cid: our connection ID, 8 bytes.
         refusal: what spoke against the ticket first; it says nothing where the ticket won.
+        sent_early: whether early data went along.
         steps: what was sent and accepted, in order; whoever reports it empties the list.
     """
 
@@ -89,6 +93,7 @@ class Resumer(Secret):
         "_tried",
         "local_cid",
         "refusal",
+        "sent_early",
         "steps",
     )
 
@@ -106,6 +111,7 @@ class Resumer(Secret):
         now: float,
         handshake_timeout: float,
         begin_full: Callable[[float], Initiator],
+        early_data: bytes = b"",
     ) -> None:
         """Begin; RESUME waits in `take`.
 
@@ -121,6 +127,7 @@ class Resumer(Secret):
             now: seconds.
             handshake_timeout: seconds in all.
             begin_full: gives a full handshake that begins now, under the same connection ID.
+            early_data: to go along, if the ticket and the datagram have room for it (H-38).
 
         Raises:
             EncryptionError: the peer's node id in the ticket is of small order.
@@ -130,7 +137,11 @@ class Resumer(Secret):
         header = MessageType.RESUME.first_byte + self._dcid + local_cid
         channel = channel_identifier(application.encode())
         ephemeral = PrivateKey(random[_DCID_SIZE:])
-        self._state, self._resume = begin_resume(ticket, channel, header, identity.static_key, ephemeral, parameters)
+        payload = parameters.encode()
+        self.sent_early = 0 < len(early_data) <= min(ticket.max_early_data, _room_for(ticket, payload))
+        if self.sent_early:
+            payload = add_early_data(payload, early_data)
+        self._state, self._resume = begin_resume(ticket, channel, header, identity.static_key, ephemeral, payload)
         self._name = hello_hash(header + self._resume.core())
         self._ticket = ticket
         self._reliable = reliable
@@ -305,3 +316,8 @@ class Resumer(Secret):
         if self._reliable:
             return encode_pieces(message, self._max_datagram)
         return (encode_datagram(message, PADDED_HELLO),)
+
+
+def _room_for(ticket: Ticket, parameters: bytes) -> int:
+    """Bytes of early data for which the one datagram has room, whatever cookie is asked for."""
+    return PADDED_HELLO - _BESIDE - len(ticket.sealed) - len(parameters)

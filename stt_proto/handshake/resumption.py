@@ -1,6 +1,6 @@
 """Resumption, the two messages: Noise KKpsk0, with the secret of a ticket as its psk (docs/protocol.md, section 4.4).
 
-    RESUME        ticket in clear; psk, e, es, ss; {parameters}
+    RESUME        ticket in clear; psk, e, es, ss; {parameters, early data}
     RESUMED       e, ee, se; {parameters}
 
 Both sides know each other's static key, from the session in which the ticket was given, so none is sent. The first
@@ -27,11 +27,12 @@ from stt_proto.types import NetworkPath
 from stt_proto.wire import (
     Message,
     MessageType,
-    Parameters,
     Resume,
     Resumed,
+    add_early_data_taken,
     decode_parameters_untrusted,
     encode_pieces,
+    take_early_data_untrusted,
 )
 
 PATTERN = PATTERNS["KKpsk0"]
@@ -47,7 +48,7 @@ _PROLOGUE = b"stt1 resume"
 
 
 def begin_resume(
-    ticket: Ticket, channel: bytes, header: bytes, static: PrivateKey, ephemeral: PrivateKey, parameters: Parameters
+    ticket: Ticket, channel: bytes, header: bytes, static: PrivateKey, ephemeral: PrivateKey, parameters: bytes
 ) -> tuple[HandshakeState, Resume]:
     """RESUME without a cookie, and the state in which its answer is awaited (initiator).
 
@@ -57,7 +58,7 @@ def begin_resume(
         header: type and connection IDs of RESUME.
         static: our static key.
         ephemeral: a fresh key.
-        parameters: ours.
+        parameters: ours, encoded, perhaps with early data behind them (H-38).
 
     Raises:
         EncryptionError: the peer's node id in the ticket is of small order.
@@ -72,7 +73,7 @@ def begin_resume(
         remote_static=ticket.peer_node_id,
         psk=ticket.secret,
     )
-    message = state.write_message(parameters.encode(), ephemeral)
+    message = state.write_message(parameters, ephemeral)
     return state, evolve(blank, sealed_parameters=message[X25519_SIZE:])
 
 
@@ -100,11 +101,12 @@ class Resuming(Waiting):
 
     Attributes:
         grant: what is in the ticket.
+        early_data: what came along, or nothing; not taken until the answer says so.
         peer_dcid: the connection ID that RESUME made up for us; a REFUSED to it repeats it (W-7).
         established: set with the answer; evidence as soon as a packet has opened under its keys.
     """
 
-    __slots__ = ("_paths", "_peer_parameters", "_state", "established", "grant", "peer_dcid")
+    __slots__ = ("_paths", "_peer_parameters", "_state", "early_data", "established", "grant", "peer_dcid")
 
     def __init__(
         self,
@@ -145,7 +147,8 @@ class Resuming(Waiting):
             remote_static=grant.initiator,
             psk=grant.secret,
         )
-        encoded = self._state.read_message_untrusted(resume.e + resume.sealed_parameters)
+        payload = self._state.read_message_untrusted(resume.e + resume.sealed_parameters)
+        encoded, self.early_data = take_early_data_untrusted(payload)
         self._peer_parameters = decode_parameters_untrusted(encoded)
         self.grant = grant
         self.peer_dcid = message.dcid
@@ -178,14 +181,19 @@ class Resuming(Waiting):
         """Seconds between RESUMED and what came upon it; `None` where that is ambiguous."""
         return super().round_trip(now) if len(self._paths) == 1 else None
 
-    def answer(self, parameters: bytes, max_datagram: int, entropy: Callable[[int], bytes]) -> tuple[bytes, ...]:
+    def answer(
+        self, parameters: bytes, max_datagram: int, entropy: Callable[[int], bytes], *, take_early: bool = False
+    ) -> tuple[bytes, ...]:
         """Make RESUMED: two more multiplications and a fresh key.
 
         Args:
             parameters: ours, encoded.
             max_datagram: bytes of the largest datagram on this path.
             entropy: gives random bytes.
+            take_early: whether its early data is taken.
         """
+        if take_early:
+            parameters = add_early_data_taken(parameters, len(self.early_data))
         suite, state = SUITES[self.grant.suite], self._state
         header = b"".join((MessageType.RESUMED.first_byte, self.peer_cid, self.local_cid))
         state.symmetric.mix_hash(header + self.hello_hash)

@@ -34,12 +34,14 @@ SALT_SIZE = 16
 """Random bytes of each ticket, from which the key that seals it is made."""
 ID_SIZE = 16
 """Bytes of the id of a ticket."""
+SERVER_SIZE = 8
+"""Random bytes by which an endpoint knows the tickets again that it has given itself."""
 FORMAT = 1
 """The layout of what is sealed, and the version of the protocol that goes with it."""
 CLOCK_SKEW = 60.0
 """Seconds that a ticket may come from the future: servers that share a secret need not agree to the second."""
 _LABEL = b"stt1 ticket"
-_CONTENT = Struct(">BBIQI16s32s32s32s")
+_CONTENT = Struct(">BBIQI16s32s32s8s32s")
 _HEAD = KEY_ID_SIZE + SALT_SIZE
 TICKET_SIZE = _HEAD + _CONTENT.size + TAG_SIZE
 """Bytes of a ticket."""
@@ -62,6 +64,7 @@ class Grant(Secret):
         lifetime: seconds.
         initiator: node id of whom it was given to.
         responder: node id of who gave it.
+        server: which of its endpoints did: the only one that surely knows whether it was used.
         secret: 32 bytes that the initiator has too.
     """
 
@@ -72,6 +75,7 @@ class Grant(Secret):
     lifetime: int
     initiator: bytes
     responder: bytes
+    server: bytes
     secret: bytes = field(repr=False)
 
     @property
@@ -89,6 +93,7 @@ class Grant(Secret):
             self.ticket_id,
             self.initiator,
             self.responder,
+            self.server,
             self.secret,
         )
 
@@ -170,7 +175,7 @@ class TicketOffice(Secret):
         used: the tickets that were used.
     """
 
-    __slots__ = ("_changes_at", "_clock", "_entropy", "_node_id", "_ring", "_terms", "used")
+    __slots__ = ("_changes_at", "_clock", "_entropy", "_node_id", "_ring", "_server", "_terms", "used")
 
     def __init__(self, node_id: bytes, terms: TicketTerms, clock: Clock, entropy: Callable[[int], bytes]) -> None:
         self._node_id = node_id
@@ -180,6 +185,7 @@ class TicketOffice(Secret):
         secrets = (terms.fleet_secret, terms.previous_fleet_secret)
         self._ring = [RingKey.of_fleet(secret, terms.channel) for secret in secrets if secret is not None]
         self._changes_at = inf if terms.fleet_secret is not None else -inf
+        self._server = entropy(SERVER_SIZE)
         self.used = UsedTickets(terms.limit)
 
     # -- giving ----------------------------------------------------------------------------------------------------
@@ -199,6 +205,7 @@ class TicketOffice(Secret):
             lifetime,
             initiator,
             self._node_id,
+            self._server,
             ticket_secret(secrets.resumption, nonce),
         )
         return TicketFrame(lifetime, nonce, self._current_key(now).seal(grant.encode(), salt))
@@ -241,3 +248,7 @@ class TicketOffice(Secret):
     def use(self, grant: Grant, now: float) -> bool:
         """A RESUME with this ticket has opened: remember that. Whether it is the first, as `check_use` has found."""
         return self.used.add(grant.ticket_id, grant.expires_at, self._clock.unix(now))
+
+    def is_ours(self, grant: Grant) -> bool:
+        """Whether this very endpoint gave it, and so knows of each use of it that it was the first (H-39)."""
+        return compare_digest(grant.server, self._server)

@@ -75,6 +75,7 @@ def local_parameters(config: Config) -> Parameters:
         idle_timeout=round(config.keep_alive_timeout * 1000),
         connection_id_limit=CONNECTION_ID_LIMIT,
         extension_frames=_understood(config),
+        max_early_data=config.max_early_data,
     )
 
 

@@ -519,6 +519,13 @@ class Moves:
         engines.acks.repeat(now)
         self._ask_to_follow(path, by_peer)
 
+    def settle(self, network_path: NetworkPath, now: float) -> None:
+        """The peer has shown itself on another path than the one on which the session began (H-40): go on there."""
+        path = self._make(network_path, self._engines.remote_ids.number, now, opened_here=True)
+        path.validated = True
+        path.arrived_by = self._engines.path.arrived_by
+        self._activate(path, now, by_peer=True, gone=SILENT)
+
     def _leave(self, old: Path, now: float, gone: str) -> None:
         """The session moves on from a path; what is on its way there may still arrive."""
         engines = self._engines

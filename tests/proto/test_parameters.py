@@ -23,6 +23,8 @@ TABLE = [
     (0x08, "max_segments", 1, 1, 64),
     (0x09, "idle_timeout", 30_000, 100, 86_400_000),
     (0x0A, "connection_id_limit", 2, 2, 16),
+    (0x0C, "max_early_data", 0, 0, 768),
+    (0x0D, "early_data_taken", 0, 0, 768),
 ]
 
 
@@ -72,11 +74,11 @@ def test_the_longest_encoding() -> None:
     """All of them fit into the 1,024 bytes of section 5."""
     highest = {name: high for _, name, _, _, high in TABLE}
     sent = Parameters(**highest, extension_frames=range(256))
-    assert len(sent.encode()) == 328
+    assert len(sent.encode()) == 336
     assert decode_parameters_untrusted(sent.encode()) == sent
 
 
-@given(parameters, varints(0x0C), st.binary(max_size=40), st.booleans())
+@given(parameters, varints(0x0E), st.binary(max_size=40), st.booleans())
 def test_unknown_parameters_are_ignored(sent: Parameters, number: int, value: bytes, first: bool) -> None:
     """X-1, X-3."""
     unknown, known = one(number, value), sent.encode()

@@ -72,13 +72,15 @@ UNIX = 1_700_000_000.0
     st.sampled_from([1, 2]),
     st.integers(0, 10**12),
     st.integers(0, 604_800),
+    st.integers(0, 768),
 )
-def test_export(sealed: bytes, secret: bytes, suite: int, issued_at: int, lifetime: int) -> None:
+def test_export(sealed: bytes, secret: bytes, suite: int, issued_at: int, lifetime: int, early: int) -> None:
     """C7: what was exported is taken back as it was, to the millisecond."""
-    ticket = Ticket(sealed, secret, b"n" * 32, b"p" * 32, suite, issued_at / 1000, lifetime)
+    ticket = Ticket(sealed, secret, b"n" * 32, b"p" * 32, suite, issued_at / 1000, lifetime, early)
     again = Ticket.from_bytes(ticket.export())
     assert again.export() == ticket.export()
     assert (again.sealed, again.secret, again.suite, again.lifetime) == (sealed, secret, suite, lifetime)
+    assert again.max_early_data == early
     assert again.expires_at == issued_at / 1000 + lifetime
 
 
@@ -137,6 +139,8 @@ def test_no_tickets(data: Any) -> None:
         ({"issued_at": inf}, "issued_at"),
         ({"lifetime": 604_801}, "lifetime"),
         ({"lifetime": -1}, "lifetime"),
+        ({"max_early_data": 769}, "max_early_data"),
+        ({"max_early_data": -1}, "max_early_data"),
     ],
 )
 def test_tickets_that_cannot_be(changes: dict[str, Any], argument: str) -> None:
@@ -256,7 +260,8 @@ def test_what_is_sealed() -> None:
     numbers = [int.from_bytes(field) for field in fields[:5]]
     assert numbers == [1, 1, 7, int(UNIX * 1000), 86_400]
     assert fields[6:] == [ALICE.node_id, BOB.node_id]
-    assert plain[98:] == ticket.secret
+    assert len(plain[98:106]) == 8
+    assert plain[106:] == ticket.secret
     assert len(ticket.sealed) == TICKET_SIZE
     with pytest.raises(InvalidTag):
         AESGCM(drawn[:32]).decrypt(drawn[32:], sealed, b"stt1 ticket" + key_id + bytes(16))
