@@ -35,13 +35,13 @@ SALT_SIZE = 16
 ID_SIZE = 16
 """Bytes of the id of a ticket."""
 SERVER_SIZE = 8
-"""Random bytes by which an endpoint knows the tickets again that it has given itself."""
+"""Bytes of it by which an endpoint knows the tickets again that it has given itself; random, like the others."""
 FORMAT = 1
 """The layout of what is sealed, and the version of the protocol that goes with it."""
 CLOCK_SKEW = 60.0
 """Seconds that a ticket may come from the future: servers that share a secret need not agree to the second."""
 _LABEL = b"stt1 ticket"
-_CONTENT = Struct(">BBIQI16s32s32s8s32s")
+_CONTENT = Struct(">BBIQI16s32s32s32s")
 _HEAD = KEY_ID_SIZE + SALT_SIZE
 TICKET_SIZE = _HEAD + _CONTENT.size + TAG_SIZE
 """Bytes of a ticket."""
@@ -57,14 +57,13 @@ class Grant(Secret):
     """What is sealed in a ticket.
 
     Attributes:
-        ticket_id: 16 random bytes.
+        ticket_id: 16 bytes, of which the first 8 name the endpoint that gave it.
         suite: of the session in which it was given.
         generation: of the seeds, when it was given.
         issued_at: wall clock, seconds since 1970.
         lifetime: seconds.
         initiator: node id of whom it was given to.
         responder: node id of who gave it.
-        server: which of its endpoints did: the only one that surely knows whether it was used.
         secret: 32 bytes that the initiator has too.
     """
 
@@ -75,7 +74,6 @@ class Grant(Secret):
     lifetime: int
     initiator: bytes
     responder: bytes
-    server: bytes
     secret: bytes = field(repr=False)
 
     @property
@@ -93,7 +91,6 @@ class Grant(Secret):
             self.ticket_id,
             self.initiator,
             self.responder,
-            self.server,
             self.secret,
         )
 
@@ -185,7 +182,7 @@ class TicketOffice(Secret):
         secrets = (terms.fleet_secret, terms.previous_fleet_secret)
         self._ring = [RingKey.of_fleet(secret, terms.channel) for secret in secrets if secret is not None]
         self._changes_at = inf if terms.fleet_secret is not None else -inf
-        self._server = entropy(SERVER_SIZE)
+        self._server = b""  # from the first ticket that is given; until then none can be ours
         self.used = UsedTickets(terms.limit)
 
     # -- giving ----------------------------------------------------------------------------------------------------
@@ -196,16 +193,16 @@ class TicketOffice(Secret):
         if not lifetime:
             return None
         random = self._entropy(TICKET_NONCE + SALT_SIZE + ID_SIZE)
+        self._server = self._server or random[-ID_SIZE:-SERVER_SIZE]
         nonce, salt = random[:TICKET_NONCE], random[TICKET_NONCE:-ID_SIZE]
         grant = Grant(
-            random[-ID_SIZE:],
+            self._server + random[-SERVER_SIZE:],
             secrets.suite.id,
             self._terms.generation,
             self._clock.unix(now),
             lifetime,
             initiator,
             self._node_id,
-            self._server,
             ticket_secret(secrets.resumption, nonce),
         )
         return TicketFrame(lifetime, nonce, self._current_key(now).seal(grant.encode(), salt))
@@ -251,4 +248,4 @@ class TicketOffice(Secret):
 
     def is_ours(self, grant: Grant) -> bool:
         """Whether this very endpoint gave it, and so knows of each use of it that it was the first (H-39)."""
-        return compare_digest(grant.server, self._server)
+        return compare_digest(grant.ticket_id[:SERVER_SIZE], self._server)

@@ -32,6 +32,7 @@ WHOLE = {
     "rotate_after_bytes": (1 << 16, 1 << 40),
     "rotate_after_packets": (1 << 8, 1 << 22),
     "seed_generation": (0, (1 << 32) - 1),
+    "max_early_data": (0, 768),
 }
 SECONDS = {
     "keep_alive_interval": (0.05, 3600),
