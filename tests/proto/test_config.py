@@ -225,6 +225,7 @@ def test_fleet_secrets(name: str) -> None:
 def test_ticket_check() -> None:
     assert config().ticket_check == "memory"
     assert config(ticket_check="host").ticket_check == "host"
+    assert config(ticket_check="shared").ticket_check == "shared"
     for bad in ("file", "", None, 1):
         refused("ticket_check", bad)
 
