@@ -155,13 +155,14 @@ async def test_early_data_goes_one_way() -> None:
 
 def test_early_data_without_an_event_loop() -> None:
     """H-38: the same for the blocking node."""
-    with BlockingNode(**server_options(max_early_data=768)) as server, BlockingNode(**client_options()) as client:
+    options = server_options(max_early_data=768, background=True)
+    with BlockingNode(**options) as server, BlockingNode(**client_options(background=True)) as client:
         session = client.connect((LOOPBACK, server.port))
         server.accept(timeout=10)
-        for _ in range(1000):
-            if session.ticket is not None:
-                break
-            time.sleep(0.01)
+        deadline = time.monotonic() + 10
+        while session.ticket is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         again = client.connect((LOOPBACK, server.port), ticket=session.ticket, early_data=b"early")
         peer = server.accept(timeout=10)
         stream = peer.accept_stream(timeout=10)
