@@ -397,11 +397,21 @@ def test_from_elsewhere_before_it_is_confirmed() -> None:
     stream.write(bytes(20_000), there.world.now)
     there.server.pump()
     before = peer.path
+    held: list[bytes] = []
+
+    def hold(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if path.local != there.client.address or is_handshake(datagram) or len(held) > 1:
+            return datagram
+        held.append(datagram)
+        return None
+
+    there.world.taps.append(hold)
     there.world.run_until(session.is_active)
     nat.rebind_port()
-    session.open_stream().write(b"from another port", there.world.now)
-    there.client.pump()
+    there.world.run(0.02)
+    assert peer.replayable
     there.world.run(10.0)
+    assert len(held) == 2
     assert not peer.replayable
     own = session.early_stream
     assert own is not None
