@@ -111,6 +111,14 @@ def test_early_data(carrier: str) -> None:
     world.run(1.0)
     assert stream.read(1000, world.now) == b", and off"
     assert stream.at_eof
+    stream.write(bytes(50_000), world.now)
+    there.server.pump()
+    world.run(2.0)
+    assert len(own.read(100_000, world.now)) == 50_000, "there is no limit any more"
+    stream.finish(world.now)
+    there.server.pump()
+    world.run(1.0)
+    own.read(1, world.now)
     assert_resumed(there, session)
     assert len(there.server.events(SessionEstablished)) == 1
     session.close(world.now)
@@ -374,9 +382,9 @@ def test_a_faster_copy() -> None:
     assert stream is not None
     stream.write(bytes(20_000), there.world.now)
     there.server.pump()
+    there.world.run_until(lambda: not peer.replayable)
+    assert peer.path == back(session.path), "at once, and without asking"
     there.world.run(5.0)
-    assert not peer.replayable
-    assert peer.path == back(session.path)
     own = session.early_stream
     assert own is not None
     assert len(own.read(50_000, there.world.now)) == 20_000
@@ -437,12 +445,14 @@ def test_no_amplification() -> None:
         stream.write(bytes(100_000), there.world.now)
         there.server.pump()
         there.world.run(5.0)
+        sizes = [len(datagram) for datagram, way in there.wire if way.local == there.server.address]
+        assert 2400 < sum(sizes) <= 3600
         if end:
             peer.abort(there.world.now)
             there.server.pump()
         there.world.run(15.0)
-        sent = sum(len(datagram) for datagram, way in there.wire if way.local == there.server.address)
-        assert 2400 < sent <= 3600
+        later = [len(datagram) for datagram, way in there.wire if way.local == there.server.address]
+        assert later == sizes, "no last words either"
         assert peer.is_closed
         assert session.is_closed
         assert_empty(there.client, there.server)
@@ -544,6 +554,7 @@ def test_the_server_ends_it_at_once(end: str) -> None:
     there.world.run(3.0)
     assert session.is_closed
     assert session.early_data_accepted is True
+    assert len(there.server.endpoint._responder) == 0
     there.world.run(20.0)
     assert_empty(there.client, there.server)
 
