@@ -134,4 +134,4 @@ class Beginning:
         if self._path.network_path == path:
             self._path.validated = self._path.opened_here = True
         elif known and moves is not None:
-            moves.settle(path, now)
+            moves.go_to(path, now)

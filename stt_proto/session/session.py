@@ -39,10 +39,11 @@ from stt_proto.session.engines import Engines
 from stt_proto.session.facade import SessionFacade
 from stt_proto.session.inbound import Inbound, is_refusal
 from stt_proto.session.liveness import Silence
-from stt_proto.session.moves import SILENT, Moves
+from stt_proto.session.moves import Moves
 from stt_proto.session.outbound import Outbound
 from stt_proto.session.path_ids import CONNECTION_IDS
 from stt_proto.session.repeats import ProofRepeats
+from stt_proto.session.routes import SILENT
 from stt_proto.session.states import CHANGED, FULL, PROGRESSED, SHORT, TRANSITIONS, SessionInput
 from stt_proto.session.tickets import give_ticket
 from stt_proto.types import Buffer, CloseReason, Deadline, NetworkPath, SessionState, Transmit
@@ -193,9 +194,7 @@ class Session(SessionFacade):
         self._context.live[self] = None
         self._context.by_path.add(self.path, self)
 
-    def accept(
-        self, established: Established, now: float, resumed: bool = False, early: EarlyArrival | None = None
-    ) -> None:
+    def accept(self, established: Established, now: float, resumed: bool, early: EarlyArrival | None = None) -> None:
         """Begin as the side that was dialled, with the proof in hand; with early data some of it is still to come."""
         self._begin()
         self._move(SessionInput.ACCEPT)
@@ -543,8 +542,7 @@ class Session(SessionFacade):
 
     def _check_detached(self, engines: Engines, now: float) -> None:
         if now >= self._detached_until:
-            waited = self._context.config.detach_timeout
-            self._end(SessionTimeoutError(f"no path was found in {waited:g} s"), now)
+            self._end(SessionTimeoutError(f"no path was found in {self._context.config.detach_timeout:g} s"), now)
         else:
             self._context.detached.weigh(self, engines.buffered, now)
 
