@@ -465,7 +465,8 @@ class Reception:
     def _answer_resumption(self, resuming: Resuming, now: float) -> None:
         """RESUMED, to all from where its RESUME came: more than one if the host was asked, and somebody copies."""
         take_early = self._takes_early(resuming)
-        reply = self._responder.answer(resuming, self._terms_of(resuming.path.carrier), take_early=take_early)
+        terms, token = self._terms_of(resuming.path.carrier), self._context.reset_tokens.token(resuming.local_cid)
+        reply = self._responder.answer(resuming, terms, take_early=take_early, reset_token=token)
         for path in resuming.paths:
             self._post(path, reply.datagrams)
         if take_early:

@@ -479,9 +479,10 @@ class Responder(Secret):
         self._office.use(resuming.grant, now)
         return ended
 
-    def answer(self, resuming: Resuming, terms: Terms, *, take_early: bool = False) -> Reply:
-        """Answer a resumption that was entered, and say whether its early data is taken."""
-        return Reply(resuming.answer(terms.parameters, terms.max_datagram, self._entropy, take_early=take_early))
+    def answer(self, resuming: Resuming, terms: Terms, *, take_early: bool = False, reset_token: bytes = b"") -> Reply:
+        """Answer a resumption that was entered; see `Resuming.answer`."""
+        size, entropy = terms.max_datagram, self._entropy
+        return Reply(resuming.answer(terms.parameters, size, entropy, take_early=take_early, reset_token=reset_token))
 
     def withdraw(self, resuming: Resuming, now: float) -> Ended:
         """End a resumption that was entered and will not be answered; its ticket stays used."""

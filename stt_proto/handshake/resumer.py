@@ -37,6 +37,7 @@ from stt_proto.wire import (
     decode_parameters_untrusted,
     encode_datagram,
     encode_pieces,
+    take_reset_token_untrusted,
 )
 
 PATIENCE = 0.75
@@ -253,7 +254,8 @@ class Resumer(Secret):
             return
         self._tried += 1
         try:
-            parameters = decode_parameters_untrusted(open_resumed(self._state, message, resumed))
+            encoded, reset_token = take_reset_token_untrusted(open_resumed(self._state, message, resumed))
+            parameters = decode_parameters_untrusted(encoded)
         except EncryptionError:
             self._doubt(TicketRefusal.SHUT, now)
             return
@@ -271,6 +273,7 @@ class Resumer(Secret):
             peer_cid=message.scid,
             version=VERSION,
             rtt=now - self._sent_at if self._sent == 1 else None,
+            peer_reset_token=reset_token,
         )
         self.steps.append(HandshakeStep.RESUMED)
 

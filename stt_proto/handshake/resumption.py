@@ -30,6 +30,7 @@ from stt_proto.wire import (
     Resume,
     Resumed,
     add_early_data_taken,
+    add_reset_token,
     decode_parameters_untrusted,
     encode_pieces,
     take_early_data_untrusted,
@@ -182,7 +183,13 @@ class Resuming(Waiting):
         return super().round_trip(now) if len(self._paths) == 1 else None
 
     def answer(
-        self, parameters: bytes, max_datagram: int, entropy: Callable[[int], bytes], *, take_early: bool = False
+        self,
+        parameters: bytes,
+        max_datagram: int,
+        entropy: Callable[[int], bytes],
+        *,
+        take_early: bool = False,
+        reset_token: bytes = b"",
     ) -> tuple[bytes, ...]:
         """Make RESUMED: two more multiplications and a fresh key.
 
@@ -191,9 +198,12 @@ class Resuming(Waiting):
             max_datagram: bytes of the largest datagram on this path.
             entropy: gives random bytes.
             take_early: whether its early data is taken.
+            reset_token: of our connection ID, 16 bytes, or none.
         """
         if take_early:
             parameters = add_early_data_taken(parameters, len(self.early_data))
+        if reset_token:
+            parameters = add_reset_token(parameters, reset_token)
         suite, state = SUITES[self.grant.suite], self._state
         header = b"".join((MessageType.RESUMED.first_byte, self.peer_cid, self.local_cid))
         state.symmetric.mix_hash(header + self.hello_hash)

@@ -86,8 +86,10 @@ from stt_proto.wire.parameters import (
     Parameters,
     add_early_data,
     add_early_data_taken,
+    add_reset_token,
     decode_parameters_untrusted,
     take_early_data_untrusted,
+    take_reset_token_untrusted,
 )
 from stt_proto.wire.varint import MAX_VARINT, decode_varint_untrusted, encode_varint, varint_size
 
@@ -159,8 +161,10 @@ __all__ = [
     "decode_frames_untrusted",
     "add_early_data",
     "add_early_data_taken",
+    "add_reset_token",
     "decode_parameters_untrusted",
     "take_early_data_untrusted",
+    "take_reset_token_untrusted",
     "decode_varint_untrusted",
     "decoders_for",
     "encode_ack",

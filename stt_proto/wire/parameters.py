@@ -9,6 +9,7 @@ from typing import NamedTuple
 from attrs import field, frozen
 
 from stt_proto.errors import ArgumentError, HandshakeError, InvalidFrameError
+from stt_proto.wire.header import RESET_TOKEN_SIZE
 from stt_proto.wire.varint import MAX_VARINT, decode_varint_untrusted, encode_varint
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "Parameters",
     "add_early_data",
     "add_early_data_taken",
+    "add_reset_token",
     "decode_parameters_untrusted",
     "take_early_data_untrusted",
+    "take_reset_token_untrusted",
 ]
 
 MAX_PARAMETERS = 1024
@@ -42,6 +45,7 @@ class _Number(NamedTuple):
 _EXTENSION_FRAMES = 0x0B
 _EARLY_DATA_TAKEN = 0x0D
 _EARLY_DATA = 0x0E
+_RESET_TOKEN = 0x0F
 
 _NUMBERS = (
     _Number(0x01, "max_data", 0),
@@ -157,11 +161,33 @@ def take_early_data_untrusted(parameters: bytes) -> tuple[bytes, bytes]:
     Raises:
         HandshakeError: the parameters do not parse.
     """
+    return _take_untrusted(parameters, _EARLY_DATA)
+
+
+def add_reset_token(parameters: bytes, token: bytes) -> bytes:
+    """Parameters, encoded, with the reset token of the connection ID of a RESUMED behind them (H-42)."""
+    return parameters + _encoded(_RESET_TOKEN, token)
+
+
+def take_reset_token_untrusted(parameters: bytes) -> tuple[bytes, bytes]:
+    """Take that token out of the parameters of a RESUMED: these without it, and 16 bytes, or none.
+
+    Raises:
+        HandshakeError: the parameters do not parse, or it has another length.
+    """
+    rest, token = _take_untrusted(parameters, _RESET_TOKEN)
+    if len(token) not in (0, RESET_TOKEN_SIZE):
+        raise HandshakeError(f"a reset token of {len(token)} bytes")
+    return rest, token
+
+
+def _take_untrusted(parameters: bytes, parameter: int) -> tuple[bytes, bytes]:
+    """Take one parameter out that is different each time, so that what is left is a value that others have too."""
     values = _values_untrusted(parameters)
-    data = values.pop(_EARLY_DATA, b"")
-    if not data:
+    value = values.pop(parameter, b"")
+    if not value:
         return parameters, b""
-    return b"".join(_encoded(parameter, value) for parameter, value in values.items()), data
+    return b"".join(_encoded(other, data) for other, data in values.items()), value
 
 
 def _encoded(parameter: int, value: bytes) -> bytes:

@@ -579,3 +579,22 @@ def test_a_responder_that_has_forgotten(how: str) -> None:
     there.world.run_until(lambda: session.is_closed, timeout=60.0)
     assert there.world.now - began <= 10.1
     assert session.state is SessionState.CLOSED
+
+
+@pytest.mark.parametrize("why", ["restarted", "pushed out"])
+def test_a_responder_that_says_that_it_has_forgotten(why: str) -> None:
+    """H-42, P-14: with the reset token in RESUMED the initiator believes it, after a round trip."""
+    there = stage(server={"reset_key": b"r" * 32, "limits": Limits(half_open=1)})
+    session = there.client.connect(there.server, ticket=there.ticket)
+    there.world.run_until(lambda: there.sent(MessageType.RESUMED))
+    if why == "restarted":
+        there.server.restart()
+    else:
+        there.world.node("other").connect(there.server, "memory")
+    there.world.run_until(session.is_active)
+    assert session.resumed
+    began = there.world.now
+    there.world.run_until(lambda: session.is_closed)
+    assert there.world.now - began == pytest.approx(2 * DELAY, abs=0.001)
+    assert session.close_error is not None
+    assert "forgotten" in str(session.close_error)
