@@ -220,7 +220,7 @@ class Resumer(Secret):
         if now >= self._full_at:
             self._full_at = inf
             self._doubt(TicketRefusal.SILENCE, now)
-        elif now >= self._retransmit_at and self._full_at < inf:
+        elif now >= self._retransmit_at:
             self._due = max(self._due, 1)
         else:
             return

@@ -685,6 +685,27 @@ def shut_challenge(world: World, dial: Resumer, hello: bytes, number: int) -> Me
     return Message(MessageType.CHALLENGE, dial.local_cid, b"somebody", forged.encode())
 
 
+def test_a_carrier_that_is_full_for_longer_than_patience() -> None:
+    """H-37: RESUME goes out late, and is repeated once all the same; then only the full handshake has a timer."""
+    there = office()
+    alice = resumer(World(tickets=there), given_ticket(there))
+    alice.tick(1.0)
+    assert alice.refusal is TicketRefusal.SILENCE
+    (resume,) = alice.take(1.0)
+    (hello,) = alice.take(1.0)
+    assert (resume[0], hello[0]) == (0xC8, 0xC1)
+    repeated = []
+    now = 1.0
+    for _ in range(6):
+        now = alice.deadline
+        alice.tick(now)
+        assert alice.deadline > now
+        while datagrams := alice.take(now):
+            repeated += datagrams
+    assert repeated.count(resume) == 1
+    assert repeated.count(hello) > 2
+
+
 def test_once_it_is_over() -> None:
     """Nothing that comes later changes anything, or makes it send."""
     there = office()
