@@ -11,7 +11,7 @@ with instrumented(__name__):
     from stt_proto.errors import HandshakeError
     from stt_proto.wire import MAX_PARAMETERS, Parameters, decode_parameters_untrusted
 
-LONGEST_ENCODING = 328
+LONGEST_ENCODING = 336
 
 
 def fuzz_one(data: bytes) -> None:

@@ -64,6 +64,7 @@ class Run:
     now: float = 0.0
     tickets: list[Ticket] = field(factory=list)
     resumes: list[tuple[Resumer, bytes, int]] = field(factory=list)
+    early: list[bytes] = field(factory=list)
     answers: dict[int, tuple[bytes, ...]] = field(factory=dict)
     let_in: dict[bytes, set[bytes]] = field(factory=dict)
 
@@ -155,6 +156,8 @@ def dial(run: Run, choices: Choices) -> None:
         how = 0 if damaged == ticket.sealed else how
         ticket = evolve(ticket, sealed=damaged)
     begun: list[float] = []
+    early = choices.chunk() if choices.flag() else b""
+    ticket = evolve(ticket, max_early_data=choices.pick((0, 40, 768)))
     cid = run.entropy(8)
     resumer = Resumer(
         ticket,
@@ -167,9 +170,13 @@ def dial(run: Run, choices: Choices) -> None:
         entropy=run.entropy,
         now=run.now,
         handshake_timeout=10.0,
+        early_data=early,
         begin_full=lambda now: begun.append(now) or make_initiator(1, "udp", local_cid=cid, now=now),  # type: ignore[func-returns-value]
     )
     (datagram,) = resumer.take(run.now)
+    assert len(datagram) == 1200
+    assert resumer.sent_early == (0 < len(early) <= ticket.max_early_data)
+    run.early.append(early if resumer.sent_early else b"")
     run.resumes.append((resumer, datagram, how))
 
 
@@ -217,9 +224,12 @@ def accept(run: Run, offered: Offered, index: int, how: int, same: bool) -> None
     names = run.let_in.setdefault(grant.ticket_id, set())
     names.add(resuming.hello_hash)
     assert len(names) == 1, "a ticket is good for one RESUME"
-    run.answers[index] = run.responder.answer(resuming, Terms(False, 1200, PARAMETERS.encode())).datagrams
+    assert resuming.early_data == run.early[index], "as it was sent, or not at all"
+    terms = Terms(False, 1200, PARAMETERS.encode())
+    take_early = bool(resuming.early_data)
+    run.answers[index] = run.responder.answer(resuming, terms, take_early=take_early).datagrams
     if grant.lifetime & 1 == 0 and index & 1:
-        run.responder.confirm(resuming, run.now)
+        run.responder.confirm(resuming, resuming.path, run.now)
 
 
 def answer(run: Run, choices: Choices) -> None:
@@ -249,6 +259,7 @@ def answer(run: Run, choices: Choices) -> None:
         assert shown == sent[0], "only what the responder has sealed opens"
         assert resumer.established is not None
         assert resumer.established.peer_node_id == THEIRS.node_id
+        assert resumer.established.peer_parameters.early_data_taken == len(run.early[index])
     elif shown == sent[0] and before is None:
         assert resumer._tried, "a good one is tried"
 

@@ -78,8 +78,8 @@ def tickets() -> Seeds:
     def give(suite: int = 0, who: int = 0) -> bytes:
         return step(steps, target.give, suite, who)
 
-    def dial(which: int = 0, how: int = 0) -> bytes:
-        return step(steps, target.dial, which, how)
+    def dial(which: int = 0, how: int = 0, early: bytes = b"", most: int = 0) -> bytes:
+        return step(steps, target.dial, which, how, *((1, packed(early)) if early else (0,)), most)
 
     def resume(which: int = 0, how: int = 0, *more: Part, host: int = 0) -> bytes:
         return step(steps, target.resume, which, how, *more, host)
@@ -95,7 +95,7 @@ def tickets() -> Seeds:
             seeds[f"way-through-{fleet}-{suite}"] = program(fleet, give(suite, suite), dial(), resume(), answer())
         for how in (1, 2):
             seeds[f"thief-{fleet}-{how}"] = program(fleet, give(), dial(0, how), resume(), answer(0, packed(bytes(64))))
-    seeds["damaged-ticket"] = program(0, give(), step(steps, target.dial, 0, 3, 0, 30, 3), resume())
+    seeds["damaged-ticket"] = program(0, give(), step(steps, target.dial, 0, 3, 0, 30, 3, 0, 0), resume())
     seeds["damaged-on-the-way"] = program(
         0, give(), dial(), resume(0, 1, 0, 60, 3), resume(), answer(0, 1, 0, 40, 1, 0)
     )
@@ -103,6 +103,9 @@ def tickets() -> Seeds:
         0, give(), dial(), resume(0, 2, 0, 200, 3, 1), resume(), answer(0, 0, 1, 0, 60)
     )
     seeds["copies"] = program(0, give(), dial(), *(resume(host=host) for host in (0, 1, 2, 0)), answer(), answer())
+    for most, size in enumerate((5, 40, 768)):
+        early = dial(early=b"e" * size, most=most)
+        seeds[f"early-{size}"] = program(most & 1, give(), early, resume(), resume(host=1), answer())
     seeds["used"] = program(0, give(), dial(), dial(), resume(), resume(1), answer(), answer(1, packed(b"")))
     seeds["used-and-confirmed"] = program(0, give(), give(), dial(0), dial(1), resume(1), resume(1, host=1), answer(1))
     seeds["expired"] = program(0, give(), dial(), wait(6), resume())

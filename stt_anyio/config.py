@@ -176,6 +176,8 @@ class NodeConfig:
         previous_fleet_secret: the one before, whose tickets are still taken.
         seed_generation: a number that goes into tickets; those with another are refused. Raise it when `shared_seed`
             changes.
+        max_early_data: bytes that may come with a ticket before the first round trip, 0 (none) to 768: **replayable**,
+            so only for what does no harm when it is done twice (`session.replayable`).
         ticket_file: a file in which this node, and no other process, remembers which tickets were used, so that they
             are good once over restarts too. It has a use together with `fleet_secret`.
         rotate_after_seconds: age of a key at which it is replaced.
@@ -233,6 +235,7 @@ class NodeConfig:
         default=None, repr=False, validator=_CORE["previous_fleet_secret"].validator
     )
     seed_generation: int = _of_the_core("seed_generation")
+    max_early_data: int = _of_the_core("max_early_data")
     ticket_file: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
     rotate_after_seconds: float = _of_the_core("rotate_after_seconds")
     rotate_after_bytes: int = _of_the_core("rotate_after_bytes")

@@ -23,6 +23,7 @@ from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 from stt_anyio.carrier import Carrier
 from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
+from stt_anyio.early import check_one_way
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.links import WebSocketTarget, target_of
 from stt_anyio.loops import clock_of, spawn
@@ -323,6 +324,7 @@ class STTNode(Ways):
         *,
         websocket: str | WebSocketTarget | None = None,
         ticket: Ticket | None = None,
+        early_data: bytes = b"",
     ) -> Session:
         """Dial, and return the established session.
 
@@ -336,6 +338,9 @@ class STTNode(Ways):
                 250 ms, both are tried, and the first session wins: UDP is blocked in many places.
             ticket: of an earlier session with that peer (`session.ticket`): saves a round trip. Good once, so of two
                 ways only the first is tried with it; `resumption_error` of the session says why it was no use.
+            early_data: the beginning of `session.early_stream`, at most 768 bytes. With a ticket that allows it
+                (`ticket.max_early_data`) it is there half a round trip after the dial, but **replayable** and without
+                forward secrecy; else it goes in the ordinary way. Not together with `websocket`.
 
         Raises:
             ConnectionTimeoutError: no answer in time; also a `TimeoutError`.
@@ -345,26 +350,27 @@ class STTNode(Ways):
             UnreachableError: the name is unknown, or no way leads there.
             WebSocketHandshakeError, ProxyError, TlsError: as `connect_websocket` says.
             VersionError: no version or suite in common.
-            ArgumentError: `peer_node_id`, `transport` or `ticket` is none.
+            ArgumentError: `peer_node_id`, `transport`, `ticket` or `early_data` is none.
 
         All but the last are also an `anyio.ConnectionFailed`. Cancelled, it leaves nothing behind.
         """
         if websocket is not None:
+            check_one_way(early_data)
             return await self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
         driver = self.driver
         carrier = self._carrier_for(transport)
         with anyio.move_on_after(timeout):
             path = await self._find_path(carrier, address)
-            return await self._dial(driver, path, peer_node_id, ticket)
+            return await self._dial(driver, path, peer_node_id, ticket, early_data)
         raise no_answer(address, timeout)
 
     async def _dial(
-        self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None, ticket: Ticket | None
+        self, driver: Driver, path: NetworkPath, peer_node_id: bytes | None, ticket: Ticket | None, early_data: bytes
     ) -> Session:
         if self._driver is not driver:
             raise StateError("the node was stopped meanwhile")
         try:
-            core = driver.endpoint.connect(path, peer_node_id, ticket, now=driver.clock())
+            core = driver.endpoint.connect(path, peer_node_id, ticket, early_data, now=driver.clock())
         except SttError as error:
             driver.path_unused(path)
             raise connection_failed(error) from None

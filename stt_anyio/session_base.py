@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from attrs import asdict
 
 from stt_anyio.driver import GATHERED
+from stt_anyio.early import EarlyBeginning
 from stt_anyio.errors import (
     ArgumentError,
     SessionClosedError,
@@ -55,7 +56,7 @@ Callback = Callable[..., Any]
 StreamT = TypeVar("StreamT", bound=StreamBase)
 
 
-class SessionBase(Generic[StreamT]):
+class SessionBase(EarlyBeginning[StreamT]):
     """A session, but for the waiting.
 
     Attributes:

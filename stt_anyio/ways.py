@@ -44,6 +44,7 @@ class Ways(NodeBase[Session]):
         *,
         websocket: str | WebSocketTarget | None = None,
         ticket: Ticket | None = None,
+        early_data: bytes = b"",
     ) -> Session: ...
 
     # -- dialling --------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from attrs import Attribute, field, frozen
 
 from stt_proto.errors import ArgumentError
 from stt_proto.identity import Identity, shared_seed_bytes
+from stt_proto.tickets import MAX_EARLY_DATA
 from stt_proto.types import CarrierTraits
 from stt_proto.workers import WorkerIds
 
@@ -249,7 +250,10 @@ class Config:
         seed_generation: a number that goes into tickets; tickets with another are refused. Raise it when
             `shared_seed` changes, so that nobody comes in with a ticket from before.
         ticket_check: who remembers which tickets were used: `"memory"`, this endpoint for as long as it lives; or
-            `"host"`, which is asked too (`TicketOffered`) and can remember for longer, or for several.
+            `"host"`, which is asked too (`TicketOffered`) and can remember for longer; or `"shared"`, which says that
+            the host does so for all servers that take these tickets, and forgets none of them.
+        max_early_data: bytes that may come with a ticket, before a first round trip, 0 (none) to 768. They are
+            **replayable**: take what does no harm when it is done twice, and nothing else (`EarlyDataReceived`).
         rotate_after_seconds: age of a key at which it is replaced.
         rotate_after_bytes: bytes under a key at which it is replaced.
         rotate_after_packets: packets under a key at which it is replaced.
@@ -293,7 +297,8 @@ class Config:
     fleet_secret: bytes | None = field(default=None, repr=False, validator=_check_fleet_secret)
     previous_fleet_secret: bytes | None = field(default=None, repr=False, validator=_check_fleet_secret)
     seed_generation: int = field(default=0, validator=_whole(0, (1 << 32) - 1))
-    ticket_check: str = field(default="memory", validator=_one_of("memory", "host"))
+    ticket_check: str = field(default="memory", validator=_one_of("memory", "host", "shared"))
+    max_early_data: int = field(default=0, validator=_whole(0, MAX_EARLY_DATA))
     rotate_after_seconds: float = field(default=3600.0, validator=_seconds(1.0, 86_400))
     rotate_after_bytes: int = field(default=1 << 30, validator=_whole(1 << 16, 1 << 40))
     rotate_after_packets: int = field(default=1 << 20, validator=_whole(1 << 8, 1 << 22))

@@ -27,7 +27,7 @@ from stt_proto.session.engines import local_parameters
 from stt_proto.session.routes import check_path
 from stt_proto.session.session import Session
 from stt_proto.session.trace import KeyLog, Trace
-from stt_proto.tickets import Ticket, TicketRefusal
+from stt_proto.tickets import MAX_EARLY_DATA, Ticket, TicketRefusal
 from stt_proto.types import Buffer, Deadline, NetworkPath, Stray, Transmit
 from stt_proto.wire.header import CONNECTION_ID_SIZE, FORM_BIT, PACKET_HEADER
 
@@ -92,7 +92,13 @@ class Endpoint(Reception):
         return MappingProxyType(self._context.sessions)
 
     def connect(
-        self, path: NetworkPath, peer_node_id: bytes | None = None, ticket: Ticket | None = None, *, now: float
+        self,
+        path: NetworkPath,
+        peer_node_id: bytes | None = None,
+        ticket: Ticket | None = None,
+        early_data: bytes = b"",
+        *,
+        now: float,
     ) -> Session:
         """Dial. The session is in `HANDSHAKING`; its events tell what becomes of it.
 
@@ -102,6 +108,9 @@ class Endpoint(Reception):
                 ticket.
             ticket: of an earlier session with that peer: saves a round trip. It is good once. Where it is good for
                 nothing there is a full handshake, and `ResumptionRefused`.
+            early_data: the beginning of the first stream (`session.early_stream`), at most 768 bytes. With a ticket
+                whose `max_early_data` allows it, it goes out at once: **replayable**, and without forward secrecy.
+                Else, or where the peer does not take it (`EarlyDataRejected`), it goes in the ordinary way.
             now: seconds.
 
         Raises:
@@ -114,6 +123,8 @@ class Endpoint(Reception):
             raise ArgumentError(f"peer_node_id is {peer_node_id!r}; it must be 32 bytes", argument="peer_node_id")
         if not isinstance(ticket, Ticket | None):
             raise ArgumentError(f"ticket is of type {type(ticket).__name__}; it must be a Ticket", argument="ticket")
+        if not isinstance(early_data, bytes) or len(early_data) > MAX_EARLY_DATA:
+            raise ArgumentError(f"early_data must be bytes, at most {MAX_EARLY_DATA}", argument="early_data")
         if self._is_full():
             raise TooManySessionsError(f"this endpoint holds {self.config.max_concurrent_sessions} sessions")
         self._context.detached.give_way(len(self._context.live), now)
@@ -123,9 +134,10 @@ class Endpoint(Reception):
         until = now + self.config.handshake_timeout
         begin_full = partial(self._begin_full, path.carrier, pinned, local_cid, until)
         if ticket is None:
-            session.dial(begin_full(now), now)
+            session.dial(begin_full(now), now, early_data)
         else:
-            session.dial(self._resume(ticket, pinned, path.carrier, local_cid, begin_full, now), now)
+            resumer = self._resume(ticket, pinned, path.carrier, local_cid, begin_full, early_data, now)
+            session.dial(resumer, now, early_data)
         return session
 
     def _begin_full(
@@ -160,6 +172,7 @@ class Endpoint(Reception):
         carrier: str,
         local_cid: bytes,
         begin_full: Callable[[float], Initiator],
+        early_data: bytes,
         now: float,
     ) -> Initiator | Resumer:
         """A dial with a ticket, or without it where it is good for nothing; it counts as offered."""
@@ -180,6 +193,7 @@ class Endpoint(Reception):
                     now=now,
                     handshake_timeout=config.handshake_timeout,
                     begin_full=begin_full,
+                    early_data=early_data,
                 )
             except EncryptionError:  # the peer has no such node id
                 refusal = TicketRefusal.NOT_OURS

@@ -116,6 +116,27 @@ class TicketOffered:
     expires_at: float
 
 
+@frozen
+class EarlyDataReceived:
+    """The beginning of a stream came with RESUME, before the peer has shown that it is there now: **replayable**.
+
+    Somebody may have held it back until now; and if its sender hears no answer, the same comes once more in a session
+    of its own. `session.replayable` tells when that cannot be any more.
+
+    Attributes:
+        stream_id: of the stream; `StreamOpened` and `StreamReadable` follow.
+        size: bytes.
+    """
+
+    stream_id: int
+    size: int
+
+
+@frozen
+class EarlyDataRejected:
+    """The peer did not take what was sent with the ticket; it is sent again now, in the ordinary way."""
+
+
 # -- paths ---------------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +313,8 @@ Event = (
     | TicketReceived
     | TicketOffered
     | ResumptionRefused
+    | EarlyDataReceived
+    | EarlyDataRejected
     | PathValidated
     | PathLost
     | SessionMoved

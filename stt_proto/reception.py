@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 
 from stt_proto.clock import Clock, DeadlineQueue
 from stt_proto.config import Config
@@ -22,6 +23,7 @@ from stt_proto.errors import (
 )
 from stt_proto.events import Event, HandshakeFailed
 from stt_proto.handshake import (
+    LEAST_HELLO,
     TICKET_USED,
     Accepted,
     Challenged,
@@ -51,6 +53,7 @@ from stt_proto.packet import (
 )
 from stt_proto.session.context import SessionContext
 from stt_proto.session.detached import DetachedSessions
+from stt_proto.session.early import EarlyArrival
 from stt_proto.session.engines import local_parameters
 from stt_proto.session.routes import PathIndex
 from stt_proto.session.session import Session
@@ -132,7 +135,7 @@ class Reception:
         self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
         self._terms: dict[str, Terms] = {}
         self._trials: dict[bytes, PacketReceiver] = {}  # what would open the first packet of a resumption
-        self._asked: dict[bytes, list[Resuming]] = {}  # by ticket: those about which the host was asked
+        self._asked: dict[bytes, Resuming] = {}  # by ticket: those about which the host was asked
         self._callers: dict[bytes, Session] = {}  # by connection ID: the session that told the host of it
         terms = TicketTerms(
             lifetime=int(config.resumption_timeout),
@@ -195,15 +198,15 @@ class Reception:
         half_open = self._responder.get(connection_id)
         if half_open is None:
             self._receive_misdirected(datagram, connection_id, path, now, ecn)
-        elif half_open.path != path:
+        elif path not in half_open.paths:
             self.counters.misdirected += 1
-        elif isinstance(half_open, Resuming) and self._confirms(half_open, datagram, now):
+        elif isinstance(half_open, Resuming) and self._confirms(half_open, datagram, path, now):
             half_open.held.append(datagram)
-            self._accept(self._responder.confirm(half_open, now), path, now)
+            self._accept(self._responder.confirm(half_open, path, now), path, now)
         elif not half_open.hold(datagram):
             self.counters.overtaking += 1
 
-    def _confirms(self, resuming: Resuming, datagram: bytes, now: float) -> bool:
+    def _confirms(self, resuming: Resuming, datagram: bytes, path: NetworkPath, now: float) -> bool:
         """Whether this packet opens under the keys of a resumption: then its sender is no echo (H-35)."""
         if resuming.established is None:
             return False
@@ -212,7 +215,7 @@ class Reception:
             secrets = resuming.established.secrets
             keys = PacketKeys(secrets.suite, secrets.initiator_traffic, secrets.initiator_header)
             trial = self._trials[resuming.local_cid] = PacketReceiver(keys, self._context.train_budget)
-        return bool(trial.receive(datagram, 0, len(datagram), None, resuming.path, now, False))
+        return bool(trial.receive(datagram, 0, len(datagram), None, path, now, False))
 
     def _receive_misdirected(
         self, datagram: bytes, connection_id: bytes, path: NetworkPath, now: float, ecn: int
@@ -304,7 +307,7 @@ class Reception:
             owner = self._context.connection_ids.route(connection_id)
             return owner if owner.__class__ is Session and owner.awaits(path) else None
         half_open = self._responder.get(connection_id)
-        return self._responder if half_open is not None and half_open.path == path else None
+        return self._responder if half_open is not None and path in half_open.paths else None
 
     def _answer(self, message: Message, path: NetworkPath, size: int, now: float) -> None:
         """A message for the responder's side."""
@@ -354,9 +357,11 @@ class Reception:
         established, half_open = accepted.established, accepted.half_open
         resumed = isinstance(half_open, Resuming)
         session = self._drop(half_open) or Session(self._context, path, False, now)
+        session.path = path
+        self._forget_beside(accepted)
         try:
             code = self._judge(established)
-            if code is None and not resumed:  # of a resumption it was asked before that was answered
+            if code is None and (not resumed or path != half_open.path):  # of the first path it was asked before
                 code = self._ask_admit(established.peer_node_id, path, now)
         except Exception:  # out of `admit`: nobody is let in, and nothing is left of it
             self._context.connection_ids.retire(established.local_cid)
@@ -369,6 +374,12 @@ class Reception:
             self._report(path, "too_many_sessions" if code == TooManySessionsError.code else "refused", now)
         for packet in accepted.held_packets:
             session.receive(packet, 0, len(packet), None, path, now, 0)
+
+    def _forget_beside(self, accepted: Accepted) -> None:
+        """A full handshake beside a resumption has come to nothing, as it should."""
+        if accepted.beside is not None:
+            self._context.connection_ids.retire(accepted.beside.local_cid)
+            self._drop(accepted.beside)
 
     def _refusal(self) -> int | None:
         """The code for which nobody at all is let in at the moment, or `None` (H-28)."""
@@ -393,8 +404,9 @@ class Reception:
 
     def _release(self, ended: Ended, now: float) -> None:
         """A half-open handshake has failed."""
-        half_open = ended.half_open
-        self._context.connection_ids.retire(half_open.local_cid)
+        half_open, connection_ids = ended.half_open, self._context.connection_ids
+        if connection_ids.route(half_open.local_cid).__class__ is not Session:  # which early data has begun (H-40)
+            connection_ids.retire(half_open.local_cid)
         session = self._drop(half_open)
         if session is not None:
             session.release()
@@ -406,11 +418,7 @@ class Reception:
         if not isinstance(half_open, Resuming):
             return None
         self._trials.pop(half_open.local_cid, None)
-        asked = self._asked.get(half_open.grant.ticket_id, [])
-        if half_open in asked:
-            asked.remove(half_open)
-            if not asked:
-                del self._asked[half_open.grant.ticket_id]
+        self._asked.pop(half_open.grant.ticket_id, None)
         return self._callers.pop(half_open.local_cid, None)
 
     def _report(self, path: NetworkPath, reason: str, now: float) -> None:
@@ -447,23 +455,66 @@ class Reception:
         if ended is not None:
             self._release(ended, now)
         grant = resuming.grant
-        if self.config.ticket_check != "host" or (resuming.copied and grant.ticket_id not in self._asked):
-            self._act(responder.answer(resuming, self._terms_of(path.carrier)), path, now)
+        if self.config.ticket_check == "memory":
+            self._answer_resumption(resuming, now)
             return
-        self._asked.setdefault(grant.ticket_id, []).append(resuming)
-        if not resuming.copied:
-            session = self._callers[resuming.local_cid] = Session(context, path, False, now)
-            session.ask_about_ticket(grant.ticket_id, grant.expires_at)
+        self._asked[grant.ticket_id] = resuming
+        session = self._callers[resuming.local_cid] = Session(context, path, False, now)
+        session.ask_about_ticket(grant.ticket_id, grant.expires_at)
+
+    def _answer_resumption(self, resuming: Resuming, now: float) -> None:
+        """RESUMED, to all from where its RESUME came: more than one if the host was asked, and somebody copies."""
+        take_early = self._takes_early(resuming)
+        terms, token = self._terms_of(resuming.path.carrier), self._context.reset_tokens.token(resuming.local_cid)
+        reply = self._responder.answer(resuming, terms, take_early=take_early, reset_token=token)
+        for path in resuming.paths:
+            self._post(path, reply.datagrams)
+        if take_early:
+            self._begin_early(resuming, now)
+
+    def _takes_early(self, resuming: Resuming) -> bool:
+        """Whether early data is taken: a little, and only where the use of its ticket is surely the first (H-39)."""
+        config = self.config
+        counted = config.ticket_check == "shared" or self._context.tickets.is_ours(resuming.grant)
+        wanted = 0 < len(resuming.early_data) <= config.max_early_data and config.max_concurrent_streams > 0
+        return wanted and counted and self._refusal() is None
+
+    def _begin_early(self, resuming: Resuming, now: float) -> None:
+        """Begin the session before the initiator has shown that it is there now, since it has sent early data (H-40).
+
+        The resumption stays in its table, so that a RESUME that is repeated gets the same answer.
+        """
+        assert resuming.established is not None
+        session = self._callers.pop(resuming.local_cid, None) or Session(self._context, resuming.path, False, now)
+        self._context.detached.give_way(len(self._context.live), now)
+        early = EarlyArrival(
+            data=resuming.early_data,
+            proven=resuming.proven,
+            received=LEAST_HELLO,
+            sent=sum(map(len, resuming.datagrams)),
+            until=resuming.deadline,
+            on_proof=partial(self._on_proof, resuming),
+        )
+        session.accept(resuming.established, now, resumed=True, early=early)
+
+    def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> bool:
+        """Who has sent early data is there: what waited for that is over. Whether RESUMED went to this path."""
+        if self._responder.get(resuming.local_cid) is resuming:  # it may have had to make room
+            self._forget_beside(self._responder.confirm(resuming, path, now))
+            self._arm_half_open()
+        return path in resuming.paths
 
     def _take_ticket_answers(self, now: float) -> None:
         """The host has said which tickets were used before."""
         answers = self._context.ticket_answers
         while answers:
             ticket_id, fresh = answers.popitem()
-            for resuming in self._asked.pop(ticket_id, ()):
-                if fresh:
-                    outcome: Outcome = self._responder.answer(resuming, self._terms_of(resuming.path.carrier))
-                else:
-                    self._release(self._responder.withdraw(resuming, now), now)
-                    outcome = self._responder.refuse(resuming, TICKET_USED, now)
-                self._act(outcome, resuming.path, now)
+            resuming = self._asked.pop(ticket_id, None)
+            if resuming is None:  # too late
+                continue
+            if fresh:
+                self._answer_resumption(resuming, now)
+                continue
+            self._release(self._responder.withdraw(resuming, now), now)
+            for path in resuming.paths:
+                self._act(self._responder.refuse(resuming, TICKET_USED, now), path, now)

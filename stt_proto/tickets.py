@@ -22,11 +22,20 @@ SECRET_SIZE = 32
 """Bytes of the secret of a ticket."""
 MAX_LIFETIME = 604_800
 """Seconds that a ticket is good for at most."""
+MAX_EARLY_DATA = 768
+"""Bytes that may go along with one at most."""
 
 _MAGIC = b"stt-ticket-1"
 _CHECK_LABEL = b"stt1 ticket file"
 _CHECK_SIZE = 16
-_HEAD = Struct(">12sBQI32s32s32sH")
+_HEAD = Struct(">12sBQIH32s32s32sH")
+
+_NUMBERS = (
+    ("suite", int, 255),
+    ("issued_at", float, 1e12),
+    ("lifetime", int, MAX_LIFETIME),
+    ("max_early_data", int, MAX_EARLY_DATA),
+)
 
 
 class TicketRefusal(StrEnum):
@@ -61,6 +70,7 @@ class Ticket:
         suite: the cipher suite of the session, as a number.
         issued_at: wall clock, seconds since 1970, when it came.
         lifetime: seconds that it is good for, from 1 to 604,800.
+        max_early_data: bytes that the peer takes with it, at most 768; 0 for none.
 
     Raises:
         ArgumentError: an argument is out of its range.
@@ -73,6 +83,7 @@ class Ticket:
     suite: int
     issued_at: float
     lifetime: int
+    max_early_data: int = 0
 
     def __attrs_post_init__(self) -> None:
         for name in ("secret", "node_id", "peer_node_id"):
@@ -81,7 +92,7 @@ class Ticket:
                 raise ArgumentError(f"{name} must be {SECRET_SIZE} bytes", argument=name)
         if not (isinstance(self.sealed, bytes) and 1 <= len(self.sealed) <= MAX_SEALED):
             raise ArgumentError(f"sealed must be 1 to {MAX_SEALED} bytes", argument="sealed")
-        for name, kind, high in (("suite", int, 255), ("issued_at", float, 1e12), ("lifetime", int, MAX_LIFETIME)):
+        for name, kind, high in _NUMBERS:
             value = getattr(self, name)
             if type(value) is not kind or not 0 <= value <= high:
                 raise ArgumentError(f"{name} is {value!r}; it must be from 0 to {high:,}", argument=name)
@@ -98,6 +109,7 @@ class Ticket:
             self.suite,
             round(self.issued_at * 1000),
             self.lifetime,
+            self.max_early_data,
             self.node_id,
             self.peer_node_id,
             self.secret,
@@ -116,11 +128,11 @@ class Ticket:
             raise ArgumentError("data is no ticket, or a damaged one", argument="data")
         if len(data) < _HEAD.size + _CHECK_SIZE or not data.startswith(_MAGIC):
             raise ArgumentError("data is no ticket of this version", argument="data")
-        _, suite, issued_at, lifetime, node_id, peer_node_id, secret, size = _HEAD.unpack_from(data)
+        _, suite, issued_at, lifetime, early, node_id, peer_node_id, secret, size = _HEAD.unpack_from(data)
         sealed = data[_HEAD.size : -_CHECK_SIZE]
         if size != len(sealed):
             raise ArgumentError("data is a damaged ticket", argument="data")
-        return cls(sealed, secret, node_id, peer_node_id, suite, issued_at / 1000, lifetime)
+        return cls(sealed, secret, node_id, peer_node_id, suite, issued_at / 1000, lifetime, early)
 
 
 def _checked(data: bytes) -> bytes:

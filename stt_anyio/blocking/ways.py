@@ -16,6 +16,7 @@ from stt_anyio.blocking.connections import Connections, medium_of
 from stt_anyio.blocking.reconnecting import BlockingReconnectingClient
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.connections import Medium, SocketMedium, listen_tcp
+from stt_anyio.early import check_one_way
 from stt_anyio.errors import ArgumentError, SttError, connection_failed
 from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
@@ -85,6 +86,7 @@ class BlockingWays(NodeBase[BlockingSession]):
         *,
         websocket: str | WebSocketTarget | None = None,
         ticket: Ticket | None = None,
+        early_data: bytes = b"",
     ) -> BlockingSession:
         """Dial, and return the established session; see `STTNode.connect`.
 
@@ -96,9 +98,11 @@ class BlockingWays(NodeBase[BlockingSession]):
             transport: `"udp"`, `"tcp"`, `"websocket"` or `"stream"`.
             websocket: where the same node can be reached by WebSocket, which is tried too after 250 ms.
             ticket: of an earlier session with that peer, good once; it is shown on the first way only.
+            early_data: the beginning of `session.early_stream`, **replayable**; not together with `websocket`.
         """
         if websocket is None:
-            return self._connect(address, peer_node_id, timeout, transport, Race(), ticket)
+            return self._connect(address, peer_node_id, timeout, transport, Race(), ticket, early_data)
+        check_one_way(early_data)
         return self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
 
     def connect_udp(
@@ -170,11 +174,12 @@ class BlockingWays(NodeBase[BlockingSession]):
         transport: str | None,
         race: Race,
         ticket: Ticket | None,
+        early_data: bytes = b"",
     ) -> BlockingSession:
         give_up = None if timeout is None else time.monotonic() + timeout
         with self._path_in_hand():
             path = self._open_path(address, transport, timeout, race)
-            return self._dial(path, address, peer_node_id, _left(give_up), race, ticket)
+            return self._dial(path, address, peer_node_id, _left(give_up), race, ticket, early_data)
 
     def _open_path(self, address: Any, transport: str | None, timeout: float | None, race: Race) -> NetworkPath:
         """Open what must be opened for a path to an address."""
@@ -308,12 +313,13 @@ class BlockingWays(NodeBase[BlockingSession]):
         timeout: float | None,
         race: Race,
         ticket: Ticket | None,
+        early_data: bytes,
     ) -> BlockingSession:
         """Dial on a path, and wait for the session."""
         with self.lock:
             driver = self.driver
             try:
-                core = driver.endpoint.connect(path, peer_node_id, ticket, now=driver.clock())
+                core = driver.endpoint.connect(path, peer_node_id, ticket, early_data, now=driver.clock())
             except SttError as error:
                 driver.path_unused(path)
                 raise connection_failed(error) from None

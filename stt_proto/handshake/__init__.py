@@ -25,7 +25,7 @@ from stt_proto.handshake.outcomes import (
 )
 from stt_proto.handshake.pieces import PieceCollector
 from stt_proto.handshake.reports import FailureReports
-from stt_proto.handshake.responder import Responder
+from stt_proto.handshake.responder import LEAST_HELLO, Responder
 from stt_proto.handshake.resumer import TICKET_USED, Resumer
 from stt_proto.handshake.resumption import Resuming
 from stt_proto.handshake.rotation import KeyChain, VersionSecrets, next_secrets
@@ -34,6 +34,7 @@ from stt_proto.handshake.used_tickets import UsedTickets
 from stt_proto.handshake.waiting import Waiting
 
 __all__ = [
+    "LEAST_HELLO",
     "TICKET_USED",
     "TRANSITIONS",
     "Accepted",

@@ -69,6 +69,7 @@ class Established(Secret):
         peer_cid: the peer's connection ID of sequence number 0.
         version: of the protocol.
         rtt: seconds between a message of ours and its answer; `None` when a repetition makes that ambiguous.
+        peer_reset_token: of `peer_cid`, 16 bytes, where the handshake has told it; else none.
     """
 
     initiator: bool
@@ -79,3 +80,4 @@ class Established(Secret):
     peer_cid: bytes
     version: int
     rtt: float | None
+    peer_reset_token: bytes = field(default=b"", repr=False)

@@ -86,11 +86,13 @@ class Accepted:
         established: the evidence, with the keys.
         half_open: which; it is in no table any more.
         held_packets: packets that overtook AUTH_PROOF, in order.
+        beside: the full handshake that the same dial had begun beside its resumption, if any; likewise.
     """
 
     established: Established
     half_open: Waiting
     held_packets: tuple[bytes, ...]
+    beside: HalfOpen | None = None
 
 
 Outcome = Dropped | Reply | Challenged | Offered | Accepted | Ended

@@ -75,6 +75,7 @@ class Responder(Secret):
         "_answerer",
         "_by_cid",
         "_by_hello",
+        "_by_ticket",
         "_cookies",
         "_entropy",
         "_expanded",
@@ -149,6 +150,7 @@ class Responder(Secret):
         self._places: dict[Source, int] = {}  # how many of them each source has that has shown itself
         self._expanded: OrderedDict[bytes, HalfOpen] = OrderedDict()  # the newest of them
         self._by_hello: dict[_HelloKey, Waiting | None] = {}  # `None`: has ended well
+        self._by_ticket: dict[bytes, Resuming] = {}
         self._finished: deque[tuple[float, _HelloKey]] = deque()  # until when that is remembered
         self._unfinished = _Recent(limits.unfinished_without_cookie, UNFINISHED_WINDOW)
         self._replies = {kind: _Recent(limits.unsolicited_replies, REPLY_WINDOW) for kind in _REPLIES}
@@ -197,7 +199,7 @@ class Responder(Secret):
         if message.type is MessageType.RESUME:
             return self._on_resume(message, path, now, terms, size, refusal)
         half_open = self._by_cid.get(message.dcid)
-        if half_open is None or half_open.path != path:
+        if half_open is None or path not in half_open.paths:
             return Dropped(Reason.UNKNOWN)
         if not isinstance(half_open, HalfOpen):
             return Dropped(Reason.UNEXPECTED)
@@ -222,8 +224,13 @@ class Responder(Secret):
 
     def path_closed(self, path: NetworkPath, now: float) -> list[Ended]:
         """End the handshakes of a carrier that is gone."""
-        gone = [half_open for half_open in self._by_cid.values() if half_open.path == path]
-        return [self._end(half_open, "timeout", now) for half_open in gone]
+        ended = []
+        for half_open in [waiting for waiting in self._by_cid.values() if path in waiting.paths]:
+            if half_open.leave(path):
+                del self._by_hello[path, half_open.hello_hash]
+            else:
+                ended.append(self._end(half_open, "timeout", now))
+        return ended
 
     # -- HELLO, in order of cost -----------------------------------------------------------------------------------
 
@@ -369,7 +376,10 @@ class Responder(Secret):
     def _leave(self, half_open: Waiting) -> None:
         del self._by_cid[half_open.local_cid]
         self._expanded.pop(half_open.local_cid, None)
-        del self._by_hello[half_open.path, half_open.hello_hash]
+        for path in half_open.paths:
+            del self._by_hello[path, half_open.hello_hash]
+        if isinstance(half_open, Resuming):
+            del self._by_ticket[half_open.grant.ticket_id]
         if not half_open.proven:
             del self._unproven[half_open.local_cid]
             return
@@ -382,7 +392,6 @@ class Responder(Secret):
         self._leave(half_open)
         if isinstance(half_open, Resuming):
             self._unfinished.add(now)
-            self._office.release(half_open.grant.ticket_id, confirmed=False)
         else:
             self._failed(half_open.source, half_open.proven, now)
         return Ended(half_open, reason)
@@ -422,6 +431,8 @@ class Responder(Secret):
             return self._repeat(path, name)
         source = source_of(path)
         proven = terms.reliable or self._cookies.check(resume.cookie, path, name, now)
+        if self._guesses.is_exhausted(source, now):
+            return Dropped(Reason.GUESSING)
         unwanted = self._screen(message, name, path, source, proven, refusal, now)
         if unwanted is not None:
             return unwanted
@@ -430,14 +441,19 @@ class Responder(Secret):
         grant = self._tickets.examine(resume.ticket, now)
         if isinstance(grant, TicketRefusal):
             return self._refuse_ticket(grant, message, name, now)
-        reason = self._tickets.check_use(grant, name, now)
+        waiting = self._by_ticket.get(grant.ticket_id)
+        if waiting is not None and waiting.hello_hash == name and waiting.join(path):
+            self._by_hello[path, name] = waiting
+            return Reply(waiting.datagrams) if waiting.datagrams else Dropped(Reason.REPEATED)
+        reason = self._tickets.check_use(grant, now)
         if reason is not None:
             return self._refuse_ticket(reason, message, name, now)
         caller = Caller(hello_hash=name, scid=message.scid, path=path, source=source, proven=proven)
         try:
             resuming = Resuming(self._answerer, caller, resume, message, grant, now=now, timeout=self._timeout)
-        except (EncryptionError, HandshakeError):  # not who it was given to
-            self._unfinished.add(now)
+        except (EncryptionError, HandshakeError):  # not who it was given to: as dear as a HELLO found bad so late
+            self._guesses.begin(source, proven, now)
+            self._failed(source, proven, now)
             return Dropped(Reason.SHUT)
         return Offered(resuming)
 
@@ -459,12 +475,14 @@ class Responder(Secret):
         ended = self._make_room(now)
         resuming.local_cid = issue()
         self._enter(resuming)
-        resuming.copied = not self._office.claim(resuming.grant, resuming.hello_hash, now)
+        self._by_ticket[resuming.grant.ticket_id] = resuming
+        self._office.use(resuming.grant, now)
         return ended
 
-    def answer(self, resuming: Resuming, terms: Terms) -> Reply:
-        """Answer a resumption that was entered."""
-        return Reply(resuming.answer(terms.parameters, terms.max_datagram, self._entropy))
+    def answer(self, resuming: Resuming, terms: Terms, *, take_early: bool = False, reset_token: bytes = b"") -> Reply:
+        """Answer a resumption that was entered; see `Resuming.answer`."""
+        size, entropy = terms.max_datagram, self._entropy
+        return Reply(resuming.answer(terms.parameters, size, entropy, take_early=take_early, reset_token=reset_token))
 
     def withdraw(self, resuming: Resuming, now: float) -> Ended:
         """End a resumption that was entered and will not be answered; its ticket stays used."""
@@ -475,14 +493,31 @@ class Responder(Secret):
         resume = Message(MessageType.RESUME, resuming.peer_dcid, resuming.peer_cid, b"")
         return self._unsolicited(MessageType.REFUSED, resume, Refused(resuming.hello_hash, code).encode(), now)
 
-    def confirm(self, resuming: Resuming, now: float) -> Accepted:
-        """A packet has opened under the keys of a resumption: it is no repetition of what somebody overheard."""
+    def confirm(self, resuming: Resuming, path: NetworkPath, now: float) -> Accepted:
+        """A packet has opened under the keys of a resumption: it is no repetition of what somebody overheard.
+
+        Args:
+            resuming: which.
+            path: where that packet came from, one of its paths.
+            now: seconds.
+        """
         self._leave(resuming)
-        self._office.release(resuming.grant.ticket_id, confirmed=True)
-        self._remember_finished((resuming.path, resuming.hello_hash), now)
+        for known in resuming.paths:
+            self._remember_finished((known, resuming.hello_hash), now)
         assert resuming.established is not None
         established = evolve(resuming.established, rtt=resuming.round_trip(now))
-        return Accepted(established, resuming, tuple(resuming.held))
+        return Accepted(established, resuming, tuple(resuming.held), self._end_beside(resuming, path, now))
+
+    def _end_beside(self, resuming: Resuming, path: NetworkPath, now: float) -> HalfOpen | None:
+        """End the full handshake that the same dial began when it had lost patience: nothing comes of it, and no guess
+        was made (H-37). One at most: whoever may resume has no more guesses for that than he has tickets.
+        """
+        for waiting in self._by_cid.values():
+            if isinstance(waiting, HalfOpen) and waiting.path == path and waiting.peer_cid == resuming.peer_cid:
+                self._leave(waiting)
+                self._guesses.succeed(waiting.source, waiting.proven, now)
+                return waiting
+        return None
 
     # -- the handshakes that have ended well -----------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 Whoever merely watches must not be able to end a resumption, nor may a ticket that is good for nothing cost a dial more
 than a moment. So nothing that speaks against the ticket ends anything: it only lets the full handshake begin, beside
 the resumption, and whichever answer opens first wins. Then there is nothing to be decided, and nothing to be believed.
+Nor does a full handshake that fails early end the dial: a forger who is nearer than the responder can have it fail at
+once, so the resumption has its time all the same.
 
 It is driven like an `Initiator`, and is one as soon as there is a full handshake.
 """
@@ -31,9 +33,11 @@ from stt_proto.wire import (
     Refused,
     Resumed,
     Retry,
+    add_early_data,
     decode_parameters_untrusted,
     encode_datagram,
     encode_pieces,
+    take_reset_token_untrusted,
 )
 
 PATIENCE = 0.75
@@ -55,6 +59,8 @@ REFUSAL_CODES = {
 """What the code of a REFUSED says of a ticket; every other one says that nobody is wanted at all."""
 
 _DCID_SIZE = 8
+_BESIDE = 160
+"""Bytes of RESUME beside the ticket and the parameters, at most: header, check, key, tag, and the longest cookie."""
 
 
 class Resumer(Secret):
@@ -63,6 +69,7 @@ class Resumer(Secret):
     Attributes:
         local_cid: our connection ID, 8 bytes.
         refusal: what spoke against the ticket first; it says nothing where the ticket won.
+        sent_early: whether early data went along.
         steps: what was sent and accepted, in order; whoever reports it empties the list.
     """
 
@@ -87,6 +94,7 @@ class Resumer(Secret):
         "_tried",
         "local_cid",
         "refusal",
+        "sent_early",
         "steps",
     )
 
@@ -104,6 +112,7 @@ class Resumer(Secret):
         now: float,
         handshake_timeout: float,
         begin_full: Callable[[float], Initiator],
+        early_data: bytes = b"",
     ) -> None:
         """Begin; RESUME waits in `take`.
 
@@ -119,6 +128,7 @@ class Resumer(Secret):
             now: seconds.
             handshake_timeout: seconds in all.
             begin_full: gives a full handshake that begins now, under the same connection ID.
+            early_data: to go along, if the ticket and the datagram have room for it (H-38).
 
         Raises:
             EncryptionError: the peer's node id in the ticket is of small order.
@@ -128,7 +138,11 @@ class Resumer(Secret):
         header = MessageType.RESUME.first_byte + self._dcid + local_cid
         channel = channel_identifier(application.encode())
         ephemeral = PrivateKey(random[_DCID_SIZE:])
-        self._state, self._resume = begin_resume(ticket, channel, header, identity.static_key, ephemeral, parameters)
+        payload = parameters.encode()
+        self.sent_early = 0 < len(early_data) <= min(ticket.max_early_data, _room_for(ticket, payload))
+        if self.sent_early:
+            payload = add_early_data(payload, early_data)
+        self._state, self._resume = begin_resume(ticket, channel, header, identity.static_key, ephemeral, payload)
         self._name = hello_hash(header + self._resume.core())
         self._ticket = ticket
         self._reliable = reliable
@@ -155,7 +169,9 @@ class Resumer(Secret):
         """Where it stands; a resumption is confirmed by its only answer."""
         if self._resumed is not None:
             return InitiatorState.CONFIRMED
-        return InitiatorState.HELLO_SENT if self._full is None else self._full.state
+        if self._full is None or (self._full.error is not None and self.error is None):
+            return InitiatorState.HELLO_SENT
+        return self._full.state
 
     @property
     def established(self) -> Established | None:
@@ -164,8 +180,8 @@ class Resumer(Secret):
 
     @property
     def error(self) -> SttError | None:
-        """Why it failed, once it has."""
-        return None if self._full is None else self._full.error
+        """Why it failed, once it has: not before patience is over, however soon the full handshake has."""
+        return None if self._full is None or self._full_at < inf else self._full.error
 
     @property
     def ephemeral(self) -> bytes:
@@ -177,7 +193,8 @@ class Resumer(Secret):
         """When `tick` wants to be called; `inf` when never."""
         if self._resumed is not None:
             return inf
-        return min(self._retransmit_at, self._full_at) if self._full is None else self._full.deadline
+        ours = min(self._retransmit_at, self._full_at)
+        return ours if self._full is None else min(ours, self._full.deadline)
 
     # -- out and time ----------------------------------------------------------------------------------------------
 
@@ -200,11 +217,14 @@ class Resumer(Secret):
         if self._full is not None:
             self._full.tick(now)
             self._follow()
-        elif now >= self._full_at:
+        if now >= self._full_at:
+            self._full_at = inf
             self._doubt(TicketRefusal.SILENCE, now)
         elif now >= self._retransmit_at:
-            self._retransmit_at = inf
             self._due = max(self._due, 1)
+        else:
+            return
+        self._retransmit_at = inf
 
     def confirm(self) -> None:
         """A packet opened under the session's keys."""
@@ -234,7 +254,8 @@ class Resumer(Secret):
             return
         self._tried += 1
         try:
-            parameters = decode_parameters_untrusted(open_resumed(self._state, message, resumed))
+            encoded, reset_token = take_reset_token_untrusted(open_resumed(self._state, message, resumed))
+            parameters = decode_parameters_untrusted(encoded)
         except EncryptionError:
             self._doubt(TicketRefusal.SHUT, now)
             return
@@ -252,6 +273,7 @@ class Resumer(Secret):
             peer_cid=message.scid,
             version=VERSION,
             rtt=now - self._sent_at if self._sent == 1 else None,
+            peer_reset_token=reset_token,
         )
         self.steps.append(HandshakeStep.RESUMED)
 
@@ -297,3 +319,8 @@ class Resumer(Secret):
         if self._reliable:
             return encode_pieces(message, self._max_datagram)
         return (encode_datagram(message, PADDED_HELLO),)
+
+
+def _room_for(ticket: Ticket, parameters: bytes) -> int:
+    """Bytes of early data for which the one datagram has room, whatever cookie is asked for."""
+    return PADDED_HELLO - _BESIDE - len(ticket.sealed) - len(parameters)

@@ -1,6 +1,6 @@
 """Resumption, the two messages: Noise KKpsk0, with the secret of a ticket as its psk (docs/protocol.md, section 4.4).
 
-    RESUME        ticket in clear; psk, e, es, ss; {parameters}
+    RESUME        ticket in clear; psk, e, es, ss; {parameters, early data}
     RESUMED       e, ee, se; {parameters}
 
 Both sides know each other's static key, from the session in which the ticket was given, so none is sent. The first
@@ -13,7 +13,7 @@ its tokens, and who waits for what.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import evolve
 
@@ -23,19 +23,24 @@ from stt_proto.handshake.established import Established, SessionSecrets
 from stt_proto.handshake.tickets import Grant
 from stt_proto.handshake.waiting import Answerer, Caller, Waiting
 from stt_proto.tickets import Ticket
+from stt_proto.types import NetworkPath
 from stt_proto.wire import (
     Message,
     MessageType,
-    Parameters,
     Resume,
     Resumed,
+    add_early_data_taken,
+    add_reset_token,
     decode_parameters_untrusted,
     encode_pieces,
+    take_early_data_untrusted,
 )
 
 PATTERN = PATTERNS["KKpsk0"]
 VERSION = 1
 """The version of the protocol of which this is the resumption."""
+COPIES = 4
+"""Paths over which copies of one RESUME are answered (H-35)."""
 
 _PROLOGUE = b"stt1 resume"
 
@@ -44,7 +49,7 @@ _PROLOGUE = b"stt1 resume"
 
 
 def begin_resume(
-    ticket: Ticket, channel: bytes, header: bytes, static: PrivateKey, ephemeral: PrivateKey, parameters: Parameters
+    ticket: Ticket, channel: bytes, header: bytes, static: PrivateKey, ephemeral: PrivateKey, parameters: bytes
 ) -> tuple[HandshakeState, Resume]:
     """RESUME without a cookie, and the state in which its answer is awaited (initiator).
 
@@ -54,7 +59,7 @@ def begin_resume(
         header: type and connection IDs of RESUME.
         static: our static key.
         ephemeral: a fresh key.
-        parameters: ours.
+        parameters: ours, encoded, perhaps with early data behind them (H-38).
 
     Raises:
         EncryptionError: the peer's node id in the ticket is of small order.
@@ -69,7 +74,7 @@ def begin_resume(
         remote_static=ticket.peer_node_id,
         psk=ticket.secret,
     )
-    message = state.write_message(parameters.encode(), ephemeral)
+    message = state.write_message(parameters, ephemeral)
     return state, evolve(blank, sealed_parameters=message[X25519_SIZE:])
 
 
@@ -97,12 +102,12 @@ class Resuming(Waiting):
 
     Attributes:
         grant: what is in the ticket.
+        early_data: what came along, or nothing; not taken until the answer says so.
         peer_dcid: the connection ID that RESUME made up for us; a REFUSED to it repeats it (W-7).
-        copied: whether its ticket was used by the same RESUME before, which came another way.
         established: set with the answer; evidence as soon as a packet has opened under its keys.
     """
 
-    __slots__ = ("_peer_parameters", "_state", "copied", "established", "grant", "peer_dcid")
+    __slots__ = ("_paths", "_peer_parameters", "_state", "early_data", "established", "grant", "peer_dcid")
 
     def __init__(
         self,
@@ -143,11 +148,12 @@ class Resuming(Waiting):
             remote_static=grant.initiator,
             psk=grant.secret,
         )
-        encoded = self._state.read_message_untrusted(resume.e + resume.sealed_parameters)
+        payload = self._state.read_message_untrusted(resume.e + resume.sealed_parameters)
+        encoded, self.early_data = take_early_data_untrusted(payload)
         self._peer_parameters = decode_parameters_untrusted(encoded)
         self.grant = grant
         self.peer_dcid = message.dcid
-        self.copied = False
+        self._paths = [caller.path]
         self.established: Established | None = None
 
     @property
@@ -155,14 +161,49 @@ class Resuming(Waiting):
         """Who asks, 32 bytes: proven, unless this is a copy of what was sent before."""
         return self.grant.initiator
 
-    def answer(self, parameters: bytes, max_datagram: int, entropy: Callable[[int], bytes]) -> tuple[bytes, ...]:
+    @property
+    def paths(self) -> Sequence[NetworkPath]:
+        """The paths over which copies of its RESUME came; the packet that confirms it says which is the true one."""
+        return self._paths
+
+    def join(self, path: NetworkPath) -> bool:
+        """A copy of its RESUME came over this path; False when too many have (H-35)."""
+        if len(self._paths) >= COPIES:
+            return False
+        self._paths.append(path)
+        return True
+
+    def leave(self, path: NetworkPath) -> bool:
+        """The carrier of one of its paths is gone; whether it has another."""
+        self._paths.remove(path)
+        return bool(self._paths)
+
+    def round_trip(self, now: float) -> float | None:
+        """Seconds between RESUMED and what came upon it; `None` where that is ambiguous."""
+        return super().round_trip(now) if len(self._paths) == 1 else None
+
+    def answer(
+        self,
+        parameters: bytes,
+        max_datagram: int,
+        entropy: Callable[[int], bytes],
+        *,
+        take_early: bool = False,
+        reset_token: bytes = b"",
+    ) -> tuple[bytes, ...]:
         """Make RESUMED: two more multiplications and a fresh key.
 
         Args:
             parameters: ours, encoded.
             max_datagram: bytes of the largest datagram on this path.
             entropy: gives random bytes.
+            take_early: whether its early data is taken.
+            reset_token: of our connection ID, 16 bytes, or none.
         """
+        if take_early:
+            parameters = add_early_data_taken(parameters, len(self.early_data))
+        if reset_token:
+            parameters = add_reset_token(parameters, reset_token)
         suite, state = SUITES[self.grant.suite], self._state
         header = b"".join((MessageType.RESUMED.first_byte, self.peer_cid, self.local_cid))
         state.symmetric.mix_hash(header + self.hello_hash)

@@ -34,13 +34,12 @@ SALT_SIZE = 16
 """Random bytes of each ticket, from which the key that seals it is made."""
 ID_SIZE = 16
 """Bytes of the id of a ticket."""
+SERVER_SIZE = 8
+"""Bytes of it by which an endpoint knows the tickets again that it has given itself; random, like the others."""
 FORMAT = 1
 """The layout of what is sealed, and the version of the protocol that goes with it."""
 CLOCK_SKEW = 60.0
 """Seconds that a ticket may come from the future: servers that share a secret need not agree to the second."""
-COPIES = 4
-"""Half-open resumptions by copies of one RESUME that came over several paths (H-35)."""
-
 _LABEL = b"stt1 ticket"
 _CONTENT = Struct(">BBIQI16s32s32s32s")
 _HEAD = KEY_ID_SIZE + SALT_SIZE
@@ -58,7 +57,7 @@ class Grant(Secret):
     """What is sealed in a ticket.
 
     Attributes:
-        ticket_id: 16 random bytes.
+        ticket_id: 16 bytes, of which the first 8 name the endpoint that gave it.
         suite: of the session in which it was given.
         generation: of the seeds, when it was given.
         issued_at: wall clock, seconds since 1970.
@@ -173,7 +172,7 @@ class TicketOffice(Secret):
         used: the tickets that were used.
     """
 
-    __slots__ = ("_changes_at", "_claims", "_clock", "_entropy", "_node_id", "_ring", "_terms", "used")
+    __slots__ = ("_changes_at", "_clock", "_entropy", "_node_id", "_ring", "_server", "_terms", "used")
 
     def __init__(self, node_id: bytes, terms: TicketTerms, clock: Clock, entropy: Callable[[int], bytes]) -> None:
         self._node_id = node_id
@@ -183,7 +182,7 @@ class TicketOffice(Secret):
         secrets = (terms.fleet_secret, terms.previous_fleet_secret)
         self._ring = [RingKey.of_fleet(secret, terms.channel) for secret in secrets if secret is not None]
         self._changes_at = inf if terms.fleet_secret is not None else -inf
-        self._claims: dict[bytes, _Claim] = {}
+        self._server = b""  # from the first ticket that is given; until then none can be ours
         self.used = UsedTickets(terms.limit)
 
     # -- giving ----------------------------------------------------------------------------------------------------
@@ -194,9 +193,10 @@ class TicketOffice(Secret):
         if not lifetime:
             return None
         random = self._entropy(TICKET_NONCE + SALT_SIZE + ID_SIZE)
+        self._server = self._server or random[-ID_SIZE:-SERVER_SIZE]
         nonce, salt = random[:TICKET_NONCE], random[TICKET_NONCE:-ID_SIZE]
         grant = Grant(
-            random[-ID_SIZE:],
+            self._server + random[-SERVER_SIZE:],
             secrets.suite.id,
             self._terms.generation,
             self._clock.unix(now),
@@ -236,42 +236,16 @@ class TicketOffice(Secret):
             return TicketRefusal.GENERATION
         return grant if grant.suite in self._terms.suites else TicketRefusal.REFUSED
 
-    def check_use(self, grant: Grant, name: bytes, now: float) -> TicketRefusal | None:
-        """Whether a ticket can be used now, by the RESUME of this name."""
-        claim = self._claims.get(grant.ticket_id)
-        if claim is not None:  # a copy of the RESUME that has it, from elsewhere: the copy may be the true one
-            return None if claim.name == name and claim.count < COPIES else TicketRefusal.USED
+    def check_use(self, grant: Grant, now: float) -> TicketRefusal | None:
+        """Whether a ticket can be used now."""
         if grant.ticket_id in self.used:
             return TicketRefusal.USED
         return TicketRefusal.FULL if self.used.is_full(self._clock.unix(now)) else None
 
-    def claim(self, grant: Grant, name: bytes, now: float) -> bool:
-        """The RESUME of this name has opened: the ticket is used. False where that was so before (a copy).
+    def use(self, grant: Grant, now: float) -> bool:
+        """A RESUME with this ticket has opened: remember that. Whether it is the first, as `check_use` has found."""
+        return self.used.add(grant.ticket_id, grant.expires_at, self._clock.unix(now))
 
-        To be asked for a grant that `check_use` has just let pass.
-        """
-        claim = self._claims.get(grant.ticket_id)
-        if claim is not None:
-            claim.count += 1
-            return False
-        self.used.add(grant.ticket_id, grant.expires_at, self._clock.unix(now))
-        self._claims[grant.ticket_id] = _Claim(name)
-        return True
-
-    def release(self, ticket_id: bytes, *, confirmed: bool) -> None:
-        """A half-open resumption has ended; once one is confirmed, copies are good for nothing any more."""
-        claim = self._claims.get(ticket_id)
-        if claim is not None:
-            claim.count -= 1
-            if confirmed or not claim.count:
-                del self._claims[ticket_id]
-
-
-class _Claim:
-    """Which RESUME uses a ticket, and how many half-open resumptions that has begun."""
-
-    __slots__ = ("count", "name")
-
-    def __init__(self, name: bytes) -> None:
-        self.name = name
-        self.count = 1
+    def is_ours(self, grant: Grant) -> bool:
+        """Whether this very endpoint gave it, and so knows of each use of it that it was the first (H-39)."""
+        return compare_digest(grant.ticket_id[:SERVER_SIZE], self._server)

@@ -6,6 +6,8 @@ hold what overtakes the message for which they wait.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import field, frozen
 
 from stt_proto.crypto import Kem, Secret
@@ -86,7 +88,7 @@ class Waiting(Secret):
     """One entry of the table.
 
     Attributes:
-        path: the one path it uses (H-30).
+        path: the path on which it began.
         local_cid: our connection ID.
         peer_cid: the initiator's.
         hello_hash: of the message that began it.
@@ -128,6 +130,15 @@ class Waiting(Secret):
         self.local_cid = local_cid
         self.began_at = now
         self.deadline = now + timeout
+
+    @property
+    def paths(self) -> Sequence[NetworkPath]:
+        """All paths on which it may be heard: the one that it uses (H-30), unless it is a resumption (H-35)."""
+        return (self.path,)
+
+    def leave(self, path: NetworkPath) -> bool:
+        """The carrier of one of its paths is gone; whether it has another."""
+        return False
 
     def repeat(self) -> tuple[bytes, ...]:
         """The answer for a repeated message: the stored bytes, or nothing when that was asked too often (H-20)."""

@@ -106,6 +106,11 @@ class Ending:
         self._answers = 0
         self._said = False
 
+    def flush(self, frame: SessionClose, now: float) -> None:
+        """Say this, once everything is delivered or the time for that is over."""
+        self.say(frame)
+        self.at = now + FLUSH_TIMEOUT
+
     def say(self, frame: SessionClose, *, unasked: bool = True) -> None:
         """These are the last words; `unasked` unless they only repeat the peer's."""
         self.frame = frame

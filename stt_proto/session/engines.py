@@ -35,7 +35,7 @@ from stt_proto.session.suspicion import Suspicion
 from stt_proto.session.tickets import TicketBook
 from stt_proto.streams import DatagramQueues, StreamTable
 from stt_proto.types import NetworkPath
-from stt_proto.wire import FrameType, Parameters
+from stt_proto.wire import FrameType, NewConnectionId, Parameters
 
 if TYPE_CHECKING:
     from stt_proto.session.session import Session
@@ -75,6 +75,7 @@ def local_parameters(config: Config) -> Parameters:
         idle_timeout=round(config.keep_alive_timeout * 1000),
         connection_id_limit=CONNECTION_ID_LIMIT,
         extension_frames=_understood(config),
+        max_early_data=config.max_early_data,
     )
 
 
@@ -246,6 +247,8 @@ class Engines:
         )
         local_ids = LocalConnectionIds(context.connection_ids, context.reset_tokens, session, established.local_cid)
         remote_ids = RemoteConnectionIds(context.expected_resets, session, established.peer_cid, CONNECTION_ID_LIMIT)
+        if established.peer_reset_token:
+            remote_ids.add(NewConnectionId(0, 0, established.peer_cid, established.peer_reset_token))
         ack_rate = AckRate(FrameType.ACK_FREQUENCY in peer.extension_frames, peer.max_ack_delay / 1000)
         frames = ExtensionFrames(limits, peer.extension_frames)
         control = ControlQueue(local_ids, remote_ids, frames, ack_rate)

@@ -19,6 +19,7 @@ from stt_proto.errors import (
 )
 from stt_proto.session.context import SessionContext
 from stt_proto.session.control import FRAME, FRAME_ONCE
+from stt_proto.session.early import Beginning, EarlyData
 from stt_proto.session.ending import reason_of
 from stt_proto.session.engines import Engines
 from stt_proto.session.exporter import export_key
@@ -40,10 +41,12 @@ class SessionFacade(ABC):
         "_asked_about",
         "_context",
         "_created",
+        "_early",
         "_engines",
         "_exporter",
         "_moves",
         "close_error",
+        "beginning",
         "created_at",
         "host",
         "initiator",
@@ -73,6 +76,8 @@ class SessionFacade(ABC):
         self.close_error: SttError | None = None
         self.resumed = False
         self.resumption_error: SessionResumptionError | None = None
+        self._early: EarlyData | None = None
+        self.beginning: Beginning | None = None
         self._asked_about = b""
 
     @abstractmethod
@@ -129,6 +134,27 @@ class SessionFacade(ABC):
     def ticket(self) -> Ticket | None:
         """The last ticket that the peer gave, with which to come back once; `None` when it gave none."""
         return None if self._engines is None else self._engines.tickets.latest
+
+    @property
+    def early_stream(self) -> Stream | None:
+        """The stream that begins with the `early_data` of `Endpoint.connect`; `None` before there are keys, when it is
+        over, and where the peer takes no streams.
+        """
+        return None if self._early is None else self.stream(self._early.stream_id)
+
+    @property
+    def early_data_accepted(self) -> bool | None:
+        """Whether the peer took early data with the ticket; `None` when none went that way, or it is not known yet."""
+        return None if self._early is None else self._early.accepted
+
+    @property
+    def replayable(self) -> bool:
+        """Whether all that came so far may have been sent by somebody who only repeats it, or long ago.
+
+        It is so at the side that was dialled, from `EarlyDataReceived` until the first packet of the peer has opened.
+        What came early may also come once more in another session, if its sender never hears of this one.
+        """
+        return self.beginning is not None and not self.initiator
 
     def answer_ticket(self, accepted: bool, now: float) -> None:
         """Say whether the ticket of a `TicketOffered` may be used, within the handshake timeout; later is too late.

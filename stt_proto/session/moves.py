@@ -21,16 +21,12 @@ from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import MOVE
 from stt_proto.session.engines import Engines
 from stt_proto.session.path_ids import CONNECTION_IDS, give_id, id_of, issue_more, retire_id, stop_borrowing, use_id
+from stt_proto.session.routes import NOWHERE, REMOVED, SILENT
 from stt_proto.types import NetworkPath, PathInfo
 from stt_proto.wire import Frame, FrameType, Move, PathChallenge, PathResponse
 
 if TYPE_CHECKING:
     from stt_proto.session.session import Session
-
-NOWHERE = NetworkPath("", None, None)
-"""Where the active path of a detached session leads; nothing comes from there."""
-SILENT, REMOVED = "silent", "removed"
-"""Why a path is lost: nobody answered on it; the application gave it up."""
 
 
 class Moves:
@@ -84,8 +80,7 @@ class Moves:
         self.detached = False
         self.busy = False
         self._chosen: Path | None = None  # where the application wants to be
-        self._last_wish = 0  # the number of our last MOVE
-        self._peer_wish = 0  # that of the peer's
+        self._last_wish = self._peer_wish = 0  # the numbers of our last MOVE, and of the peer's
         self._moved_at = now
         self._elsewhere = 0  # packets that came over other paths than the active one
         self._strays = False  # whether the peer is heard over another path, and not over the active one
@@ -239,8 +234,7 @@ class Moves:
             return self._make(network_path, now, opened_here=False)
         rtt = active.recovery.rtt  # a translator on the way has given it another address
         known = rtt.smoothed if rtt.samples and network_path.carrier == active.network_path.carrier else None
-        number = self._engines.remote_ids.number
-        path = self._make(network_path, now, opened_here=False, remote_id=number, rtt=known)
+        path = self._make(network_path, now, opened_here=False, remote_id=self._engines.remote_ids.number, rtt=known)
         path.arrived_by = connection_id
         return path
 
@@ -518,6 +512,12 @@ class Moves:
             self._tell(SessionMoved(old.network_path, path.network_path, by_peer), now)
         engines.acks.repeat(now)
         self._ask_to_follow(path, by_peer)
+
+    def go_to(self, network_path: NetworkPath, now: float) -> None:
+        """The peer has shown itself on another path than the one on which the session began (H-40): go on there."""
+        path = self._meet(network_path, self._engines.path.arrived_by, now)
+        path.validated = path.opened_here = True
+        self._activate(path, now, by_peer=True, gone=SILENT)
 
     def _leave(self, old: Path, now: float, gone: str) -> None:
         """The session moves on from a path; what is on its way there may still arrive."""

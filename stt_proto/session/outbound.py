@@ -49,6 +49,8 @@ class Outbound:
         engines = self._engines
         path, acks = engines.path, engines.acks
         self.paced_until = inf
+        if self.withheld:
+            return None
         if self._has_work():
             sending = self._may_send(now)
         else:
@@ -74,6 +76,12 @@ class Outbound:
         left = room - len(parts[0]) if parts else room
         eliciting = self._fill(parts, contents, left, room, now) if sending else False
         return self._seal(parts, contents, eliciting, now, size) if parts else None
+
+    @property
+    def withheld(self) -> bool:
+        """Whether nothing may go now, since nobody has shown to be there and enough was sent (H-40)."""
+        path = self._engines.path
+        return not path.validated and path.allowance < path.max_datagram
 
     def has_more(self, now: float) -> bool:
         """Whether there may be a packet to send. If not, what was sent so far is all that the application had."""
@@ -125,12 +133,14 @@ class Outbound:
             engines.trace.sent(engines.path, number, sealed, segments, parts, False, now)
         return Transmit(path.network_path, buffers)
 
-    def closing_transmit(self, frame: SessionClose, now: float) -> Transmit:
-        """Make a packet with an acknowledgement and SESSION_CLOSE whose fate nobody awaits (K-3).
+    def closing_transmit(self, frame: SessionClose, now: float) -> Transmit | None:
+        """Make a packet with an acknowledgement and SESSION_CLOSE whose fate nobody awaits (K-3), if it may go.
 
         Raises:
             EncryptionError: the key is used up.
         """
+        if self.withheld:
+            return None
         parts: Parts = []
         self._write_ack(parts, now)
         parts.append(frame.encode())
@@ -227,6 +237,8 @@ class Outbound:
         path = engines.path
         number = engines.numbers.next()
         buffers, segments, size = engines.sealer.seal(number, engines.remote_ids.current, parts, limit)
+        if not path.validated:
+            path.sent += size
         path.recovery.on_sent(SentPacket(number, now, size, segments, eliciting, eliciting, contents, mtu_probe))
         counters = engines.counters
         counters.bytes_sent += size

@@ -1,4 +1,4 @@
-"""Which sessions use a path: what an endpoint asks when a carrier ends."""
+"""Which sessions use a path: what an endpoint asks when a carrier ends; and the words for those that are lost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from stt_proto.types import NetworkPath
 
 if TYPE_CHECKING:
     from stt_proto.session.session import Session
+
+NOWHERE = NetworkPath("", None, None)
+"""Where the active path of a detached session leads; nothing comes from there."""
+SILENT, REMOVED = "silent", "removed"
+"""Why a path is lost: nobody answered on it; the application gave it up."""
 
 
 def check_path(path: NetworkPath, config: Config) -> None:

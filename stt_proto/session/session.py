@@ -12,6 +12,7 @@ from math import inf
 from typing import Any
 
 from stt_proto.errors import (
+    ConnectionTimeoutError,
     EncryptionError,
     RemoteError,
     SessionClosedError,
@@ -20,47 +21,33 @@ from stt_proto.errors import (
     SttError,
 )
 from stt_proto.events import (
-    HandshakeProgressed,
     KeepAliveMissed,
     KeepAliveSent,
     ResumptionRefused,
     SessionClosed,
     SessionDetached,
     SessionEstablished,
-    SessionStateChanged,
     TicketOffered,
 )
 from stt_proto.handshake import Established, Initiator, InitiatorState, Resumer
 from stt_proto.packet import Opened
 from stt_proto.session.context import EventSink, SessionContext
-from stt_proto.session.control import CONFIRM, TICKET
-from stt_proto.session.ending import (
-    FLUSH_TIMEOUT,
-    GONE,
-    Ending,
-    close_frame,
-    closed_here,
-    error_of,
-    failure_frame,
-    reason_of,
-)
+from stt_proto.session.control import CONFIRM
+from stt_proto.session.early import EARLY_STREAM, Beginning, EarlyArrival, EarlyData
+from stt_proto.session.ending import GONE, Ending, close_frame, closed_here, error_of, failure_frame, reason_of
 from stt_proto.session.engines import Engines
 from stt_proto.session.facade import SessionFacade
 from stt_proto.session.inbound import Inbound, is_refusal
 from stt_proto.session.liveness import Silence
-from stt_proto.session.moves import SILENT, Moves
+from stt_proto.session.moves import Moves
 from stt_proto.session.outbound import Outbound
 from stt_proto.session.path_ids import CONNECTION_IDS
 from stt_proto.session.repeats import ProofRepeats
-from stt_proto.session.states import TRANSITIONS, SessionInput
-from stt_proto.types import Buffer, CloseReason, Deadline, HandshakeStep, NetworkPath, SessionState, Transmit
-from stt_proto.wire import FrameType, Message
-
-# The same few values each time, so each is made once.
-_PROGRESSED = {step: HandshakeProgressed(step) for step in HandshakeStep}
-_FULL = (HandshakeStep.HELLO, HandshakeStep.CHALLENGE, HandshakeStep.AUTH_PROOF, HandshakeStep.FINAL)
-_SHORT = (HandshakeStep.RESUME, HandshakeStep.RESUMED)
-_CHANGED = {(old, what): SessionStateChanged(old, new) for (old, what), new in TRANSITIONS.items()}
+from stt_proto.session.routes import SILENT
+from stt_proto.session.states import CHANGED, FULL, PROGRESSED, SHORT, TRANSITIONS, SessionInput
+from stt_proto.session.tickets import give_ticket
+from stt_proto.types import Buffer, CloseReason, Deadline, NetworkPath, SessionState, Transmit
+from stt_proto.wire import Message
 
 
 class Session(SessionFacade):
@@ -115,8 +102,7 @@ class Session(SessionFacade):
         now = self._context.clock.advance(now)
         frame = close_frame(reason, detail)
         if self.state is SessionState.ESTABLISHED:
-            self._ending.say(frame)
-            self._ending.at = now + FLUSH_TIMEOUT
+            self._ending.flush(frame, now)
             self._move(SessionInput.CLOSE)
             self._advance_closing(now)
         elif self.state is SessionState.HANDSHAKING:
@@ -195,9 +181,10 @@ class Session(SessionFacade):
 
     # -- the handshake ---------------------------------------------------------------------------------------------
 
-    def dial(self, initiator: Initiator | Resumer, now: float) -> None:
+    def dial(self, initiator: Initiator | Resumer, now: float, early_data: bytes = b"") -> None:
         """Begin as the side that dials."""
         self._initiator = initiator
+        self._early = EarlyData(early_data) if early_data else None
         self._begin()
         self._move(SessionInput.DIAL)
         self._take_steps(initiator)
@@ -207,22 +194,23 @@ class Session(SessionFacade):
         self._context.live[self] = None
         self._context.by_path.add(self.path, self)
 
-    def accept(self, established: Established, now: float, resumed: bool = False) -> None:
-        """Begin as the side that was dialled, with the proof in hand: a full handshake, or one with a ticket."""
+    def accept(self, established: Established, now: float, resumed: bool, early: EarlyArrival | None = None) -> None:
+        """Begin as the side that was dialled, with the proof in hand; with early data some of it is still to come."""
         self._begin()
         self._move(SessionInput.ACCEPT)
-        for step in _SHORT if resumed else _FULL:
-            self._emit(_PROGRESSED[step])
+        for step in SHORT if resumed else FULL:
+            self._emit(PROGRESSED[step])
         self._build(established, now)
         assert self._engines is not None
         self.resumed = resumed
+        if early is not None:
+            self.beginning = early.begin(self._engines.path)
         self._engines.control.put(CONFIRM)
         self._establish(now)
-        if FrameType.TICKET in established.peer_parameters.extension_frames:
-            ticket = self._context.tickets.issue(established.secrets, established.peer_node_id, now)
-            if ticket is not None:
-                self._engines.control.ticket = ticket.encode()
-                self._engines.control.put(TICKET)
+        give_ticket(self._engines.control, self._context.tickets, established, now)
+        if early is not None:
+            self._emit(early.news)
+            self._engines.streams.on_stream(EARLY_STREAM, 0, early.data, False)
 
     def ask_about_ticket(self, ticket_id: bytes, expires_at: float) -> None:
         """Have the host say whether this ticket was used before; the session may come to be, or not."""
@@ -274,6 +262,7 @@ class Session(SessionFacade):
         if self.resumed:
             assert self._engines is not None
             self._engines.control.put(CONFIRM)  # with which the peer knows that this is no echo (H-35)
+            self.beginning = Beginning(now + self._context.config.handshake_timeout)
             self._confirm(initiator, now)
         elif initiator.refusal is not None and (self._engines is not None or initiator.error is not None):
             self._tell_refusal(initiator)
@@ -290,7 +279,7 @@ class Session(SessionFacade):
 
     def _take_steps(self, initiator: Initiator | Resumer) -> None:
         for step in initiator.steps:
-            self._emit(_PROGRESSED[step])
+            self._emit(PROGRESSED[step])
         initiator.steps.clear()
         if initiator.ephemeral:  # a dial with a ticket has none, unless it comes to a full handshake
             self._context.dial_keys[initiator.ephemeral] = None
@@ -314,6 +303,9 @@ class Session(SessionFacade):
         self._exporter = established.secrets.exporter
         self.session_id = established.secrets.session_id
         self.peer_node_id = established.peer_node_id
+        if self._early is not None and self._initiator is not None:
+            for event in self._early.on_keys(engines, self._initiator):
+                self._emit(event)
 
     def _establish(self, now: float) -> None:
         """Both sides are known to hold the keys."""
@@ -343,6 +335,8 @@ class Session(SessionFacade):
             return
         if self.state is SessionState.CLOSED:
             if self._inbound.receive_closed(data, start, end, segment_size, path, now, ecn):
+                if self.beginning is not None:
+                    self.beginning.end(self, None, path, now)
                 self._ending.ask_answer(self._inbound.closed_by is not None)
         else:
             try:
@@ -360,6 +354,8 @@ class Session(SessionFacade):
     def _on_packet(self, packet: Opened, path: NetworkPath, now: float) -> None:
         """A packet of the peer has opened: move on as far as that leads."""
         inbound = self._inbound
+        if self.beginning is not None:
+            self.beginning.end(self, self._moves, path, now)
         frames = inbound.read(packet)
         if self._initiator is not None and not is_refusal(frames):
             self._confirm(self._initiator, now)  # before anything that is in it happens
@@ -441,6 +437,8 @@ class Session(SessionFacade):
             return at, reason
         if initiator is not None and initiator.deadline < at:
             at, reason = initiator.deadline, "handshake"
+        if self.beginning is not None and self.beginning.until < at:
+            at, reason = self.beginning.until, "handshake"
         moves = self._moves
         if engines is not None and moves is not None and moves.watches:
             due = moves.deadline
@@ -454,7 +452,7 @@ class Session(SessionFacade):
                 return (due, "path") if due < at else (at, reason)
         if engines is not None:
             full = self._context.full
-            held = full and self.path in full
+            held = (full and self.path in full) or self._outbound.withheld
             at, reason = engines.due(at, reason, inf if held else self._outbound.paced_until, not held)
             if initiator is None:
                 due, why = engines.liveness.deadline()
@@ -471,6 +469,8 @@ class Session(SessionFacade):
         if initiator is not None:
             initiator.tick(now)
             self._follow(initiator, now)
+        if self.beginning is not None and now >= self.beginning.until and not self.is_closed:
+            self._fail(ConnectionTimeoutError("the peer did not go on after the resumption"), now)
         moves = self._moves
         if engines is not None and moves is not None and not self.is_closed:
             engines.declare_lost(engines.path.recovery.on_timeout(now), now)
@@ -530,7 +530,7 @@ class Session(SessionFacade):
 
     def _may_detach(self, engines: Engines) -> bool:
         """Whether it waits for another path when it has none: not before the peer knows of it, nor when it ends."""
-        known = self.initiator or engines.is_confirmed
+        known = (self.initiator and self.beginning is None) or engines.is_confirmed
         return known and self.state is SessionState.ESTABLISHED and self._context.config.detach_timeout > 0
 
     def _detach(self, engines: Engines, moves: Moves, why: str, now: float, *, closed: bool) -> None:
@@ -542,8 +542,7 @@ class Session(SessionFacade):
 
     def _check_detached(self, engines: Engines, now: float) -> None:
         if now >= self._detached_until:
-            waited = self._context.config.detach_timeout
-            self._end(SessionTimeoutError(f"no path was found in {waited:g} s"), now)
+            self._end(SessionTimeoutError(f"no path was found in {self._context.config.detach_timeout:g} s"), now)
         else:
             self._context.detached.weigh(self, engines.buffered, now)
 
@@ -591,7 +590,7 @@ class Session(SessionFacade):
     def _move(self, what: SessionInput) -> None:
         old = self.state
         self.state = TRANSITIONS[old, what]
-        self._emit(_CHANGED[old, what])
+        self._emit(CHANGED[old, what])
 
     def _emit(self, event: Any) -> None:
         self._context.events.append((self, event))

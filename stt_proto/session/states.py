@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
 
-from stt_proto.types import SessionState
+from stt_proto.events import HandshakeProgressed, SessionStateChanged
+from stt_proto.types import HandshakeStep, SessionState
 
 
 class SessionInput(Enum):
@@ -40,3 +41,9 @@ TRANSITIONS: Mapping[tuple[SessionState, SessionInput], SessionState] = MappingP
     }
 )
 """Every transition there is."""
+
+# The same few values each time, so each is made once.
+PROGRESSED = {step: HandshakeProgressed(step) for step in HandshakeStep}
+FULL = (HandshakeStep.HELLO, HandshakeStep.CHALLENGE, HandshakeStep.AUTH_PROOF, HandshakeStep.FINAL)
+SHORT = (HandshakeStep.RESUME, HandshakeStep.RESUMED)
+CHANGED = {(old, what): SessionStateChanged(old, new) for (old, what), new in TRANSITIONS.items()}

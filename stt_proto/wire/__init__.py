@@ -80,7 +80,17 @@ from stt_proto.wire.messages import (
     encode_datagram,
     encode_pieces,
 )
-from stt_proto.wire.parameters import MAX_PARAMETERS, Parameters, decode_parameters_untrusted
+from stt_proto.wire.parameters import (
+    MAX_EARLY_DATA,
+    MAX_PARAMETERS,
+    Parameters,
+    add_early_data,
+    add_early_data_taken,
+    add_reset_token,
+    decode_parameters_untrusted,
+    take_early_data_untrusted,
+    take_reset_token_untrusted,
+)
 from stt_proto.wire.varint import MAX_VARINT, decode_varint_untrusted, encode_varint, varint_size
 
 __all__ = [
@@ -90,6 +100,7 @@ __all__ = [
     "MAX_BODY",
     "MAX_DETAIL",
     "MAX_EXTENSION",
+    "MAX_EARLY_DATA",
     "MAX_PARAMETERS",
     "MAX_PURPOSE",
     "MAX_STREAM_COUNT",
@@ -148,7 +159,12 @@ __all__ = [
     "datagram_header",
     "decode_datagram_untrusted",
     "decode_frames_untrusted",
+    "add_early_data",
+    "add_early_data_taken",
+    "add_reset_token",
     "decode_parameters_untrusted",
+    "take_early_data_untrusted",
+    "take_reset_token_untrusted",
     "decode_varint_untrusted",
     "decoders_for",
     "encode_ack",

@@ -9,12 +9,25 @@ from typing import NamedTuple
 from attrs import field, frozen
 
 from stt_proto.errors import ArgumentError, HandshakeError, InvalidFrameError
+from stt_proto.wire.header import RESET_TOKEN_SIZE
 from stt_proto.wire.varint import MAX_VARINT, decode_varint_untrusted, encode_varint
 
-__all__ = ["MAX_PARAMETERS", "Parameters", "decode_parameters_untrusted"]
+__all__ = [
+    "MAX_EARLY_DATA",
+    "MAX_PARAMETERS",
+    "Parameters",
+    "add_early_data",
+    "add_early_data_taken",
+    "add_reset_token",
+    "decode_parameters_untrusted",
+    "take_early_data_untrusted",
+    "take_reset_token_untrusted",
+]
 
 MAX_PARAMETERS = 1024
 """Bytes of the longest encoding of parameters."""
+MAX_EARLY_DATA = 768
+"""Bytes of early data that RESUME has room for, in one datagram of 1,200 bytes with everything else."""
 REMEMBERED = 64
 """Encodings whose value is remembered."""
 
@@ -29,6 +42,11 @@ class _Number(NamedTuple):
     high: int = MAX_VARINT
 
 
+_EXTENSION_FRAMES = 0x0B
+_EARLY_DATA_TAKEN = 0x0D
+_EARLY_DATA = 0x0E
+_RESET_TOKEN = 0x0F
+
 _NUMBERS = (
     _Number(0x01, "max_data", 0),
     _Number(0x02, "max_stream_data", 0),
@@ -40,10 +58,9 @@ _NUMBERS = (
     _Number(0x08, "max_segments", 1, 1, 64),
     _Number(0x09, "idle_timeout", 30_000, 100, 86_400_000),
     _Number(0x0A, "connection_id_limit", 2, 2, 16),
+    _Number(0x0C, "max_early_data", 0, 0, MAX_EARLY_DATA),
+    _Number(_EARLY_DATA_TAKEN, "early_data_taken", 0, 0, MAX_EARLY_DATA),
 )
-_EXTENSION_FRAMES = 0x0B
-
-_BY_ID = {number.id: number for number in _NUMBERS}
 
 
 def _frame_types(values: Iterable[int]) -> frozenset[int]:
@@ -68,6 +85,8 @@ class Parameters:
         idle_timeout: silence after which the session is given up, in milliseconds; 100 to 86,400,000.
         connection_id_limit: how many live connection IDs of the peer are kept, 2 to 16.
         extension_frames: the frame types understood beyond section 8, each 0 to 255.
+        max_early_data: bytes that a responder takes with a RESUME, at most 768; 0 for none.
+        early_data_taken: bytes that it has taken, in RESUMED.
     """
 
     max_data: int = 0
@@ -81,6 +100,8 @@ class Parameters:
     idle_timeout: int = 30_000
     connection_id_limit: int = 2
     extension_frames: frozenset[int] = field(default=frozenset(), converter=_frame_types)
+    max_early_data: int = 0
+    early_data_taken: int = 0
 
     def __attrs_post_init__(self) -> None:
         for number in _NUMBERS:
@@ -94,17 +115,15 @@ class Parameters:
             raise ArgumentError("extension_frames must be from 0 to 255", argument="extension_frames")
 
     def encode(self) -> bytes:
-        """Encode in rising order of ids, without what equals its default; at most 328 bytes."""
-        parts: list[bytes] = []
+        """Encode in rising order of ids, without what equals its default; at most 336 bytes."""
+        values: dict[int, bytes] = {}
         for number in _NUMBERS:
             value = getattr(self, number.name)
             if value != number.default:
-                encoded = encode_varint(value)
-                parts += encode_varint(number.id), encode_varint(len(encoded)), encoded
+                values[number.id] = encode_varint(value)
         if self.extension_frames:
-            kinds = bytes(sorted(self.extension_frames))
-            parts += encode_varint(_EXTENSION_FRAMES), encode_varint(len(kinds)), kinds
-        return b"".join(parts)
+            values[_EXTENSION_FRAMES] = bytes(sorted(self.extension_frames))
+        return b"".join(_encoded(parameter, values[parameter]) for parameter in sorted(values))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -118,6 +137,65 @@ def decode_parameters_untrusted(data: bytes) -> Parameters:
     """
     if len(data) > MAX_PARAMETERS:
         raise HandshakeError(f"parameters of {len(data)} bytes")
+    values = _values_untrusted(data)
+    try:
+        numbers = {number.name: _number(number, values[number.id]) for number in _NUMBERS if number.id in values}
+    except InvalidFrameError:
+        raise HandshakeError("parameters that do not parse") from None
+    return Parameters(**numbers, extension_frames=values.get(_EXTENSION_FRAMES, b""))
+
+
+def add_early_data(parameters: bytes, data: bytes) -> bytes:
+    """Parameters, encoded, with early data behind them; for RESUME only (H-38)."""
+    return parameters + _encoded(_EARLY_DATA, data)
+
+
+def add_early_data_taken(parameters: bytes, size: int) -> bytes:
+    """Parameters, encoded, that say how much early data was taken; for RESUMED only (H-39)."""
+    return parameters + _encoded(_EARLY_DATA_TAKEN, encode_varint(size))
+
+
+def take_early_data_untrusted(parameters: bytes) -> tuple[bytes, bytes]:
+    """Take early data out of the parameters of a RESUME: these without it, and the data, empty when there is none.
+
+    Raises:
+        HandshakeError: the parameters do not parse.
+    """
+    return _take_untrusted(parameters, _EARLY_DATA)
+
+
+def add_reset_token(parameters: bytes, token: bytes) -> bytes:
+    """Parameters, encoded, with the reset token of the connection ID of a RESUMED behind them (H-42)."""
+    return parameters + _encoded(_RESET_TOKEN, token)
+
+
+def take_reset_token_untrusted(parameters: bytes) -> tuple[bytes, bytes]:
+    """Take that token out of the parameters of a RESUMED: these without it, and 16 bytes, or none.
+
+    Raises:
+        HandshakeError: the parameters do not parse, or it has another length.
+    """
+    rest, token = _take_untrusted(parameters, _RESET_TOKEN)
+    if len(token) not in (0, RESET_TOKEN_SIZE):
+        raise HandshakeError(f"a reset token of {len(token)} bytes")
+    return rest, token
+
+
+def _take_untrusted(parameters: bytes, parameter: int) -> tuple[bytes, bytes]:
+    """Take one parameter out that is different each time, so that what is left is a value that others have too."""
+    values = _values_untrusted(parameters)
+    value = values.pop(parameter, b"")
+    if not value:
+        return parameters, b""
+    return b"".join(_encoded(other, data) for other, data in values.items()), value
+
+
+def _encoded(parameter: int, value: bytes) -> bytes:
+    return encode_varint(parameter) + encode_varint(len(value)) + value
+
+
+def _values_untrusted(data: bytes) -> dict[int, bytes]:
+    """What stands under each id."""
     values: dict[int, bytes] = {}
     try:
         offset = 0
@@ -131,10 +209,9 @@ def decode_parameters_untrusted(data: bytes) -> Parameters:
                 raise HandshakeError(f"parameter 0x{parameter:x} stands twice")
             values[parameter] = data[offset:end]
             offset = end
-        numbers = {number.name: _number(number, values[number.id]) for number in _NUMBERS if number.id in values}
     except InvalidFrameError:
         raise HandshakeError("parameters that do not parse") from None
-    return Parameters(**numbers, extension_frames=values.get(_EXTENSION_FRAMES, b""))
+    return values
 
 
 def _number(number: _Number, data: bytes) -> int:

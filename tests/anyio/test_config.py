@@ -59,6 +59,7 @@ BAD: list[tuple[str, Any]] = [
     ("fleet_secret", b"short"),
     ("previous_fleet_secret", "f" * 32),
     ("seed_generation", -1),
+    ("max_early_data", 769),
     ("ticket_file", ""),
     ("rotate_after_seconds", 0),
     ("rotate_after_bytes", 0),

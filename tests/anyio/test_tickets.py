@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,66 @@ async def test_used_before_and_after_a_restart(tmp_path: Path) -> None:
                 other = await ticket_of(copy, server)
                 assert (await copy.connect((LOOPBACK, server.port), ticket=other)).resumed
         assert stat.S_IMODE((tmp_path / "used").stat().st_mode) == 0o600
+
+
+async def test_early_data() -> None:
+    """H-38, H-41: taken by a server that says so, and otherwise sent as ever, over the same stream."""
+    for most, accepted in ((768, True), (0, None)):
+        async with STTNode(**server_options(max_early_data=most)) as server, STTNode(**client_options()) as client:
+            ticket = await ticket_of(client, server)
+            assert ticket.max_early_data == most
+            session = await client.connect((LOOPBACK, server.port), ticket=ticket, early_data=b"early")
+            with anyio.fail_after(10):
+                peer = await server.accept()
+                stream = await peer.accept_stream()
+                assert await stream.receive() == b"early"
+                await stream.send(b"answer")
+                own = session.early_stream
+                assert own is not None
+                assert own is session.early_stream is session.get_stream(0)
+                assert await own.receive() == b"answer"
+                await own.send(b" and late")
+                assert await stream.receive() == b" and late"
+            assert not peer.replayable
+            assert session.early_data_accepted is accepted
+            plain = await client.connect((LOOPBACK, server.port))
+            assert plain.early_stream is None
+            assert plain.early_data_accepted is None
+
+
+async def test_early_data_goes_one_way() -> None:
+    """H-38: over two ways that race it would come twice, so that is refused at once."""
+    async with STTNode(**client_options()) as client:
+        with pytest.raises(ArgumentError) as caught:
+            await client.connect((LOOPBACK, 9), websocket="ws://127.0.0.1:9/", early_data=b"early")
+        assert caught.value.argument == "early_data"
+        with pytest.raises(ArgumentError) as caught:
+            await client.connect((LOOPBACK, 9), early_data=bytes(769))
+        assert caught.value.argument == "early_data"
+
+
+def test_early_data_without_an_event_loop() -> None:
+    """H-38: the same for the blocking node."""
+    options = server_options(max_early_data=768, background=True)
+    with BlockingNode(**options) as server, BlockingNode(**client_options(background=True)) as client:
+        session = client.connect((LOOPBACK, server.port))
+        server.accept(timeout=10)
+        deadline = time.monotonic() + 10
+        while session.ticket is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        again = client.connect((LOOPBACK, server.port), ticket=session.ticket, early_data=b"early")
+        peer = server.accept(timeout=10)
+        stream = peer.accept_stream(timeout=10)
+        assert stream.receive(timeout=10) == b"early"
+        stream.send(b"answer")
+        own = again.early_stream
+        assert own is not None
+        assert own.receive(timeout=10) == b"answer"
+        assert again.early_data_accepted is True
+        with pytest.raises(ArgumentError) as caught:
+            client.connect((LOOPBACK, 9), websocket="ws://127.0.0.1:9/", early_data=b"early")
+        assert caught.value.argument == "early_data"
 
 
 async def test_no_ticket() -> None:

@@ -252,4 +252,6 @@ parameters = st.builds(
     idle_timeout=varints(100, 86_400_000),
     connection_id_limit=st.integers(2, 16),
     extension_frames=st.frozensets(st.integers(0, 255)),
+    max_early_data=varints(0, 768),
+    early_data_taken=varints(0, 768),
 )

@@ -32,6 +32,7 @@ WHOLE = {
     "rotate_after_bytes": (1 << 16, 1 << 40),
     "rotate_after_packets": (1 << 8, 1 << 22),
     "seed_generation": (0, (1 << 32) - 1),
+    "max_early_data": (0, 768),
 }
 SECONDS = {
     "keep_alive_interval": (0.05, 3600),
@@ -224,6 +225,7 @@ def test_fleet_secrets(name: str) -> None:
 def test_ticket_check() -> None:
     assert config().ticket_check == "memory"
     assert config(ticket_check="host").ticket_check == "host"
+    assert config(ticket_check="shared").ticket_check == "shared"
     for bad in ("file", "", None, 1):
         refused("ticket_check", bad)
 

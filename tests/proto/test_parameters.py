@@ -8,7 +8,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stt_proto.errors import ArgumentError, HandshakeError
-from stt_proto.wire import MAX_VARINT, Parameters, decode_parameters_untrusted, encode_varint
+from stt_proto.wire import (
+    MAX_VARINT,
+    Parameters,
+    add_early_data,
+    add_early_data_taken,
+    add_reset_token,
+    decode_parameters_untrusted,
+    encode_varint,
+    take_early_data_untrusted,
+    take_reset_token_untrusted,
+)
 from tests.proto.strategies import mutated, parameters, varints
 
 # The table of section 5: id, name, default, lowest, highest.
@@ -23,6 +33,8 @@ TABLE = [
     (0x08, "max_segments", 1, 1, 64),
     (0x09, "idle_timeout", 30_000, 100, 86_400_000),
     (0x0A, "connection_id_limit", 2, 2, 16),
+    (0x0C, "max_early_data", 0, 0, 768),
+    (0x0D, "early_data_taken", 0, 0, 768),
 ]
 
 
@@ -72,11 +84,11 @@ def test_the_longest_encoding() -> None:
     """All of them fit into the 1,024 bytes of section 5."""
     highest = {name: high for _, name, _, _, high in TABLE}
     sent = Parameters(**highest, extension_frames=range(256))
-    assert len(sent.encode()) == 328
+    assert len(sent.encode()) == 336
     assert decode_parameters_untrusted(sent.encode()) == sent
 
 
-@given(parameters, varints(0x0C), st.binary(max_size=40), st.booleans())
+@given(parameters, varints(0x0E), st.binary(max_size=40), st.booleans())
 def test_unknown_parameters_are_ignored(sent: Parameters, number: int, value: bytes, first: bool) -> None:
     """X-1, X-3."""
     unknown, known = one(number, value), sent.encode()
@@ -130,3 +142,21 @@ def test_extension_frames_are_bytes(kind: int) -> None:
     with pytest.raises(ArgumentError) as error:
         Parameters(extension_frames=[kind])
     assert error.value.argument == "extension_frames"
+
+
+def test_what_is_different_each_time_is_taken_out() -> None:
+    """H-38, H-42: early data and the reset token leave behind what others have too; bad ones are bad parameters."""
+    plain = Parameters(max_data=7, max_early_data=700).encode()
+    assert take_early_data_untrusted(add_early_data(plain, b"early")) == (plain, b"early")
+    assert take_early_data_untrusted(plain) == (plain, b"")
+    taken = add_reset_token(add_early_data_taken(plain, 5), bytes(range(16)))
+    rest, token = take_reset_token_untrusted(taken)
+    assert token == bytes(range(16))
+    assert decode_parameters_untrusted(rest) == Parameters(max_data=7, max_early_data=700, early_data_taken=5)
+    for bad in (bytes(15), bytes(17)):
+        with pytest.raises(HandshakeError):
+            take_reset_token_untrusted(add_reset_token(plain, bad))
+    for take in (take_early_data_untrusted, take_reset_token_untrusted):
+        for broken in (b"\x0e", b"\x0f\x02x", b"\x0e\x01x\x0e\x01x", b"\x40"):
+            with pytest.raises(HandshakeError):
+                take(broken)

@@ -7,15 +7,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from attrs import define, evolve
+from attrs import evolve
 
-from stt_proto import HandshakeStep, Identity, Limits, Session, SessionState, Ticket
+from stt_proto import HandshakeStep, Identity, Limits, Ticket
 from stt_proto.errors import (
     ArgumentError,
     AuthenticationError,
     ConnectionRefusedError,
     ConnectionTimeoutError,
-    SessionResumptionError,
     StateError,
     TooManySessionsError,
 )
@@ -43,115 +42,18 @@ from stt_proto.wire import (
     encode_datagram,
 )
 from stt_proto.wire import Ticket as TicketFrame
+from tests.proto.comeback import (
+    DELAY,
+    FLEET,
+    Stage,
+    answering,
+    assert_refused,
+    assert_resumed,
+    assert_works,
+    copying,
+    stage,
+)
 from tests.proto.worlds import assert_empty, back, is_handshake, session_pair
-
-FLEET = b"fleet secret of thirty-two bytes"
-DELAY = 0.02
-"""Seconds each way."""
-
-
-@define
-class Stage:
-    """A client with a ticket of a server, and no session any more.
-
-    Attributes:
-        world: the world.
-        client: who has the ticket.
-        server: who gave it.
-        ticket: the ticket.
-        wire: every datagram from now on, with its path.
-    """
-
-    world: World
-    client: Node
-    server: Node
-    ticket: Ticket
-    wire: list[tuple[bytes, NetworkPath]]
-
-    def resume(
-        self, node: Node | None = None, server: Node | None = None, carrier: str = "udp", **options: Any
-    ) -> Session:
-        """Dial with the ticket, and let things settle."""
-        session = (node or self.client).connect(server or self.server, carrier, **{"ticket": self.ticket, **options})
-        self.world.run_until(lambda: session.state is not SessionState.HANDSHAKING, timeout=20.0)
-        return session
-
-    def sent(self, kind: MessageType) -> list[bytes]:
-        """The datagrams with one message."""
-        return [datagram for datagram, _ in self.wire if is_handshake(datagram, kind)]
-
-
-def stage(
-    seed: int = 1,
-    conditions: Conditions | None = None,
-    *,
-    carrier: str = "udp",
-    client: dict[str, Any] | None = None,
-    server: dict[str, Any] | None = None,
-) -> Stage:
-    """A client that had a session, and got a ticket."""
-    world = World(seed, conditions or Conditions(delay=DELAY))
-    one, two = world.node("client", **(client or {})), world.node("server", **(server or {}))
-    session = one.connect(two, carrier)
-    world.run_until(lambda: session.ticket is not None)
-    ticket = session.ticket
-    assert ticket is not None
-    session.close(world.now)
-    one.pump()
-    world.run(15.0)
-    assert_empty(one, two)
-    one.log.clear()
-    two.log.clear()
-    wire: list[tuple[bytes, NetworkPath]] = []
-    world.taps.append(lambda datagram, path: wire.append((datagram, path)) or datagram)
-    return Stage(world, one, two, ticket, wire)
-
-
-def assert_resumed(there: Stage, session: Session, server: Node | None = None) -> Session:
-    """Both ends have one session, begun with the ticket, that works; gives the server's end."""
-    server = server or there.server
-    assert session.resumed
-    assert session.resumption_error is None
-    there.world.run_until(lambda: session.session_id in server.endpoint.sessions)
-    peer = server.endpoint.sessions[session.session_id]
-    assert peer.resumed
-    assert peer.peer_node_id == there.client.config.identity.node_id
-    assert session.peer_node_id == server.config.identity.node_id
-    assert peer.export_keying_material("x", 32) == session.export_keying_material("x", 32)
-    assert_works(there.world, session, peer)
-    return peer
-
-
-def assert_works(world: World, session: Session, peer: Session) -> None:
-    """Data goes both ways."""
-    stream = session.open_stream()
-    stream.write(b"there", world.now)
-    pump(world)
-    world.run(1.0)
-    echo = peer.stream(stream.stream_id)
-    assert echo is not None
-    assert echo.read(10, world.now) == b"there"
-    echo.write(b"back", world.now)
-    pump(world)
-    world.run(1.0)
-    assert stream.read(10, world.now) == b"back"
-
-
-def pump(world: World) -> None:
-    for node in world.nodes.values():
-        node.pump()
-
-
-def assert_refused(session: Session, node: Node, reason: TicketRefusal) -> None:
-    """There is a session all the same, and the application knows why it took longer."""
-    assert session.is_active()
-    assert not session.resumed
-    assert isinstance(session.resumption_error, SessionResumptionError)
-    assert session.resumption_error.reason == reason
-    assert node.events(ResumptionRefused) == [ResumptionRefused(reason)]
-    kinds = [type(event) for _, _, event in node.log]
-    assert kinds.index(ResumptionRefused) < kinds.index(SessionEstablished)
-
 
 # -- a ticket is given ---------------------------------------------------------------------------------------------
 
@@ -727,29 +629,6 @@ def test_nobody_there() -> None:
 # -- the host is asked ---------------------------------------------------------------------------------------------
 
 
-def answering(node: Node, answers: list[bool], after: float = 0.0) -> list[TicketOffered]:
-    """Let the host of a node answer; gives what it was asked."""
-    asked: list[TicketOffered] = []
-
-    def answer(session: Session | None, event: object) -> None:
-        if isinstance(event, TicketOffered):
-            assert session is not None
-            asked.append(event)
-            answer = answers.pop(0)
-
-            def say() -> None:
-                session.answer_ticket(answer, node.now)
-                node.pump()
-
-            if after:
-                node.world.at(node.world.now + after, say)
-            else:
-                say()
-
-    node.listeners.append(answer)
-    return asked
-
-
 @pytest.mark.parametrize("after", [0.0, 0.1, 0.6])
 def test_the_host_says_yes(after: float) -> None:
     """DESIGN 3, "Accepting": the session that was asked about is the one that comes to be."""
@@ -808,20 +687,6 @@ def test_a_ticket_is_asked_about_once() -> None:
     peer = assert_resumed(there, there.resume())
     with pytest.raises(StateError):
         peer.answer_ticket(True, there.world.now)
-
-
-def copying(there: Stage, after: float) -> None:
-    """Somebody sends the first RESUME again, from elsewhere, `after` seconds."""
-    copied: list[bytes] = []
-
-    def copy(datagram: bytes, path: NetworkPath) -> bytes:
-        if is_handshake(datagram, MessageType.RESUME) and not copied:
-            copied.append(datagram)
-            elsewhere = NetworkPath("udp", there.server.address, ("watcher", 1))
-            there.world.at(there.world.now + after, partial(there.server.receive, datagram, elsewhere))
-        return datagram
-
-    there.world.taps.append(copy)
 
 
 def test_a_copy_while_the_host_thinks() -> None:
@@ -940,11 +805,56 @@ def test_a_watcher_who_copies_from_elsewhere() -> None:
     there = stage()
     copying(there, 0.0)
     session = there.resume()
-    assert_resumed(there, session)
+    peer = assert_resumed(there, session)
     assert len(there.sent(MessageType.RESUMED)) == 2
+    assert len(set(there.sent(MessageType.RESUMED))) == 1, "one handshake, however many copies"
+    assert peer.path == back(session.path)
     there.world.run(11.0)
-    assert there.server.events(HandshakeFailed)[0].reason == "timeout"
+    assert there.server.events(HandshakeFailed) == []
     assert len(there.server.sessions) == 1
+
+
+def test_one_ticket_from_four_addresses() -> None:
+    """H-35, H-36: a ticket is good for one session, even if its own client sends its RESUME from four addresses."""
+    there = stage()
+    session = there.client.connect(there.server, ticket=there.ticket)
+    ((resume, _),) = there.wire
+    elsewhere = [NetworkPath("udp", there.server.address, (f"home {number}", 1)) for number in range(3)]
+    for path in elsewhere:
+        there.server.receive(resume, path)
+    flight: list[bytes] = []
+
+    def copy(datagram: bytes, path: NetworkPath) -> bytes:
+        if path.local == there.client.address and not is_handshake(datagram):
+            flight.append(datagram)
+        return datagram
+
+    there.world.taps.append(copy)
+    there.world.run_until(lambda: bool(flight))
+    for path in (*elsewhere, back(session.path)):
+        there.server.receive(flight[0], path)
+    there.world.run(1.0)
+    assert len(there.server.events(SessionEstablished)) == 1
+    assert len(there.server.sessions) == 1
+    assert_resumed(there, session)
+
+
+def test_admit_is_asked_of_the_address_that_comes_in() -> None:
+    """H-29, H-35: who sends RESUME from an address that is welcome and confirms from another one is asked again."""
+    there = stage(server={"fleet_secret": FLEET})
+
+    def admit(peer_node_id: bytes, path: NetworkPath, now: float) -> int | None:
+        return None if path.remote == ("welcome", 1) else 0x1234
+
+    strict = there.world.node("strict", config=there.server.config, address=("strict", 1), admit=admit)
+    session = there.client.connect(strict, ticket=there.ticket)
+    ((resume, _),) = there.wire
+    strict.receive(resume, NetworkPath("udp", strict.address, ("welcome", 1)))
+    there.world.run(1.0)
+    assert session.is_closed
+    assert session.close_error is not None
+    assert session.close_error.code == 0x1234
+    assert strict.events(SessionEstablished) == []
 
 
 def test_a_watcher_who_copies_from_everywhere() -> None:
@@ -980,7 +890,7 @@ def resume_of(there: Stage, node: Node) -> bytes:
 
 @pytest.mark.parametrize("check", ["memory", "host"])
 def test_copies_that_end_one_after_the_other(check: str) -> None:
-    """H-35, H-36: each goes in its time, whether the host was asked or not; the ticket stays used."""
+    """H-35, H-36: it lasts as long as one handshake, on whichever path; the ticket stays used."""
     there = stage(server={"ticket_check": check})
     there.world.outage(there.client, there.server, there.world.now)
     session = there.client.connect(there.server, ticket=there.ticket)
@@ -991,11 +901,15 @@ def test_copies_that_end_one_after_the_other(check: str) -> None:
     there.server.receive(resume, paths[0])
     there.world.run(5.0)
     there.server.receive(resume, paths[1])
-    there.world.run(6.0)
+    there.server.endpoint.path_closed(paths[0], there.world.now)
+    there.server.receive(resume, paths[0])
+    there.server.endpoint.path_closed(paths[1], there.world.now)
+    there.world.run(4.0)
+    assert there.server.events(HandshakeFailed) == []
+    there.world.run(2.0)
     assert there.server.events(HandshakeFailed) == [HandshakeFailed(paths[0], "timeout")]
     assert len(there.server.events(TicketOffered)) == (check == "host")
     there.world.run(5.0)
-    assert len(there.server.events(HandshakeFailed)) == 2
     assert_empty(there.server)
     there.wire.clear()
     there.server.receive(resume, paths[0])
@@ -1057,6 +971,25 @@ def test_a_replay_at_another_server_ends_half_open() -> None:
     there.world.run(30.0)
     assert second.events(SessionEstablished) == []
     assert_empty(second)
+
+
+def test_a_full_handshake_beside_it_is_no_guess() -> None:
+    """H-23, H-37: the CHALLENGE of the dial whose resumption has won is forgotten with that, and nobody has guessed."""
+    there = stage(server={"limits": Limits(failed_guesses_without_cookie=1)})
+    there.world.conditions = Conditions(delay=0.6)
+    there.world.links.clear()
+    session = there.resume()
+    there.world.run(0.3)
+    assert len(there.server.endpoint._responder) == 2, "a resumption and a full handshake"
+    assert_resumed(there, session)
+    assert len(there.server.endpoint._responder) == 0
+    there.world.run(15.0)
+    assert there.server.events(HandshakeFailed) == []
+    there.wire.clear()
+    there.client.connect(there.server)
+    there.world.run(5.0)
+    assert len(there.server.sessions) == 2
+    assert not there.sent(MessageType.RETRY)
 
 
 @pytest.mark.parametrize("kind", ["refused", "resumed", "retry"])

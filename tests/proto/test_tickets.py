@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from stt_proto import Ticket
 from stt_proto.clock import Clock
 from stt_proto.config import Limits
-from stt_proto.crypto import SUITES
-from stt_proto.errors import ArgumentError, HandshakeError
+from stt_proto.crypto import SUITES, PrivateKey
+from stt_proto.errors import ArgumentError, AuthenticationError, HandshakeError
 from stt_proto.handshake import (
     Dropped,
     Initiator,
@@ -38,10 +38,13 @@ from stt_proto.handshake import (
 )
 from stt_proto.handshake.resumer import ANSWERS_TRIED
 from stt_proto.handshake.resumption import Resuming
+from stt_proto.handshake.schedule import hello_hash
 from stt_proto.handshake.tickets import TICKET_SIZE, Grant
 from stt_proto.identity import Identity
 from stt_proto.tickets import TicketRefusal
 from stt_proto.wire import (
+    Challenge,
+    Hello,
     Message,
     MessageType,
     Parameters,
@@ -69,13 +72,15 @@ UNIX = 1_700_000_000.0
     st.sampled_from([1, 2]),
     st.integers(0, 10**12),
     st.integers(0, 604_800),
+    st.integers(0, 768),
 )
-def test_export(sealed: bytes, secret: bytes, suite: int, issued_at: int, lifetime: int) -> None:
+def test_export(sealed: bytes, secret: bytes, suite: int, issued_at: int, lifetime: int, early: int) -> None:
     """C7: what was exported is taken back as it was, to the millisecond."""
-    ticket = Ticket(sealed, secret, b"n" * 32, b"p" * 32, suite, issued_at / 1000, lifetime)
+    ticket = Ticket(sealed, secret, b"n" * 32, b"p" * 32, suite, issued_at / 1000, lifetime, early)
     again = Ticket.from_bytes(ticket.export())
     assert again.export() == ticket.export()
     assert (again.sealed, again.secret, again.suite, again.lifetime) == (sealed, secret, suite, lifetime)
+    assert again.max_early_data == early
     assert again.expires_at == issued_at / 1000 + lifetime
 
 
@@ -134,6 +139,8 @@ def test_no_tickets(data: Any) -> None:
         ({"issued_at": inf}, "issued_at"),
         ({"lifetime": 604_801}, "lifetime"),
         ({"lifetime": -1}, "lifetime"),
+        ({"max_early_data": 769}, "max_early_data"),
+        ({"max_early_data": -1}, "max_early_data"),
     ],
 )
 def test_tickets_that_cannot_be(changes: dict[str, Any], argument: str) -> None:
@@ -627,6 +634,78 @@ def test_waits() -> None:
     assert 0.0875 <= quick.deadline <= 0.1125
 
 
+def test_a_full_handshake_that_fails_early() -> None:
+    """H-12, H-37: who is nearer than the responder can have it fail at once; the resumption has its time all the same.
+
+    RESUME is repeated as ever, so one that was lost is made good.
+    """
+    there = office()
+    world = World(tickets=there)
+    alice = resumer(world, given_ticket(there))
+    (resume,) = alice.take(0.0)
+    refused = Message(MessageType.REFUSED, alice.local_cid, resume[9:17], Refused(name_of(resume), 0x0205).encode())
+    alice.on_message(refused, 0.01)
+    (hello,) = alice.take(0.01)
+    for number in range(4):
+        alice.on_message(shut_challenge(world, alice, hello, number), 0.02)
+    aborts = alice.take(0.02)
+    assert len(aborts) == 4
+    assert alice.error is None
+    assert alice.state is InitiatorState.HELLO_SENT
+    assert alice.deadline < 0.3
+    alice.tick(alice.deadline)
+    assert alice.take(0.3) == (resume,)
+    over = alice.deadline
+    assert 0.6 < over < 0.85
+    alice.tick(over - 1e-6)
+    assert alice.error is None
+    world.tell(alice, answered(world, resume), 0.6)
+    assert alice.established is not None
+    assert alice.state is InitiatorState.CONFIRMED
+    late = resumer(world, given_ticket(there))
+    (resume,) = late.take(0.0)
+    late.on_message(Message(MessageType.REFUSED, late.local_cid, resume[9:17], refused.body), 0.01)
+    assert late.refusal is None, "an answer to another RESUME"
+    late.tick(1.0)
+    (hello,) = late.take(1.0)
+    for number in range(4):
+        late.on_message(shut_challenge(world, late, hello, number), 1.0)
+    assert isinstance(late.error, AuthenticationError)
+    assert late.state is InitiatorState.FAILED
+    assert late.deadline == inf
+
+
+def shut_challenge(world: World, dial: Resumer, hello: bytes, number: int) -> Message:
+    """A CHALLENGE by somebody who has only seen the HELLO."""
+    message = decode_datagram_untrusted(hello)
+    assert isinstance(message, Message)
+    seen = hello_hash(message.prefix + Hello.decode_untrusted(message.body).core())
+    points = PrivateKey(bytes((number + 1,)) * 32).public_bytes
+    forged = Challenge(seen, 1, 1, points, points, bytes(1200), bytes(48), bytes(40))
+    return Message(MessageType.CHALLENGE, dial.local_cid, b"somebody", forged.encode())
+
+
+def test_a_carrier_that_is_full_for_longer_than_patience() -> None:
+    """H-37: RESUME goes out late, and is repeated once all the same; then only the full handshake has a timer."""
+    there = office()
+    alice = resumer(World(tickets=there), given_ticket(there))
+    alice.tick(1.0)
+    assert alice.refusal is TicketRefusal.SILENCE
+    (resume,) = alice.take(1.0)
+    (hello,) = alice.take(1.0)
+    assert (resume[0], hello[0]) == (0xC8, 0xC1)
+    repeated = []
+    now = 1.0
+    for _ in range(6):
+        now = alice.deadline
+        alice.tick(now)
+        assert alice.deadline > now
+        while datagrams := alice.take(now):
+            repeated += datagrams
+    assert repeated.count(resume) == 1
+    assert repeated.count(hello) > 2
+
+
 def test_once_it_is_over() -> None:
     """Nothing that comes later changes anything, or makes it send."""
     there = office()
@@ -729,9 +808,9 @@ def test_many_that_do_not_open_make_it_ask_for_cookies() -> None:
     there = office()
     world = World(tickets=there)
     ticket = given_ticket(there)
-    for _ in range(1000):
+    for number in range(1000):
         (datagram,) = resumer(world, ticket, CAROL).take(0.0)
-        assert world.hear(datagram) == Dropped(Reason.SHUT)
+        assert world.hear(datagram, path=path_of((f"host {number}", 1))) == Dropped(Reason.SHUT)
     (datagram,) = (alice := resumer(world, ticket)).take(0.0)
     reply = world.hear(datagram)
     assert isinstance(reply, Reply)
@@ -739,6 +818,30 @@ def test_many_that_do_not_open_make_it_ask_for_cookies() -> None:
     world.tell(alice, reply.datagrams)  # type: ignore[arg-type]
     (again,) = alice.take(0.0)
     assert isinstance(world.hear(again), Offered)
+
+
+@pytest.mark.parametrize("reliable", [False, True])
+def test_one_source_with_many_that_do_not_open(reliable: bool) -> None:
+    """H-23, H-35: 8 in a minute without a cookie, 64 and one a second behind one; and then nothing is computed."""
+    there = office()
+    world = World(tickets=there, reliable=reliable)
+    ticket = given_ticket(there)
+    opened = []
+    for _ in range(200):
+        (datagram,) = (carol := resumer(world, ticket, CAROL)).take(0.0)
+        outcome = world.hear(datagram)
+        if isinstance(outcome, Reply):
+            world.tell(carol, outcome.datagrams)  # type: ignore[arg-type]
+            (datagram,) = carol.take(0.0)
+            outcome = world.hear(datagram)
+        opened.append(outcome == Dropped(Reason.SHUT))
+        assert opened[-1] or outcome == Dropped(Reason.GUESSING)
+    assert sum(opened) == (64 if reliable else 8 + 64)
+    (datagram,) = resumer(world, ticket).take(0.0)
+    assert world.hear(datagram) == Dropped(Reason.GUESSING)
+    assert isinstance(world.hear(datagram, path=path_of(("198.51.100.8", 1))), Offered)
+    world.issued.clear()
+    assert isinstance(world.hear(datagram, 2.0), Offered if reliable else Reply)
 
 
 def test_pieces_of_a_resume() -> None:

@@ -1,0 +1,137 @@
+"""The beginning of a session that has a ticket: data before its first round trip, and the wait for the first packet.
+
+Two things are the same on both sides (docs/protocol.md, section 4.5). The beginning of one stream may travel in RESUME
+itself: then it is for the initiator as if a packet with it had been sent and acknowledged, and for the responder as if
+one had come. And neither side has heard the other under the new keys yet, so neither waits for long, nor does a
+responder send much to an address that may be forged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from stt_proto.crypto import Secret
+from stt_proto.errors import TooManyStreamsError
+from stt_proto.events import EarlyDataReceived, EarlyDataRejected, Event
+from stt_proto.handshake import Initiator, InitiatorState, Resumer
+from stt_proto.paths import Path
+from stt_proto.session.engines import Engines
+from stt_proto.types import NetworkPath
+
+if TYPE_CHECKING:
+    from stt_proto.session.moves import Moves
+    from stt_proto.session.session import Session
+
+__all__ = ["EARLY_STREAM", "Beginning", "EarlyArrival", "EarlyData"]
+
+OnProof = Callable[[NetworkPath, float], bool]
+EARLY_STREAM = 0
+"""The stream of early data: the first both ways that the initiator opens."""
+ROOM = 4096
+"""Bytes in which a frame with any early data has room."""
+
+
+class EarlyData(Secret):
+    """What an initiator wants to be there first (H-38).
+
+    Args:
+        data: the beginning of its first stream.
+
+    Attributes:
+        accepted: whether the responder took it with RESUME; `None` when it was not sent there, or nobody knows yet.
+        stream_id: of its stream; -1 as long as there is none, or when the peer takes none.
+    """
+
+    __slots__ = ("_data", "accepted", "stream_id")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.accepted: bool | None = None
+        self.stream_id = -1
+
+    def on_keys(self, engines: Engines, initiator: Initiator | Resumer) -> list[Event]:
+        """The session has keys: send everything in the ordinary way, unless the responder has it already."""
+        events: list[Event] = []
+        if isinstance(initiator, Resumer) and initiator.sent_early:
+            resumed = initiator.state is InitiatorState.CONFIRMED
+            self.accepted = resumed and engines.peer.early_data_taken == len(self._data)
+            events += [] if self.accepted else [EarlyDataRejected()]
+        try:
+            stream = engines.streams.open()
+        except TooManyStreamsError:
+            return events
+        self.stream_id = stream.id
+        stream.write(self._data, 0.0)
+        self._data = b""
+        if self.accepted:  # as if a packet with it had gone out and been acknowledged
+            tokens: list[Any] = []
+            engines.streams.write_frames([], tokens, ROOM)
+            for token in tokens:
+                engines.streams.on_token_acked(token)
+        return events
+
+
+@frozen(eq=False, kw_only=True)
+class EarlyArrival(Secret):
+    """What came to a responder with RESUME, and how it came.
+
+    Attributes:
+        data: the beginning of the stream.
+        proven: whether the address was shown: by a cookie, or by a reliable carrier.
+        received, sent: bytes of RESUME and of RESUMED.
+        until: seconds; when the initiator is given up that confirms nothing.
+        on_proof: called when it has confirmed, with its path and the time; whether that is one to which RESUMED went.
+    """
+
+    data: bytes = field(repr=False)
+    proven: bool
+    received: int
+    sent: int
+    until: float
+    on_proof: OnProof
+
+    def begin(self, path: Path) -> Beginning:
+        """See that an address which may be forged gets no more than three times what came from there (H-40)."""
+        if not self.proven:
+            path.validated = path.opened_here = False
+            path.received, path.sent = self.received, self.sent
+        return Beginning(self.until, path, self.on_proof)
+
+    @property
+    def news(self) -> EarlyDataReceived:
+        """What the application is told before it is given the data."""
+        return EarlyDataReceived(EARLY_STREAM, len(self.data))
+
+
+class Beginning:
+    """From the first keys to the first packet of the peer, in a session that began with a ticket.
+
+    Args:
+        until: seconds; then the peer is given up.
+        path: where the session began.
+        on_proof: see `EarlyArrival`.
+
+    Attributes:
+        until: as given.
+    """
+
+    __slots__ = ("_on_proof", "_path", "until")
+
+    def __init__(self, until: float, path: Path | None = None, on_proof: OnProof | None = None) -> None:
+        self.until = until
+        self._path = path
+        self._on_proof = on_proof
+
+    def end(self, session: Session, moves: Moves | None, path: NetworkPath, now: float) -> None:
+        """The first packet of the peer has come this way; `moves` of a session that is not over yet."""
+        session.beginning = None
+        if self._path is None or self._on_proof is None:
+            return
+        known = self._on_proof(path, now)
+        if self._path.network_path == path:
+            self._path.validated = self._path.opened_here = True
+        elif known and moves is not None:
+            moves.go_to(path, now)
