@@ -98,6 +98,7 @@ __all__ = [
     "SessionTimeoutError",
     "ShuttingDownError",
     "StateError",
+    "StoreDamagedError",
     "StoreUnavailableError",
     "StreamClosedError",
     "StreamError",
@@ -210,6 +211,12 @@ class OutcomeUnknownError(SessionError, RemoteError):
         self.bytes_sent = bytes_sent
         self.bytes_acknowledged = bytes_acknowledged
         self.bytes_received = bytes_received
+
+
+class StoreDamagedError(ResourceError, RemoteError):
+    """What the store of sessions holds cannot be trusted: damaged, lost, of another program, or of a newer version."""
+
+    code = 0x0605
 
 
 def closed_here(error: SttError) -> SttError:

@@ -1,35 +1,37 @@
-"""Stores of sessions: what every `SessionStore` does. A new store joins by being made in `stores`."""
+"""Stores of sessions: what every `SessionStore` does. A new store joins by being opened in `tests/anyio/stores.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
 
 import anyio
 import pytest
 
 from stt_anyio.errors import ArgumentError, ResourcesExhaustedError, VersionConflictError
 from stt_anyio.stores import MemorySessionStore, SessionStore
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture(params=[MemorySessionStore])
-def store(request: pytest.FixtureRequest, clock: Clock) -> SessionStore:
-    make: Callable[[Clock], SessionStore] = request.param
-    return make(clock)
+from tests.anyio.redis_server import RedisServer
+from tests.anyio.stores import KINDS, Clock, Stores
 
 
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(params=KINDS)
+def stores(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_server: Callable[[], RedisServer], clock: Clock
+) -> Callable[..., Stores]:
+    """`stores(...)`: stores of one kind; each call makes others."""
+    return partial(Stores, request.param, tmp_path, redis_server, clock)
+
+
+@pytest.fixture
+async def store(stores: Callable[..., Stores]) -> AsyncIterator[SessionStore]:
+    async with stores().open() as opened:
+        yield opened
 
 
 async def test_it_is_a_store(store: SessionStore) -> None:
