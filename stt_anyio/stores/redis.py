@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from types import TracebackType
 from typing import Any
 
+import anyio
 import coredis.exceptions as refusals
-from anyio import CancelScope, Lock, Semaphore, create_task_group, current_time
-from anyio.abc import TaskGroup, TaskStatus
+from anyio import CancelScope, Lock, Semaphore
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
-from coredis.connection import BaseConnection, Location
+from coredis.connection import BaseConnection, Location, TCPLocation, UnixDomainSocketLocation
 from coredis.pool import ConnectionPool
 
 from stt_anyio.errors import (
@@ -52,12 +55,14 @@ class RedisSessionStore:
     It is used as `async with RedisSessionStore(url) as store:`, since what reads from the connection runs within.
 
     Args:
-        url: `redis://[user:password@]host[:port][/database]`, `rediss://` over TLS, or `unix:///path[?db=database]`.
+        url: `redis://[user:password@]host[:port][/database]`, `rediss://` over TLS, or
+            `unix://[user:password@]/path[?db=database]`.
         prefix: what the names of its keys in Redis begin with; 1 to 64 of letters, digits, `.`, `_` and `-`. Stores with
             different prefixes do not know each other.
         timeout: seconds that a call may take.
         max_entries: entries in the store.
         max_taken: keys of `take_once` in the store.
+        ssl_context: for `rediss://`; without one, the server's certificate must be good for its name.
 
     Raises:
         ArgumentError: an argument is out of its range.
@@ -71,13 +76,14 @@ class RedisSessionStore:
         timeout: float = 2.0,
         max_entries: int = 1 << 20,
         max_taken: int = 1 << 20,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         check_number("timeout", timeout, 0.001, 60.0)
         check_whole("max_entries", max_entries, 1, 1 << 32)
         check_whole("max_taken", max_taken, 1, 1 << 32)
         if not 1 <= len(prefix) <= 64 or not _PREFIX.issuperset(prefix.encode()):
             raise ArgumentError(f"prefix is {prefix!r}; it must be 1 to 64 of a-z A-Z 0-9 . _ -", argument="prefix")
-        self._parts = _parts(url, timeout)
+        self._location, self._options = _parts(url, ssl_context)
         self._keys = tuple(f"{{{prefix}}}:{name}".encode() for name in KEYS)
         self._timeout = timeout
         self._max_entries, self._max_taken = b"%d" % max_entries, b"%d" % max_taken
@@ -91,7 +97,7 @@ class RedisSessionStore:
     async def __aenter__(self) -> RedisSessionStore:
         if self._tasks is not None:
             raise StateError("the store is open")
-        self._tasks = create_task_group()
+        self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._seen, self._lost = 0, ""
         return self
@@ -113,8 +119,10 @@ class RedisSessionStore:
     async def get(self, namespace: Namespace, key: bytes) -> StoredEntry | None:
         """What is there, if anything."""
         check_key(key)
-        _, now, entry = await self._ask(GET, _place(namespace, key))
-        return None if entry is None else _entry(key, entry, float(now))[0]
+        answer = await self._ask(GET, _place(namespace, key))
+        with _making_sense():
+            _, now, entry = answer
+            return None if entry is None else _entry(key, entry, float(now))[0]
 
     async def put(
         self, namespace: Namespace, key: bytes, value: bytes, *, if_version: int, ttl: float | None = None
@@ -126,15 +134,16 @@ class RedisSessionStore:
         check_ttl(ttl)
         lifetime = b"inf" if ttl is None else _number(ttl)
         place = _place(namespace, key)
-        version, _ = await self._ask(PUT, place, value, b"%d" % if_version, lifetime, self._max_entries)
-        return int(version)
+        answer = await self._ask(PUT, place, value, b"%d" % if_version, lifetime, self._max_entries)
+        with _making_sense():
+            version, _ = answer
+            return int(version)
 
     async def take_once(self, namespace: Namespace, key: bytes, *, ttl: float) -> bool:
         """Take a key that nobody has taken: True once, then False, for `ttl` seconds."""
         check_key(key)
         check_number("ttl", ttl, MIN_SECONDS, MAX_SECONDS)
-        _, _, taken = await self._ask(TAKE_ONCE, _place(namespace, key), _number(ttl), self._max_taken)
-        return taken is not None
+        return _flag(await self._ask(TAKE_ONCE, _place(namespace, key), _number(ttl), self._max_taken))
 
     async def delete(self, namespace: Namespace, key: bytes, *, if_version: int | None = None) -> bool:
         """Delete an entry; False when there was none."""
@@ -142,8 +151,7 @@ class RedisSessionStore:
         if if_version is not None:
             check_version(if_version)
         wanted = b"" if if_version is None else b"%d" % if_version
-        _, _, deleted = await self._ask(DELETE, _place(namespace, key), wanted)
-        return deleted is not None
+        return _flag(await self._ask(DELETE, _place(namespace, key), wanted))
 
     async def scan(self, namespace: Namespace, *, after: bytes = b"", limit: int = 100) -> tuple[StoredEntry, ...]:
         """The entries behind the key `after`, in the order of their keys, at most `limit`."""
@@ -152,14 +160,16 @@ class RedisSessionStore:
         end = (int.from_bytes(first, "big") + 1).to_bytes(len(first), "big")
         found: list[StoredEntry] = []
         while len(found) < limit:
-            _, now, expired, more, page = await self._ask(SCAN, first + after, end, b"%d" % (limit - len(found)))
-            for place, entry in zip(page[::2], page[1::2], strict=True):
-                after = place[len(first) :]
-                stored, expires = _entry(after, entry, float(now))
-                if expires > float(expired):
-                    found.append(stored)
-            if more is None:
-                break
+            answer = await self._ask(SCAN, first + after, end, b"%d" % (limit - len(found)))
+            with _making_sense():
+                _, now, expired, more, page = answer
+                for place, entry in zip(page[::2], page[1::2], strict=True):
+                    after = place[len(first) :]
+                    stored, expires = _entry(after, entry, float(now))
+                    if expires > float(expired):
+                        found.append(stored)
+                if more is None:
+                    break
         return tuple(found)
 
     # -- asking ----------------------------------------------------------------------------------------------------
@@ -174,7 +184,7 @@ class RedisSessionStore:
             raise StateError("the store is not open")
         if self._lost:
             raise StoreDamagedError(self._lost)
-        deadline = current_time() + self._timeout
+        deadline = anyio.current_time() + self._timeout
         waited = True
         with CancelScope(deadline=deadline):
             await self._room.acquire()
@@ -195,7 +205,8 @@ class RedisSessionStore:
             self._room.release()
         if scope.cancelled_caught:
             raise StoreUnavailableError(f"Redis did not answer within {self._timeout:g} s")
-        return self._understand(answer)
+        with _making_sense():
+            return self._understand(answer)
 
     async def _exchange(self, tasks: TaskGroup, script: Script, place: bytes, *arguments: bytes) -> object:
         """Ask; a connection on which anything went wrong but the answer itself is given up, with all that wait on it."""
@@ -245,8 +256,7 @@ class RedisSessionStore:
             connection = self._connection
             if connection is None or not connection.usable:
                 self._drop(connection)
-                kind, location, options = self._parts
-                connection = kind(location, **options)
+                connection = await _connect(self._location, self._options)
                 await tasks.start(_serve, connection)
                 self._connection = connection
             return connection
@@ -283,22 +293,59 @@ async def _serve(connection: BaseConnection, *, task_status: TaskStatus[None]) -
         logger.info("the connection to Redis ended: %s", error)
 
 
-def _parts(url: str, timeout: float) -> tuple[Callable[..., BaseConnection], Location | None, dict[str, Any]]:
-    """How to make a connection. Only the address is taken from the library's pool.
+class _Connection(BaseConnection):
+    """The library's protocol on a stream that is connected already.
 
-    A connection of that pool that dies while a command waits for it, or a wait for it that is cancelled, costs the pool
-    a place for good (coredis 6.9); and one connection carries all that a server with one thread can answer.
+    Connections that cannot be made leave what they are made of unclosed (coredis 6.9), so none is begun without one.
     """
-    if not url.startswith(("redis://", "rediss://", "unix:///")):
-        raise ArgumentError("url must begin with redis://, rediss:// or unix:///", argument="url")
+
+    def __init__(self, stream: ByteStream, location: Location, **options: Any) -> None:
+        super().__init__(location, **options)
+        self._connected_stream = stream
+
+    async def _connect(self) -> ByteStream:
+        return self._connected_stream
+
+    def describe(self) -> str:
+        return f"{type(self).__name__}<{self.location}>"
+
+
+async def _connect(location: Location, options: Mapping[str, Any]) -> _Connection:
+    """Connect; the handshake comes later."""
+    context = options.get("ssl_context")
+    stream: ByteStream
+    if isinstance(location, UnixDomainSocketLocation):
+        stream = await anyio.connect_unix(location.path)
+    elif isinstance(location, TCPLocation) and context is not None:
+        stream = await anyio.connect_tcp(
+            location.host, location.port, ssl_context=context, tls_hostname=location.host, tls_standard_compatible=False
+        )
+    else:
+        assert isinstance(location, TCPLocation)
+        stream = await anyio.connect_tcp(location.host, location.port)
+    return _Connection(stream, location, **options)
+
+
+def _parts(url: str, context: ssl.SSLContext | None) -> tuple[Location, dict[str, Any]]:
+    """Where a URL leads, and what a connection there is given.
+
+    No more than that is taken from the library's pool: a connection of it that dies while a command waits for it, or a
+    wait for a connection that is cancelled, costs it a place for good (coredis 6.9). One connection will do, since a
+    server answers in turn anyway.
+    """
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ArgumentError("url must begin with redis://, rediss:// or unix://", argument="url")
+    if url.startswith("rediss://") and context is None:
+        context = ssl.create_default_context()  # the library's own leaves out whose certificate it is
     try:
-        pool: ConnectionPool[Any] = ConnectionPool.from_url(url, decode_components=True)
+        pool: ConnectionPool[Any] = ConnectionPool.from_url(url, decode_components=True, ssl_context=context)
     except Exception as error:
         raise ArgumentError(f"url is none of Redis: {type(error).__name__}", argument="url") from None
-    if pool.location is None:
+    if not isinstance(pool.location, TCPLocation | UnixDomainSocketLocation):
         raise ArgumentError("url names no host", argument="url")
-    ours = {"connect_timeout": timeout, "stream_timeout": None, "max_idle_time": None, "noreply": False}
-    return pool.connection_class, pool.location, {**pool.connection_kwargs, **ours, "decode_responses": False}
+    options: dict[str, Any] = dict(pool.connection_kwargs)
+    ours = {name: options[name] for name in ("username", "password", "db", "client_name") if name in options}
+    return pool.location, {**ours, "ssl_context": context if url.startswith("rediss://") else None}
 
 
 # -- bytes ---------------------------------------------------------------------------------------------------------
@@ -310,6 +357,23 @@ def _place(namespace: Namespace, key: bytes) -> bytes:
 
 def _number(seconds: float) -> bytes:
     return repr(float(seconds)).encode()
+
+
+@contextmanager
+def _making_sense() -> Iterator[None]:
+    """What answers may be anything."""
+    try:
+        yield
+    except SttError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StoreDamagedError(f"Redis gave an answer that makes no sense: {error}") from error
+
+
+def _flag(answer: list[Any]) -> bool:
+    with _making_sense():
+        _, _, flag = answer
+        return flag is not None
 
 
 def _entry(key: bytes, entry: bytes, now: float) -> tuple[StoredEntry, float]:
@@ -328,6 +392,6 @@ def _refusal(error: refusals.ResponseError) -> SttError:
     """What a refusal of the server means."""
     if str(error).startswith("OOM"):
         return ResourcesExhaustedError("Redis has no memory left")
-    if isinstance(error, refusals.WrongTypeError) or "user_script" in str(error):
+    if isinstance(error, refusals.WrongTypeError) or str(error).startswith("user_script:"):
         return StoreDamagedError(f"the store in Redis is damaged: {error}")
     return StoreUnavailableError(f"Redis refused: {error}")

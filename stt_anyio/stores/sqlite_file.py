@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from stt_anyio.errors import (
     ResourcesExhaustedError,
@@ -143,7 +144,7 @@ class SqliteFile:
             query = "SELECT expires FROM taken WHERE space = ? AND key = ?"
             found = self._connection.execute(query, (space, key)).fetchone()
             if found is not None:
-                if found[0] > ended:
+                if _sound(found, float)[0] > ended:
                     return False
                 self._remove("taken", space, key)
             self._make_room("taken", "keys that were taken")
@@ -169,7 +170,7 @@ class SqliteFile:
         )
         with self._reading() as (now, ended):
             rows = self._connection.execute(query, (space, after, ended, limit)).fetchall()
-            return tuple(_entry(*row, now) for row in rows)
+            return tuple(_entry(*_sound(row, bytes, bytes, int, float), now) for row in rows)
 
     # -- transactions ----------------------------------------------------------------------------------------------
 
@@ -207,9 +208,7 @@ class SqliteFile:
             self._connection.execute(begin)
             try:
                 row = self._connection.execute("SELECT versions, entries, taken, expired FROM state").fetchone()
-                if row is None:
-                    raise StoreDamagedError(f"{str(self._path)!r} is damaged: it does not say how it stands")
-                self._versions, self._held["entries"], self._held["taken"], expired = row
+                self._versions, self._held["entries"], self._held["taken"], expired = _sound(row, int, int, int, float)
                 if self._versions < self._seen:
                     raise StoreDamagedError(
                         f"{str(self._path)!r} was put back: it tells of {self._versions} changes, and told of {self._seen}"
@@ -227,8 +226,8 @@ class SqliteFile:
 
     def _find(self, space: bytes, key: bytes) -> tuple[bytes, int, float] | None:
         query = "SELECT value, version, expires FROM entries WHERE space = ? AND key = ?"
-        found: tuple[bytes, int, float] | None = self._connection.execute(query, (space, key)).fetchone()
-        return found
+        found = self._connection.execute(query, (space, key)).fetchone()
+        return None if found is None else _sound(found, bytes, int, float)
 
     def _find_alive(self, space: bytes, key: bytes, ended: float) -> tuple[bytes, int, float] | None:
         """The entry of a key; one whose lifetime is over is removed."""
@@ -294,6 +293,13 @@ class SqliteFile:
             raise StoreUnavailableError(f"{str(self._path)!r} is where SQLite can have no write-ahead log")
 
 
+def _sound(row: Any, *types: type) -> Any:
+    """A row, if it holds what it should: what is read is not checked by SQLite."""
+    if row is None or [type(value) for value in row] != [*types]:
+        raise StoreDamagedError("the file is damaged: it holds what was never put there")
+    return row
+
+
 def _entry(key: bytes, value: bytes, version: int, expires: float, now: float) -> StoredEntry:
     return StoredEntry(key, value, version, None if expires == inf else expires - now)
 
@@ -325,5 +331,7 @@ def _typed(path: Path) -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _PASSING:
             raise StoreUnavailableError(f"{str(path)!r} cannot be used now: {error}") from error
         raise StoreDamagedError(f"{str(path)!r} is damaged, or of another kind: {error}") from error
+    except UnicodeDecodeError as error:  # it quotes what it found
+        raise StoreDamagedError(f"{str(path)!r} is damaged: {error}") from error
     except OSError as error:
         raise StoreUnavailableError(f"{str(path)!r} cannot be used now: {error}") from error

@@ -1,0 +1,414 @@
+"""The store in Redis when things go wrong: down, slow, forgetful, evicted, full, or no Redis at all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import anyio
+import pytest
+
+from stt_anyio.errors import (
+    ArgumentError,
+    ResourcesExhaustedError,
+    StateError,
+    StoreDamagedError,
+    StoreUnavailableError,
+    VersionConflictError,
+)
+from tests.anyio.redis_server import Halted, RedisServer, find_server
+
+redis = pytest.importorskip("stt_anyio.stores.redis", reason="the extra stt-transport[redis] is not installed")
+
+Open = Callable[..., Any]
+
+_numbers = count()
+
+
+@pytest.fixture
+def open_store(redis_server: Callable[[], RedisServer]) -> Open:
+    """`async with open_store(...) as store`: a store of its own in the server that all tests share."""
+    return lambda **options: redis.RedisSessionStore(
+        redis_server().url, **{"prefix": f"own{next(_numbers)}", **options}
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A server for one test alone."""
+    if find_server() is None:
+        pytest.skip("no redis-server or valkey-server here: see .ci/redis.py")
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+async def fails(store: Any, error: type[Exception]) -> Exception:
+    """Every call fails in the same way."""
+    calls = (
+        lambda: store.get("", b"key"),
+        lambda: store.put("", b"key", b"", if_version=0),
+        lambda: store.take_once("", b"key", ttl=1),
+        lambda: store.delete("", b"key"),
+        lambda: store.scan(""),
+    )
+    for call in calls:
+        with pytest.raises(error) as caught:
+            await call()
+    return caught.value
+
+
+async def test_the_servers_own_clock(open_store: Open) -> None:
+    """H7: no caller's clock decides how long something is kept."""
+    async with open_store() as store:
+        await store.put("", b"long", b"", if_version=0, ttl=3600)
+        await store.put("", b"short", b"", if_version=0, ttl=0.001)
+        while await store.get("", b"short") is not None:
+            await anyio.sleep(0.001)
+        entry = await store.get("", b"long")
+        assert 3500 < entry.ttl <= 3600
+
+
+async def test_prefixes(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
+    """Stores with different prefixes do not know each other, and each is five keys with one hash tag."""
+    prefix = f"prefix{next(_numbers)}"
+    async with open_store(prefix=f"{prefix}.b") as one, open_store(prefix=prefix) as other:
+        await one.put("", b"key", b"", if_version=0)
+        assert await other.get("", b"key") is None
+        assert await one.take_once("", b"key", ttl=60)
+        assert await other.take_once("", b"key", ttl=60)
+    keys = redis_server().ask("KEYS", f"{{{prefix}.b}}:*").split(b"\r\n")[2::2]
+    assert sorted(keys) == [f"{{{prefix}.b}}:{name}".encode() for name in sorted(redis.KEYS)]
+
+
+# -- down, and slow ------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_there(tmp_path: Any) -> None:
+    """H7: a server that is down is `StoreUnavailableError`, soon; nothing has to be there to open the store."""
+    async with redis.RedisSessionStore(f"unix://{tmp_path}/nobody") as store:
+        error = await fails(store, StoreUnavailableError)
+        assert error.retryable  # type: ignore[attr-defined]
+    async with redis.RedisSessionStore("redis://127.0.0.1:1", timeout=5.0) as store:
+        await fails(store, StoreUnavailableError)
+
+
+async def test_a_server_that_goes_and_comes_back_empty(server: RedisServer, open_store: Open) -> None:
+    """H7: what it told before it lost everything is not forgotten here: it is refused until the store is opened anew."""
+    store = redis.RedisSessionStore(server.url)
+    async with store:
+        await store.put("", b"key", b"1", if_version=0)
+        assert await store.take_once("", b"ticket", ttl=60)
+        server.kill()
+        await fails(store, StoreUnavailableError)
+        server.start()
+        await fails(store, StoreDamagedError)
+        assert "1 changes" not in str(await fails(store, StoreDamagedError))
+    async with store:
+        assert await store.get("", b"key") is None
+        await store.put("", b"key", b"1", if_version=0)
+
+
+async def test_a_server_that_returns_old_versions(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
+    """H7: one that fell behind what it told (a replica that took over, a copy from before) is found out.
+
+    So it is in every kind of call, and though others have written meanwhile.
+    """
+    server = redis_server()
+    for call in range(5):
+        prefix = f"old{next(_numbers)}"
+        async with open_store(prefix=prefix) as store, open_store(prefix=prefix) as other:
+            await store.put("", b"key", b"1", if_version=0)
+            for number in range(5):
+                await store.take_once("", b"%d" % number, ttl=60)
+            version = await store.put("", b"other", b"2", if_version=0)
+            server.ask("DEL", *(f"{{{prefix}}}:{name}" for name in redis.KEYS))
+            await other.put("", b"other", b"0", if_version=0)
+            with pytest.raises(StoreDamagedError, match="lost"):
+                if call == 0:
+                    await store.put("", b"other", b"3", if_version=version)
+                elif call == 1:
+                    await store.take_once("", b"0", ttl=60)
+                else:
+                    await (store.get, store.delete, store.get)[call - 2]("", b"other")
+            await fails(store, StoreDamagedError)
+            entry = await other.get("", b"other")
+            assert entry.value == b"0"
+
+
+async def test_a_server_that_is_slow(server: RedisServer) -> None:
+    """H7: `StoreUnavailableError` after `timeout`; afterwards all is well, and no answer is taken for another's."""
+    async with redis.RedisSessionStore(server.url, timeout=0.2) as store:
+        version = await store.put("", b"key", b"1", if_version=0)
+        with Halted(server):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match=r"0\.2 s"):
+                await store.put("", b"key", b"2", if_version=version)
+            assert 0.15 < time.monotonic() - began < 5
+            with pytest.raises(StoreUnavailableError):
+                await store.get("", b"key")
+        for _ in range(1000):
+            try:
+                entry = await store.get("", b"key")
+                break
+            except StoreUnavailableError:  # it is only just awake
+                await anyio.sleep(0.01)
+        assert (entry.version, entry.value) in ((version, b"1"), (version + 1, b"2"))
+        with pytest.raises(VersionConflictError):
+            await store.put("", b"key", b"3", if_version=version + (entry.version == version))
+        assert await store.take_once("", b"ticket", ttl=60)
+        assert not await store.take_once("", b"ticket", ttl=60)
+
+
+async def test_many_wait_for_a_slow_server(server: RedisServer) -> None:
+    """H7: calls beyond what may be under way wait for their turn, and no longer than `timeout`; the loop goes on."""
+    failed, ticks = [], 0
+
+    async def ask() -> None:
+        try:
+            await store.get("", b"key")
+        except StoreUnavailableError:
+            failed.append(True)
+
+    async with redis.RedisSessionStore(server.url, timeout=0.3) as store:
+        await store.get("", b"key")
+        with Halted(server):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3 * redis.MAX_WAITING):
+                    tasks.start_soon(ask)
+                while len(failed) < 3 * redis.MAX_WAITING:
+                    await anyio.sleep(0.001)
+                    ticks += 1
+        assert ticks > 50
+        assert len(store._connection._requests if store._connection else ()) <= redis.MAX_WAITING
+
+
+async def test_calls_that_are_cancelled(server: RedisServer) -> None:
+    """H7: one that has begun comes to its end: who gets an answer keeps it. Nothing is used up by it."""
+    async with redis.RedisSessionStore(server.url, timeout=5.0) as store:
+        for number in range(200):
+            took = None
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                took = await store.take_once("", b"%d" % number, ttl=60)
+            assert took is None
+            assert await store.take_once("", b"%d" % number, ttl=60), "it had not begun"
+        async with anyio.create_task_group() as tasks:
+
+            async def take(number: int) -> None:
+                taken.append(await store.take_once("", b"x%d" % number, ttl=60))
+
+            taken: list[bool] = []
+            with Halted(server):
+                for number in range(20):
+                    tasks.start_soon(take, number)
+                await anyio.sleep(0.05)
+                tasks.cancel_scope.cancel()
+        assert taken == [True] * 20
+
+
+async def test_connections_that_break(server: RedisServer) -> None:
+    """H7: the next call makes a new one, however often that happens."""
+    async with redis.RedisSessionStore(server.url) as store:
+        for number in range(100):
+            while True:
+                try:
+                    await store.put("", b"%d" % number, b"", if_version=0)
+                    break
+                except StoreUnavailableError:  # the end of the connection was not seen yet
+                    continue
+                except VersionConflictError:
+                    break
+            server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert len(await store.scan("", limit=100)) == 100
+
+
+async def test_scripts_that_the_server_forgot(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
+    async with open_store() as store:
+        await store.put("", b"key", b"1", if_version=0)
+        redis_server().ask("SCRIPT", "FLUSH")
+        entry = await store.get("", b"key")
+        assert entry.value == b"1"
+
+
+# -- damaged, full, refused ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", ["entries", "places", "expiry", "taken", "state"])
+async def test_parts_that_are_evicted(redis_server: Callable[[], RedisServer], open_store: Open, gone: str) -> None:
+    """H7: a part that is gone shows, also to those who come later, and nothing is answered out of the rest."""
+    prefix = f"evicted-{gone}-{next(_numbers)}"
+    async with open_store(prefix=prefix) as store:
+        await store.put("", b"key", b"", if_version=0)
+        await store.take_once("", b"ticket", ttl=60)
+    redis_server().ask("DEL", f"{{{prefix}}}:{gone}")
+    async with open_store(prefix=prefix) as store:
+        await fails(store, StoreDamagedError)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("SET", "{%s}:entries", "x"),
+        ("SET", "{%s}:state", "x"),
+        ("HSET", "{%s}:state", "format", "2"),
+    ],
+)
+async def test_of_another_program_or_version(
+    redis_server: Callable[[], RedisServer], open_store: Open, command: tuple[str, ...]
+) -> None:
+    prefix = f"other{next(_numbers)}"
+    redis_server().ask(*(word.replace("%s", prefix) for word in command))
+    async with open_store(prefix=prefix) as store:
+        await fails(store, StoreDamagedError)
+
+
+async def test_an_entry_that_is_damaged(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
+    prefix = f"damaged{next(_numbers)}"
+    async with open_store(prefix=prefix) as store:
+        await store.put("", b"key", b"", if_version=0)
+        place = redis_server().ask("HKEYS", f"{{{prefix}}}:entries").split(b"\r\n", 2)[2][:-2]
+        assert len(place) == 32 + len(b"key")
+        script = "local e = redis.call('HKEYS', KEYS[1]) return redis.call('HSET', KEYS[1], e[1], 'junk')"
+        assert redis_server().ask("EVAL", script, "1", f"{{{prefix}}}:entries") == b":0\r\n"
+        with pytest.raises(StoreDamagedError):
+            await store.get("", b"key")
+        with pytest.raises(StoreDamagedError):
+            await store.scan("")
+
+
+async def test_no_memory(server: RedisServer) -> None:
+    """H7: it refuses rather than forgets (`noeviction`), and reading goes on."""
+    async with redis.RedisSessionStore(server.url) as store:
+        await store.put("", b"key", b"1", if_version=0)
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(ResourcesExhaustedError):
+            await store.put("", b"other", b"1", if_version=0)
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        assert await store.get("", b"other") is None
+
+
+async def test_a_server_that_is_a_replica_now(server: RedisServer) -> None:
+    """H7: it takes no writes; `StoreUnavailableError`, and well again when the address leads to a primary."""
+    async with redis.RedisSessionStore(server.url) as store:
+        await store.put("", b"key", b"1", if_version=0)
+        server.ask("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailableError):
+            await store.put("", b"other", b"1", if_version=0)
+        server.ask("REPLICAOF", "NO", "ONE")
+        await store.put("", b"other", b"1", if_version=0)
+
+
+async def test_a_password(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """H7: it goes with the address, and is told to nobody else."""
+    caplog.set_level(logging.DEBUG)
+    server.ask("CONFIG", "SET", "requirepass", "hush%")
+    right = f"unix://:hush%25@{server.socket}"
+    async with redis.RedisSessionStore(right) as store:
+        await store.put("", b"key", b"1", if_version=0)
+        assert "hush" not in repr(store)
+    for wrong in (server.url, right.replace("hush", "shush")):
+        async with redis.RedisSessionStore(wrong) as store:
+            error = await fails(store, StoreUnavailableError)
+            assert "hush" not in f"{error!r} {error.__cause__!r}"
+    assert "hush" not in caplog.text
+
+
+# -- what is no Redis ----------------------------------------------------------------------------------------------
+
+HELLO = b"%3\r\n$5\r\nproto\r\n:3\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$2\r\nid\r\n:1\r\n"
+
+
+@asynccontextmanager
+async def pretending(*answers: bytes) -> AsyncIterator[str]:
+    """Somebody who answers each thing that is sent with the next of these, and closes behind the last."""
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            for answer in answers:
+                await stream.receive()
+                await stream.send(answer)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield f"redis://127.0.0.1:{port}"
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"+OK\r\n", StoreDamagedError),
+        (b":5\r\n", StoreDamagedError),
+        (b"*0\r\n", StoreDamagedError),
+        (b"*1\r\n*1\r\n:1\r\n", StoreDamagedError),
+        (b"_\r\n", StoreDamagedError),
+        (b"*2\r\n$4\r\ndone\r\n$3\r\nmany\r\n", StoreDamagedError),
+        (b"*3\r\n$4\r\ndone\r\n$1\r\n5\r\n$1\r\n5\r\n", StoreDamagedError),
+        (b"*4\r\n$4\r\ndone\r\n$1\r\n5\r\n$1\r\n5\r\n$1\r\n5\r\n", StoreDamagedError),
+        (b"*2\r\n$8\r\nconflict\r\n$1\r\n-\r\n", StoreDamagedError),
+        (b"-ERR what?\r\n", StoreUnavailableError),
+        (b"-MOVED 1234 127.0.0.1:1\r\n", StoreUnavailableError),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", StoreUnavailableError),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", StoreUnavailableError),
+        (b"", StoreUnavailableError),
+    ],
+)
+async def test_answers_that_make_no_sense(answer: bytes, error: type[Exception]) -> None:
+    """H7: whatever answers there, it is one of the errors of stores."""
+    async with pretending(HELLO, answer) as url, redis.RedisSessionStore(url, timeout=5.0) as store:
+        with pytest.raises(error):
+            await store.get("", b"key")
+
+
+@pytest.mark.parametrize("greeting", [b"", b"220 mail.example ESMTP\r\n", b"-ERR unknown command 'HELLO'\r\n"])
+async def test_no_redis_at_all(greeting: bytes) -> None:
+    async with pretending(greeting) as url, redis.RedisSessionStore(url, timeout=0.5) as store:
+        await fails(store, StoreUnavailableError)
+
+
+# -- open and closed -----------------------------------------------------------------------------------------------
+
+
+async def test_opened_and_closed(open_store: Open) -> None:
+    """H7: what the caller raises comes out as it is, and a store that is not open says so."""
+    store = open_store()
+    await fails(store, StateError)
+    with pytest.raises(KeyError):
+        async with store:
+            await store.put("", b"key", b"", if_version=0)
+            await store.aclose()
+            assert await store.get("", b"key") is not None
+            with pytest.raises(StateError):
+                await store.__aenter__()
+            raise KeyError
+    await fails(store, StateError)
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("url", {"url": "http://localhost"}),
+        ("url", {"url": "localhost:6379"}),
+        ("url", {"url": "redis:///0"}),
+        ("url", {"url": "redis://localhost:port"}),
+        ("prefix", {"prefix": ""}),
+        ("prefix", {"prefix": "a}b"}),
+        ("prefix", {"prefix": "x" * 65}),
+        ("timeout", {"timeout": 0}),
+        ("timeout", {"timeout": float("inf")}),
+        ("max_entries", {"max_entries": 0}),
+        ("max_taken", {"max_taken": 1.5}),
+    ],
+)
+def test_bad_options(argument: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        redis.RedisSessionStore(**{"url": "redis://localhost", **options})
+    assert caught.value.argument == argument
