@@ -416,7 +416,7 @@ class NodeBase(Generic[SessionT]):
                 self._call(callback, None, b"", event.reason)
 
     def _on_ticket_offered(self, session: SessionT, event: TicketOffered) -> None:
-        """A ticket may be used if nobody has used it; that somebody has is on the disk, or known to all, before that."""
+        """A ticket may be used if nobody has used it; that somebody has is on the disk, or known to all, by then."""
         store, file = self._ticket_store, self._ticket_file
         if store is not None:
             store.offered(event, lambda unused: self._answer_ticket(session, unused))

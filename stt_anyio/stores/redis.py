@@ -37,6 +37,9 @@ logger = logging.getLogger("stt.store")
 MAX_WAITING = 64
 """Calls that Redis has not answered yet; further ones wait."""
 
+_OPTIONS = ("username", "password", "db", "client_name")
+"""What an address may say of a connection."""
+
 _PREFIX = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -57,8 +60,8 @@ class RedisSessionStore:
     Args:
         url: `redis://[user:password@]host[:port][/database]`, `rediss://` over TLS, or
             `unix://[user:password@]/path[?db=database]`.
-        prefix: what the names of its keys in Redis begin with; 1 to 64 of letters, digits, `.`, `_` and `-`. Stores with
-            different prefixes do not know each other.
+        prefix: what the names of its keys in Redis begin with; 1 to 64 of letters, digits, `.`, `_` and `-`.
+            Stores with different prefixes do not know each other.
         timeout: seconds that a call may take.
         max_entries: entries in the store.
         max_taken: keys of `take_once` in the store.
@@ -209,9 +212,9 @@ class RedisSessionStore:
             return self._understand(answer)
 
     async def _exchange(self, tasks: TaskGroup, script: Script, place: bytes, *arguments: bytes) -> object:
-        """Ask; a connection on which anything went wrong but the answer itself is given up, with all that wait on it."""
+        """Ask. A connection on which anything went wrong but the answer is given up, with all that wait on it."""
         connection = await self._connected(tasks)
-        rest = (len(self._keys), *self._keys, b"%d" % self._seen, place, *arguments)
+        rest = (b"%d" % len(self._keys), *self._keys, b"%d" % self._seen, place, *arguments)
         try:
             try:
                 return await connection.create_request(b"EVALSHA", script.name, *rest, decode=False)
@@ -226,11 +229,11 @@ class RedisSessionStore:
             self._drop(connection)
             raise
 
-    def _understand(self, answer: object) -> list[Any]:
+    def _understand(self, answer: Any) -> list[Any]:
         match answer:
-            case [b"done", versions, *_]:
+            case [b"done", versions, *rest]:
                 self._seen = max(self._seen, int(versions))
-                return answer[1:]  # type: ignore[no-any-return, index]
+                return [versions, *rest]
             case [b"conflict", version]:
                 raise _conflict(int(version))
             case [b"full", limit]:
@@ -242,7 +245,9 @@ class RedisSessionStore:
                 )
                 raise StoreDamagedError(self._lost)
             case [b"format", name]:
-                raise StoreDamagedError(f"the store in Redis has format {name!r}, and this version knows {FORMAT} alone")
+                raise StoreDamagedError(
+                    f"the store in Redis has format {name!r}, and this version knows {FORMAT} alone"
+                )
             case [b"damaged", _]:
                 raise StoreDamagedError("parts of the store in Redis are gone: evicted, deleted, or overwritten")
             case _:
@@ -343,8 +348,8 @@ def _parts(url: str, context: ssl.SSLContext | None) -> tuple[Location, dict[str
         raise ArgumentError(f"url is none of Redis: {type(error).__name__}", argument="url") from None
     if not isinstance(pool.location, TCPLocation | UnixDomainSocketLocation):
         raise ArgumentError("url names no host", argument="url")
-    options: dict[str, Any] = dict(pool.connection_kwargs)
-    ours = {name: options[name] for name in ("username", "password", "db", "client_name") if name in options}
+    options: dict[str, Any] = {**pool.connection_kwargs}
+    ours: dict[str, Any] = {name: options[name] for name in _OPTIONS if name in options}
     return pool.location, {**ours, "ssl_context": context if url.startswith("rediss://") else None}
 
 

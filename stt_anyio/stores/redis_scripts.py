@@ -27,7 +27,7 @@ FORMAT = "1"
 PURGED = 16
 """Lifetimes that are over and that one call removes, at most, so that none takes long."""
 PAGE_BYTES = 1 << 20
-"""Bytes of entries behind which one call of `SCAN` gives no more."""
+"""Bytes of entries behind which one call of `SCAN` gives no more; many times the largest entry."""
 
 _BEGIN = (
     """
@@ -176,7 +176,7 @@ local found = redis.call('ZRANGEBYLEX', places, '(' .. place, '(' .. ARGV[3], 'L
 for _, what in ipairs(found) do
   local entry = redis.call('HGET', entries, what)
   bytes = bytes + #entry
-  if bytes > @PAGE@ and #page > 0 then break end
+  if bytes > @PAGE@ then break end
   page[#page + 1] = what
   page[#page + 1] = entry
 end

@@ -170,7 +170,8 @@ class SqliteFile:
         )
         with self._reading() as (now, ended):
             rows = self._connection.execute(query, (space, after, ended, limit)).fetchall()
-            return tuple(_entry(*_sound(row, bytes, bytes, int, float), now) for row in rows)
+            found = (_sound(row, bytes, bytes, int, float) for row in rows)
+            return tuple(_entry(key, value, version, expires, now) for key, value, version, expires in found)
 
     # -- transactions ----------------------------------------------------------------------------------------------
 
@@ -211,7 +212,8 @@ class SqliteFile:
                 self._versions, self._held["entries"], self._held["taken"], expired = _sound(row, int, int, int, float)
                 if self._versions < self._seen:
                     raise StoreDamagedError(
-                        f"{str(self._path)!r} was put back: it tells of {self._versions} changes, and told of {self._seen}"
+                        f"{str(self._path)!r} was put back: it tells of {self._versions} changes,"
+                        f" and told of {self._seen}"
                     )
                 now = max(self._clock(), expired)
                 (ended,) = self._connection.execute(_LAST_END, (now,)).fetchone()

@@ -1,7 +1,7 @@
 """A Redis of the tests' own: on a Unix socket in a folder of its own, without persistence, gone when they are.
 
-`make test` installs it where it may (`.ci/redis.py`). Debian has the server's program in its package `redis-tools` under
-another name, told from its argument zero; so no service need be there.
+`make test` installs it where it may (`.ci/redis.py`). Debian has the server's program in its package `redis-tools`
+under another name, told from its argument zero; so no service need be there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,13 @@ class RedisServer:
         found = find_server()
         assert found is not None
         program, name = found
-        options = {"port": "0", "unixsocket": str(self.socket), "save": "", "appendonly": "no", "dir": str(self._folder)}
+        options = {
+            "port": "0",
+            "unixsocket": str(self.socket),
+            "save": "",
+            "appendonly": "no",
+            "dir": str(self._folder),
+        }
         words = [word for option, value in options.items() for word in (f"--{option}", value)]
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(

@@ -91,9 +91,7 @@ def at_once(what: str, kind: str, where: str) -> list[str]:
 
 
 @pytest.fixture(params=SHARED)
-def where(
-    request: pytest.FixtureRequest, tmp_path: Path, redis_server: Callable[[], RedisServer]
-) -> tuple[str, str]:
+def where(request: pytest.FixtureRequest, tmp_path: Path, redis_server: Callable[[], RedisServer]) -> tuple[str, str]:
     """A kind of store, and where it is."""
     if request.param == "sqlite":
         return "sqlite", str(tmp_path / "store")

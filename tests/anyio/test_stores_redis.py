@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.streams.tls import TLSListener
 
 from stt_anyio.errors import (
     ArgumentError,
@@ -20,6 +22,7 @@ from stt_anyio.errors import (
     StoreUnavailableError,
     VersionConflictError,
 )
+from tests.anyio.certificates import contexts
 from tests.anyio.redis_server import Halted, RedisServer, find_server
 
 redis = pytest.importorskip("stt_anyio.stores.redis", reason="the extra stt-transport[redis] is not installed")
@@ -99,7 +102,7 @@ async def test_nobody_there(tmp_path: Any) -> None:
 
 
 async def test_a_server_that_goes_and_comes_back_empty(server: RedisServer, open_store: Open) -> None:
-    """H7: what it told before it lost everything is not forgotten here: it is refused until the store is opened anew."""
+    """H7: what it told before it lost everything is not forgotten here: refused until the store is opened anew."""
     store = redis.RedisSessionStore(server.url)
     async with store:
         await store.put("", b"key", b"1", if_version=0)
@@ -129,13 +132,15 @@ async def test_a_server_that_returns_old_versions(redis_server: Callable[[], Red
             version = await store.put("", b"other", b"2", if_version=0)
             server.ask("DEL", *(f"{{{prefix}}}:{name}" for name in redis.KEYS))
             await other.put("", b"other", b"0", if_version=0)
+            calls = (
+                lambda store, version: store.put("", b"other", b"3", if_version=version),
+                lambda store, version: store.take_once("", b"0", ttl=60),
+                lambda store, version: store.get("", b"other"),
+                lambda store, version: store.delete("", b"other"),
+                lambda store, version: store.scan(""),
+            )
             with pytest.raises(StoreDamagedError, match="lost"):
-                if call == 0:
-                    await store.put("", b"other", b"3", if_version=version)
-                elif call == 1:
-                    await store.take_once("", b"0", ttl=60)
-                else:
-                    await (store.get, store.delete, store.get)[call - 2]("", b"other")
+                await calls[call](store, version)
             await fails(store, StoreDamagedError)
             entry = await other.get("", b"other")
             assert entry.value == b"0"
@@ -325,7 +330,7 @@ HELLO = b"%3\r\n$5\r\nproto\r\n:3\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$2\r\nid\r\
 
 
 @asynccontextmanager
-async def pretending(*answers: bytes) -> AsyncIterator[str]:
+async def pretending(*answers: bytes, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Somebody who answers each thing that is sent with the next of these, and closes behind the last."""
 
     async def serve(stream: anyio.abc.SocketStream) -> None:
@@ -334,8 +339,10 @@ async def pretending(*answers: bytes) -> AsyncIterator[str]:
                 await stream.receive()
                 await stream.send(answer)
 
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    listener: Any = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    if context is not None:
+        listener = TLSListener(listener, context, standard_compatible=False)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
         yield f"redis://127.0.0.1:{port}"
@@ -374,7 +381,32 @@ async def test_no_redis_at_all(greeting: bytes) -> None:
         await fails(store, StoreUnavailableError)
 
 
+async def test_tls() -> None:
+    """H7: with `rediss://` the certificate must be good, and for this name, unless a context says otherwise."""
+    server, client = contexts()
+    nothing = b"*4\r\n$4\r\ndone\r\n$1\r\n5\r\n$1\r\n5\r\n_\r\n"
+    async with pretending(HELLO, nothing, context=server) as url:
+        secure = url.replace("redis:", "rediss:")
+        async with redis.RedisSessionStore(secure, ssl_context=client) as store:
+            assert await store.get("", b"key") is None
+        async with redis.RedisSessionStore(secure) as store:
+            await fails(store, StoreUnavailableError)
+    async with pretending(HELLO, nothing, context=server) as url:
+        async with redis.RedisSessionStore(url.replace("redis:", "rediss:"), ssl_context=contexts("b")[1]) as store:
+            await fails(store, StoreUnavailableError)
+
+
 # -- open and closed -----------------------------------------------------------------------------------------------
+
+
+async def use(store: Any) -> None:
+    async with store:
+        await store.put("", b"key", b"", if_version=0)
+        await store.aclose()
+        assert await store.get("", b"key") is not None
+        with pytest.raises(StateError):
+            await store.__aenter__()
+        raise KeyError
 
 
 async def test_opened_and_closed(open_store: Open) -> None:
@@ -382,13 +414,7 @@ async def test_opened_and_closed(open_store: Open) -> None:
     store = open_store()
     await fails(store, StateError)
     with pytest.raises(KeyError):
-        async with store:
-            await store.put("", b"key", b"", if_version=0)
-            await store.aclose()
-            assert await store.get("", b"key") is not None
-            with pytest.raises(StateError):
-                await store.__aenter__()
-            raise KeyError
+        await use(store)
     await fails(store, StateError)
 
 

@@ -1,4 +1,4 @@
-"""The store in a file when things go wrong: damaged, replaced, put back, locked, of another program, or not to be had."""
+"""The store in a file when things go wrong: damaged, replaced, put back, locked, of another program, or not there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from stt_anyio.errors import ArgumentError, StateError, StoreDamagedError, StoreUnavailableError, VersionConflictError
 from stt_anyio.stores.sqlite import SqliteSessionStore
@@ -53,6 +54,13 @@ def change(path: Path, *statements: str) -> None:
         connection.execute(statement)
     connection.commit()
     connection.close()
+
+
+def contents(path: Path, new: bytes | None = None) -> bytes:
+    """What is in the file; what is to be in it."""
+    if new is not None:
+        path.write_bytes(new)
+    return path.read_bytes()
 
 
 # -- as it should be -----------------------------------------------------------------------------------------------
@@ -157,7 +165,7 @@ async def test_a_write_that_is_cancelled(path: Path, store: SqliteSessionStore) 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(take, b"%d" % number, took)
             for _ in range(number % 5):
-                await anyio.sleep(0)
+                await checkpoint()
             tasks.cancel_scope.cancel()
         assert await store.take_once("", b"%d" % number, ttl=60) is (took == [])
 
@@ -187,7 +195,7 @@ async def test_the_disk_is_full(store: SqliteSessionStore) -> None:
     [
         lambda path: path.write_bytes(b"no database, but long enough for a header" * 100),
         lambda path: change(path, "CREATE TABLE things (name TEXT)"),
-        lambda path: change(path, "PRAGMA application_id = 7"),
+        lambda path: change(path, "PRAGMA application_id = 7", f"PRAGMA user_version = {SCHEMA}"),
         lambda path: change(path, "PRAGMA user_version = 7"),
         lambda path: change(path, f"PRAGMA application_id = {APPLICATION}", f"PRAGMA user_version = {SCHEMA + 1}"),
     ],
@@ -195,10 +203,10 @@ async def test_the_disk_is_full(store: SqliteSessionStore) -> None:
 async def test_of_another_program_or_a_newer_version(path: Path, make: Callable[[Path], Any]) -> None:
     """H7: it is left as it is."""
     make(path)
-    before = path.read_bytes()
+    before = contents(path)
     with pytest.raises(StoreDamagedError):
         await SqliteSessionStore(path).open()
-    assert path.read_bytes() == before
+    assert contents(path) == before
     assert os.listdir(path.parent) == [path.name]
 
 
@@ -224,10 +232,10 @@ async def test_bytes_that_are_damaged(path: Path) -> None:
     async with SqliteSessionStore(path) as store:
         for number in range(200):
             await store.put("", b"%03d" % number, b"%d" % number * 20, if_version=0)
-    whole, damaged = path.read_bytes(), 0
+    whole, damaged = contents(path), 0
     assert len(whole) > 20_000
-    for place in range(0, len(whole), 331):
-        path.write_bytes(whole[:place] + b"\xa5" * 200 + whole[place + 200 :])
+    for place in range(0, len(whole), 1013):
+        contents(path, whole[:place] + b"\xa5" * 200 + whole[place + 200 :])
         try:
             async with SqliteSessionStore(path) as store:
                 for number in range(0, 200, 20):
@@ -240,14 +248,15 @@ async def test_bytes_that_are_damaged(path: Path) -> None:
     assert damaged > 5
 
 
-@pytest.mark.parametrize("how", [lambda path: path.unlink(), lambda path: os.replace(path.with_name("copy"), path)])
-async def test_a_file_in_its_place(path: Path, store: SqliteSessionStore, how: Callable[[Path], Any]) -> None:
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_file_in_its_place(path: Path, store: SqliteSessionStore, gone: bool) -> None:
     """H7: two files cannot both be the store: who has the old one open is told."""
     shutil.copyfile(path, path.with_name("copy"))
-    how(path)
-    with pytest.raises((StoreDamagedError, StoreUnavailableError)):
-        await CALLS["take_once"](store)
-    await fails(store, StoreDamagedError if path.exists() else StoreUnavailableError)
+    if gone:
+        os.unlink(path)
+    else:
+        os.replace(path.with_name("copy"), path)
+    await fails(store, StoreUnavailableError if gone else StoreDamagedError)
 
 
 async def test_an_older_state_of_it(path: Path, store: SqliteSessionStore) -> None:
@@ -257,9 +266,24 @@ async def test_an_older_state_of_it(path: Path, store: SqliteSessionStore) -> No
     await fails(store, StoreDamagedError)
     async with SqliteSessionStore(path) as anew:
         assert await anew.take_once("", b"ticket", ttl=60)
+        version = await anew.put("", b"key", b"", if_version=0)
+        await anew.delete("", b"key")
+        change(
+            path,
+            f"INSERT INTO entries VALUES (x'74', x'6b6579', x'', {version}, 1e300)",
+            f"UPDATE state SET versions = {version}, entries = 1",
+        )
+        await fails(anew, StoreDamagedError)
 
 
 # -- open and closed -----------------------------------------------------------------------------------------------
+
+
+async def use(store: SqliteSessionStore, version: int) -> None:
+    async with store:
+        with pytest.raises(VersionConflictError):
+            await store.put("", b"key", b"", if_version=version + 1)
+        raise KeyError
 
 
 async def test_opened_and_closed(path: Path) -> None:
@@ -272,10 +296,7 @@ async def test_opened_and_closed(path: Path) -> None:
     await store.aclose()
     await fails(store, StateError)
     with pytest.raises(KeyError):
-        async with store:
-            with pytest.raises(VersionConflictError):
-                await store.put("", b"key", b"", if_version=version + 1)
-            raise KeyError
+        await use(store, version)
     assert os.listdir(path.parent) == [path.name]
 
 
