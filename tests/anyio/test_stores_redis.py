@@ -141,6 +141,8 @@ async def test_a_server_that_returns_old_versions(redis_server: Callable[[], Red
             )
             with pytest.raises(StoreDamagedError, match="lost"):
                 await calls[call](store, version)
+            for number in range(10):
+                await other.put("", b"%d" % number, b"", if_version=0)
             await fails(store, StoreDamagedError)
             entry = await other.get("", b"other")
             assert entry.value == b"0"
@@ -148,13 +150,13 @@ async def test_a_server_that_returns_old_versions(redis_server: Callable[[], Red
 
 async def test_a_server_that_is_slow(server: RedisServer) -> None:
     """H7: `StoreUnavailableError` after `timeout`; afterwards all is well, and no answer is taken for another's."""
-    async with redis.RedisSessionStore(server.url, timeout=0.2) as store:
+    async with redis.RedisSessionStore(server.url, timeout=0.5) as store:
         version = await store.put("", b"key", b"1", if_version=0)
         with Halted(server):
             began = time.monotonic()
-            with pytest.raises(StoreUnavailableError, match=r"0\.2 s"):
+            with pytest.raises(StoreUnavailableError, match=r"0\.5 s"):
                 await store.put("", b"key", b"2", if_version=version)
-            assert 0.15 < time.monotonic() - began < 5
+            assert 0.45 < time.monotonic() - began < 10
             with pytest.raises(StoreUnavailableError):
                 await store.get("", b"key")
         for _ in range(1000):
@@ -180,7 +182,7 @@ async def test_many_wait_for_a_slow_server(server: RedisServer) -> None:
         except StoreUnavailableError:
             failed.append(True)
 
-    async with redis.RedisSessionStore(server.url, timeout=0.3) as store:
+    async with redis.RedisSessionStore(server.url, timeout=0.5) as store:
         await store.get("", b"key")
         with Halted(server):
             async with anyio.create_task_group() as tasks:
@@ -189,7 +191,7 @@ async def test_many_wait_for_a_slow_server(server: RedisServer) -> None:
                 while len(failed) < 3 * redis.MAX_WAITING:
                     await anyio.sleep(0.001)
                     ticks += 1
-        assert ticks > 50
+        assert ticks > 10
         assert len(store._connection._requests if store._connection else ()) <= redis.MAX_WAITING
 
 
@@ -212,7 +214,7 @@ async def test_calls_that_are_cancelled(server: RedisServer) -> None:
             with Halted(server):
                 for number in range(20):
                     tasks.start_soon(take, number)
-                await anyio.sleep(0.05)
+                await anyio.wait_all_tasks_blocked()
                 tasks.cancel_scope.cancel()
         assert taken == [True] * 20
 
@@ -231,6 +233,23 @@ async def test_connections_that_break(server: RedisServer) -> None:
                     break
             server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         assert len(await store.scan("", limit=100)) == 100
+
+
+async def test_a_connection_that_fails_in_its_end(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H7: whatever the library raises when a connection is over ends that connection, and nothing of the caller's."""
+
+    class Failing(redis._Connection):  # type: ignore[misc, name-defined]
+        async def run(self, *, task_status: Any) -> None:
+            await super().run(task_status=task_status)
+            raise RuntimeError("a bug")
+
+    monkeypatch.setattr(redis, "_Connection", Failing)
+    async with redis.RedisSessionStore(server.url) as store:
+        for number in range(3):
+            await store.put("", b"%d" % number, b"", if_version=0)
+            await store.aclose()
+            await anyio.wait_all_tasks_blocked()
+        assert len(await store.scan("")) == 3
 
 
 async def test_scripts_that_the_server_forgot(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
@@ -305,6 +324,9 @@ async def test_a_server_that_is_a_replica_now(server: RedisServer) -> None:
         server.ask("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(StoreUnavailableError):
             await store.put("", b"other", b"1", if_version=0)
+        with anyio.fail_after(20):
+            while b"connected_clients:1\r" not in server.ask("INFO", "clients"):  # it connects anew, perhaps elsewhere
+                await anyio.sleep(0.001)
         server.ask("REPLICAOF", "NO", "ONE")
         await store.put("", b"other", b"1", if_version=0)
 
