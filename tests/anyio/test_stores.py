@@ -227,17 +227,17 @@ async def test_full(stores: Callable[..., Stores], clock: Clock) -> None:
 
 async def test_crowds_that_expire(stores: Callable[..., Stores], clock: Clock) -> None:
     """H7: a call removes a bounded number of what is over, and shows none of it."""
-    async with stores(max_entries=150, max_taken=150).open() as store:
-        for number in range(150):
+    async with stores(max_entries=250, max_taken=250).open() as store:
+        for number in range(250):
             await store.put("", b"%d" % number, b"", if_version=0, ttl=5 + number / 100)
             await store.take_once("", b"%d" % number, ttl=5 + number / 100)
         clock.now += 20
         assert await store.scan("") == ()
-        assert await store.get("", b"149") is None
-        assert await store.take_once("", b"149", ttl=5)
-        assert not await store.delete("", b"148")
-        await store.put("", b"147", b"", if_version=0)
-        assert [entry.key for entry in await store.scan("")] == [b"147"]
+        assert await store.get("", b"249") is None
+        assert await store.take_once("", b"249", ttl=5)
+        assert not await store.delete("", b"248")
+        await store.put("", b"247", b"", if_version=0)
+        assert [entry.key for entry in await store.scan("")] == [b"247"]
 
 
 @pytest.mark.parametrize(
