@@ -440,6 +440,38 @@ async def test_opened_and_closed(open_store: Open) -> None:
     await fails(store, StateError)
 
 
+async def test_cancelled_while_it_is_open(open_store: Open) -> None:
+    """H7: a cancellation around it comes through, and it can be opened again."""
+    store = open_store()
+    for number in range(3):
+        with anyio.CancelScope() as scope:
+            async with store:
+                await store.put("", b"%d" % number, b"", if_version=0)
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+    with pytest.raises(ExceptionGroup) as caught:
+        await use_in_group(store)
+    assert caught.group_contains(KeyError, depth=1)
+
+
+async def use_in_group(store: Any) -> None:
+    async with anyio.create_task_group() as tasks, store:
+        tasks.start_soon(store.get, "", b"0")
+        await store.get("", b"0")
+        raise KeyError
+
+
+async def test_too_many_wait(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H7: who gets no turn within `timeout` is told so, and that nothing was asked."""
+    monkeypatch.setattr(redis, "MAX_WAITING", 1)
+    async with open_store(timeout=0.05) as store:
+        await store._room.acquire()
+        with pytest.raises(StoreUnavailableError, match="nothing was asked"):
+            await store.put("", b"key", b"", if_version=0)
+        store._room.release()
+
+
 @pytest.mark.parametrize(
     ("argument", "options"),
     [

@@ -154,6 +154,31 @@ async def test_somebody_else_is_at_it(path: Path, store: SqliteSessionStore) -> 
     await store.put("", b"key", b"2", if_version=version)
 
 
+async def test_opened_while_others_have_it(path: Path) -> None:
+    """H7: to begin a log takes the file for itself; who cannot have it waits, and is told in the end."""
+    async with SqliteSessionStore(path) as store:
+        await store.put("", b"key", b"1", if_version=0)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM entries").fetchall()
+    with pytest.raises(StoreUnavailableError):
+        await SqliteSessionStore(path, timeout=0.1).open()
+    opened = []
+
+    async def open_it() -> None:
+        async with SqliteSessionStore(path, timeout=20.0) as store:
+            opened.append(await store.get("", b"key"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(open_it)
+        await anyio.sleep(0.02)
+        assert not opened
+        other.execute("COMMIT")
+        other.close()
+    assert opened[0].value == b"1"
+
+
 async def test_a_write_that_is_cancelled(path: Path, store: SqliteSessionStore) -> None:
     """H7: it has happened as a whole, or not at all; who got an answer keeps it."""
     for number in range(50):
