@@ -167,11 +167,13 @@ class RedisSessionStore:
             with _making_sense():
                 _, now, expired, more, page = answer
                 for place, entry in zip(page[::2], page[1::2], strict=True):
+                    if place <= first + after:
+                        raise ValueError("keys are out of order")
                     after = place[len(first) :]
                     stored, expires = _entry(after, entry, float(now))
                     if expires > float(expired):
                         found.append(stored)
-                if more is None:
+                if more is None or not page:
                     break
         return tuple(found)
 
@@ -371,7 +373,7 @@ def _making_sense() -> Iterator[None]:
         yield
     except SttError:
         raise
-    except (AttributeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise StoreDamagedError(f"Redis gave an answer that makes no sense: {error}") from error
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import anyio
 import pytest
 from anyio.streams.tls import TLSListener
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stt_anyio.errors import (
     ArgumentError,
@@ -22,6 +24,7 @@ from stt_anyio.errors import (
     StoreUnavailableError,
     VersionConflictError,
 )
+from stt_anyio.stores import StoredEntry
 from tests.anyio.certificates import contexts
 from tests.anyio.redis_server import Halted, RedisServer, find_server
 
@@ -401,6 +404,69 @@ async def test_answers_that_make_no_sense(answer: bytes, error: type[Exception])
 async def test_no_redis_at_all(greeting: bytes) -> None:
     async with pretending(greeting) as url, redis.RedisSessionStore(url, timeout=0.5) as store:
         await fails(store, StoreUnavailableError)
+
+
+PARTS = (
+    b"done",
+    b"conflict",
+    b"full",
+    b"lost",
+    b"damaged",
+    b"format",
+    b"0",
+    b"5",
+    b"1 inf value",
+    b"1 2",
+    b"nan",
+    b"1e999",
+)
+answers = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=40) | st.sampled_from(PARTS),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(PARTS), inner, max_size=2),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.sampled_from(PARTS[:6]), min_size=1, max_size=1), st.lists(answers, max_size=5))
+def test_any_answer(status: list[Any], rest: list[Any]) -> None:
+    """H7: whatever an answer is, a call gives what it promises, or one of the errors of stores."""
+
+    async def ask() -> None:
+        async with redis.RedisSessionStore("redis://localhost") as store:
+            store._exchange = answer
+            for call, kinds in (
+                (lambda: store.get("", b"key"), (StoredEntry, type(None))),
+                (lambda: store.put("", b"key", b"", if_version=0), (int,)),
+                (lambda: store.take_once("", b"key", ttl=1), (bool,)),
+                (lambda: store.delete("", b"key"), (bool,)),
+                (lambda: store.scan("", limit=5), (tuple,)),
+            ):
+                try:
+                    assert isinstance(await call(), kinds)
+                except (StoreDamagedError, ResourcesExhaustedError, VersionConflictError):
+                    pass
+
+    async def answer(*_: Any) -> object:
+        return [*status, *rest]
+
+    anyio.run(ask)
+
+
+async def test_a_scan_without_end() -> None:
+    """H7: pages that say that there is more, and never bring it, come to an end."""
+    async with redis.RedisSessionStore("redis://localhost") as store:
+        for page in ([], [bytes(32) + b"key", b"1 0.5 value"]):
+
+            async def answer(*_: Any, page: list[bytes] = page) -> object:
+                return [b"done", b"1", b"1", b"1", b"1", page]
+
+            store._exchange = answer
+            with anyio.fail_after(5):
+                if page:
+                    with pytest.raises(StoreDamagedError):
+                        await store.scan("")
+                else:
+                    assert await store.scan("") == ()
 
 
 async def test_tls() -> None:
