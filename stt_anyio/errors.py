@@ -178,6 +178,15 @@ class TlsError(ConnectionError, RemoteError):
     code = 0x0504
 
 
+# -- of stores: never on the wire -----------------------------------------------------------------------------------
+
+
+class StoreDamagedError(ResourceError, RemoteError):
+    """What the store of sessions holds cannot be trusted: damaged, lost, of another program, or of a newer version."""
+
+    code = 0x0605
+
+
 # -- of requests (0x07..): never on the wire -----------------------------------------------------------------------
 
 
@@ -211,12 +220,6 @@ class OutcomeUnknownError(SessionError, RemoteError):
         self.bytes_sent = bytes_sent
         self.bytes_acknowledged = bytes_acknowledged
         self.bytes_received = bytes_received
-
-
-class StoreDamagedError(ResourceError, RemoteError):
-    """What the store of sessions holds cannot be trusted: damaged, lost, of another program, or of a newer version."""
-
-    code = 0x0605
 
 
 def closed_here(error: SttError) -> SttError:
