@@ -49,6 +49,7 @@ demo:
 
 test:
 	$(call environment,lint test)
+	@$(BIN)/python .ci/redis.py
 	$(checks)
 	$(BIN)/pytest -n auto --cov --cov-report=
 	@$(BIN)/python .ci/branches.py
@@ -64,6 +65,7 @@ format:
 
 check-long:
 	$(call environment,test)
+	@$(BIN)/python .ci/redis.py
 	$(BIN)/pytest -m long
 
 bench:

@@ -64,7 +64,7 @@ def main(groups: list[str]) -> None:
     say(f"installing the project{''.join(f', {group}' for group in wanted['groups'])}")
     packages = [package for group in wanted["groups"] for package in requirements[group]]
     run(PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input",
-        "--editable", f"{ROOT}[cli,trio]", *packages)  # fmt: skip
+        "--editable", f"{ROOT}[cli,redis,trio]", *packages)  # fmt: skip
     STAMP.write_text(json.dumps(wanted, indent=1) + "\n")
 
 

@@ -19,6 +19,7 @@ from attrs import Attribute, evolve, field, fields_dict, frozen
 
 from stt_anyio.errors import ArgumentError
 from stt_anyio.links.proxy import proxy_of
+from stt_anyio.stores import SessionStore
 from stt_proto import CarrierTraits, Config, Identity
 from stt_proto.config import CARRIERS, Limits
 from stt_proto.recovery import CONTROLLERS, ControllerFactory
@@ -96,6 +97,11 @@ def _check_reuse_port(_: Any, attribute: Attribute[Any], value: Any) -> None:
 def _check_address(_: Any, attribute: Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or not value or any(character.isspace() for character in value):
         _refuse(attribute.name, value, "an address or the name of a host")
+
+
+def _check_store(_: object, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, SessionStore | None):
+        _refuse(attribute.name, value, "a SessionStore")
 
 
 def _check_limits(_: Any, attribute: Attribute[Any], value: Any) -> None:
@@ -180,6 +186,9 @@ class NodeConfig:
             so only for what does no harm when it is done twice (`session.replayable`).
         ticket_file: a file in which this node, and no other process, remembers which tickets were used, so that they
             are good once over restarts too. It has a use together with `fleet_secret`.
+        ticket_store: a `SessionStore`, open as long as the node runs, in which all servers that take the same tickets
+            remember which were used, so that each is good once for all of them. `STTNode` only; instead of
+            `ticket_file`.
         rotate_after_seconds: age of a key at which it is replaced.
         rotate_after_bytes: bytes under a key at which it is replaced.
         rotate_after_packets: packets under a key at which it is replaced.
@@ -237,6 +246,7 @@ class NodeConfig:
     seed_generation: int = _of_the_core("seed_generation")
     max_early_data: int = _of_the_core("max_early_data")
     ticket_file: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
+    ticket_store: SessionStore | None = field(default=None, validator=_check_store)
     rotate_after_seconds: float = _of_the_core("rotate_after_seconds")
     rotate_after_bytes: int = _of_the_core("rotate_after_bytes")
     rotate_after_packets: int = _of_the_core("rotate_after_packets")
@@ -266,6 +276,8 @@ class NodeConfig:
                     )
         if self.tls != (self.tls_cert is not None) or (self.tls_key is not None and not self.tls):
             raise ArgumentError("tls and tls_cert must be given together, or neither", argument="tls")
+        if self.ticket_file is not None and self.ticket_store is not None:
+            raise ArgumentError("ticket_store and ticket_file: one of them remembers", argument="ticket_store")
         if self.proxy is not None or self.proxy_auth is not None:
             proxy_of(self.proxy, self.proxy_auth)
         if self.keep_alive_timeout <= 2 * self.keep_alive_interval:
@@ -325,7 +337,7 @@ class NodeConfig:
         """
         parameters: dict[str, Any] = {_CORE_NAMES.get(name, name): getattr(self, name) for name in _SHARED}
         parameters["carriers"] = {"udp": self.udp_traits(never_cut=False)}
-        parameters["ticket_check"] = "memory" if self.ticket_file is None else "host"
+        parameters["ticket_check"] = "memory" if self.ticket_file is None and self.ticket_store is None else "host"
         return Config(identity=identity, shared_seed=shared_seed, **(parameters | changes))
 
     def udp_traits(self, *, never_cut: bool) -> CarrierTraits:

@@ -98,6 +98,7 @@ __all__ = [
     "SessionTimeoutError",
     "ShuttingDownError",
     "StateError",
+    "StoreDamagedError",
     "StoreUnavailableError",
     "StreamClosedError",
     "StreamError",
@@ -175,6 +176,15 @@ class TlsError(ConnectionError, RemoteError):
     """TLS failed: a certificate that does not verify, say."""
 
     code = 0x0504
+
+
+# -- of stores: never on the wire -----------------------------------------------------------------------------------
+
+
+class StoreDamagedError(ResourceError, RemoteError):
+    """What the store of sessions holds cannot be trusted: damaged, lost, of another program, or of a newer version."""
+
+    code = 0x0605
 
 
 # -- of requests (0x07..): never on the wire -----------------------------------------------------------------------

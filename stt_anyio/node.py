@@ -203,6 +203,8 @@ class STTNode(Ways):
                     self._tasks = tasks
                     tasks.start_soon(self._run_timer)
                     tasks.start_soon(self._run_gathering)
+                    if self._ticket_store is not None:
+                        tasks.start_soon(self._ticket_store.run)
                     for carrier in self._carriers.values():
                         tasks.start_soon(carrier.run, self.driver)
                     tasks.start_soon(_set, up)

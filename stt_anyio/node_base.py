@@ -31,6 +31,7 @@ from stt_anyio.observing import Observers
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase
 from stt_anyio.ticket_file import TicketFile
+from stt_anyio.ticket_store import TicketStore
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.endpoint import Admit
@@ -204,6 +205,11 @@ class NodeBase(Generic[SessionT]):
         self._driver: Driver | None = None
         self._observers = Observers()
         self._ticket_file: TicketFile | None = None
+        self._ticket_store = (
+            None
+            if self.config.ticket_store is None
+            else TicketStore(self.config.ticket_store, self.node_id, self.config.handshake_timeout)
+        )
         self._ever_ran = False
         self.sessions: dict[bytes, SessionT] = {}
         self._dialing: dict[SessionT, NetworkPath] = {}
@@ -410,9 +416,15 @@ class NodeBase(Generic[SessionT]):
                 self._call(callback, None, b"", event.reason)
 
     def _on_ticket_offered(self, session: SessionT, event: TicketOffered) -> None:
-        """A ticket may be used if nobody has used it; that somebody has is on the disk before it is answered."""
-        file, driver = self._ticket_file, self.driver
-        unused = file is not None and file.use(event.ticket_id, event.expires_at)
+        """A ticket may be used if nobody has used it; that somebody has is on the disk, or known to all, by then."""
+        store, file = self._ticket_store, self._ticket_file
+        if store is not None:
+            store.offered(event, lambda unused: self._answer_ticket(session, unused))
+        else:
+            self._answer_ticket(session, file is not None and file.use(event.ticket_id, event.expires_at))
+
+    def _answer_ticket(self, session: SessionT, unused: bool) -> None:
+        driver = self.driver
         session.core.answer_ticket(unused, driver.clock())
         driver.pump()
 

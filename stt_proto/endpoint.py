@@ -310,7 +310,7 @@ class Endpoint(Reception):
     def is_idle(self) -> bool:
         """Whether nothing has happened since the last transmit, event and deadline were asked for: there is no news."""
         context = self._context
-        return not (context.ready or context.unarmed or self._events or self._outbox)
+        return not (context.ready or context.unarmed or context.ticket_answers or self._events or self._outbox)
 
     def transmits(self, now: float) -> Iterator[Transmit]:
         """Take everything there is to send now, one by one."""

@@ -57,6 +57,10 @@ class BlockingNode(BlockingWays):
                 "`listen_websocket` beside it",
                 argument="transport",
             )
+        if self.config.ticket_store is not None:
+            raise ArgumentError(
+                "ticket_store waits in an event loop; a blocking node has ticket_file", argument="ticket_store"
+            )
         self.lock = threading.RLock()
         self._turn = threading.Condition(self.lock)
         self._background = background

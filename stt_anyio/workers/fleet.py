@@ -438,6 +438,8 @@ def _checked(config: NodeConfig, workers: int) -> NodeConfig:
         raise ArgumentError("reuse_port is True; a fleet shares its port with nobody else", argument="reuse_port")
     if config.ticket_file is not None and workers > 1:
         raise ArgumentError("ticket_file is one process's; workers cannot share it", argument="ticket_file")
+    if config.ticket_store is not None:
+        raise ArgumentError("ticket_store is open in this process, and not in workers", argument="ticket_store")
     return evolve(
         config,
         limits=_divided(config.limits, workers),

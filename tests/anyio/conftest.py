@@ -13,6 +13,7 @@ import pytest
 from stt_anyio import NodeConfig, Session, STTNode
 from stt_anyio.memory import memory_sessions
 from stt_anyio.udp import UdpSocket
+from tests.anyio.redis_server import RedisServer, find_server
 from tests.anyio.sockets import LOOPBACK, Faulty
 
 LIMIT = 20.0
@@ -59,6 +60,24 @@ def udp_sessions() -> Sessions:
 def sessions(request: pytest.FixtureRequest) -> Sessions:
     """`async with sessions(...) as (ours, theirs)`: a session in memory, and one on loopback."""
     return {"memory": _memory_sessions, "udp": _udp_sessions}[request.param]
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Callable[[], RedisServer]]:
+    """`redis_server()`: a Redis of the tests' own, started when it is first asked for; skips where there is none."""
+    servers: list[RedisServer] = []
+
+    def get() -> RedisServer:
+        if not servers:
+            if find_server() is None:
+                pytest.skip("no redis-server or valkey-server here: see .ci/redis.py")
+            servers.append(RedisServer())
+            servers[0].start()
+        return servers[0]
+
+    yield get
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

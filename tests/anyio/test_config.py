@@ -61,6 +61,7 @@ BAD: list[tuple[str, Any]] = [
     ("seed_generation", -1),
     ("max_early_data", 769),
     ("ticket_file", ""),
+    ("ticket_store", "redis://localhost"),
     ("rotate_after_seconds", 0),
     ("rotate_after_bytes", 0),
     ("rotate_after_packets", 0),

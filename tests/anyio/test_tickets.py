@@ -17,7 +17,14 @@ import pytest
 
 from stt_anyio import ArgumentError, BlockingNode, SessionResumptionError, STTNode, Ticket, TicketRefusal
 from stt_anyio import ticket_file as module
+from stt_anyio import ticket_store as store_module
+from stt_anyio.errors import ResourcesExhaustedError, StoreUnavailableError
+from stt_anyio.stores import MemorySessionStore
 from stt_anyio.ticket_file import HEADER, SPARE, TicketFile
+from stt_anyio.ticket_store import MAX_ASKED, TicketStore
+from stt_proto.events import TicketOffered
+from tests.anyio.redis_server import RedisServer
+from tests.anyio.stores import KINDS, Clock, Stores
 
 LOOPBACK = "127.0.0.1"
 SEED = "a seed for tests"
@@ -349,3 +356,128 @@ def test_systems_that_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
             used(tmp_path / "used")
     else:
         used(tmp_path / "used").close()
+
+
+# -- a store that several servers share ----------------------------------------------------------------------------
+
+
+class Broken(MemorySessionStore):
+    """A store that fails, or never answers."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self.error = error
+        self.asked = 0
+
+    async def take_once(self, namespace: str | bytes, key: bytes, *, ttl: float) -> bool:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        await anyio.sleep_forever()
+        return True
+
+
+@pytest.fixture(params=KINDS)
+def stores(request: pytest.FixtureRequest, tmp_path: Path, redis_server: Callable[[], RedisServer]) -> Stores:
+    return Stores(request.param, tmp_path, redis_server, Clock())
+
+
+async def test_used_at_any_server_of_a_fleet(stores: Stores) -> None:
+    """H7, H-36: with a store that they share, a ticket is good once for all of them; so for copies of it."""
+    async with stores.open() as one, stores.open() as other:
+        options = server_options(fleet_secret=FLEET)
+        async with (
+            STTNode(**options, ticket_store=one) as first,
+            STTNode(**options, ticket_store=other) as second,
+            STTNode(**client_options()) as client,
+        ):
+            ticket = await ticket_of(client, first)
+            assert (await client.connect((LOOPBACK, second.port), ticket=ticket)).resumed
+            for server in (first, second):
+                async with STTNode(**client_options()) as copy:
+                    session = await copy.connect((LOOPBACK, server.port), ticket=ticket)
+                    assert not session.resumed
+                    assert session.resumption_error is not None
+                    assert session.resumption_error.reason == TicketRefusal.USED
+            assert (await copy_and_come_back(first)).resumed
+
+
+async def copy_and_come_back(server: STTNode) -> Any:
+    async with STTNode(**client_options()) as client:
+        return await client.connect((LOOPBACK, server.port), ticket=await ticket_of(client, server))
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("down"), ResourcesExhaustedError("full"), KeyError("a bug")])
+async def test_a_store_that_fails(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """H7, H-36: nobody can say that a ticket was not used, so it was; a full handshake, and a line in the log."""
+    store = Broken(error)
+    async with STTNode(**server_options(ticket_store=store)) as server:
+        for _ in range(2):
+            session = await copy_and_come_back(server)
+            assert not session.resumed
+            assert session.resumption_error is not None
+            assert session.resumption_error.reason == TicketRefusal.USED
+        assert server.running
+    assert store.asked == 2
+    assert [record.message for record in caplog.records if "tickets are refused" in record.message] == [
+        f"tickets are refused, as their store failed: {error}"
+    ]
+
+
+async def test_a_store_that_does_not_answer() -> None:
+    """H7, H-37: a full handshake wins meanwhile, and the node stops all the same."""
+    store = Broken(None)
+    with anyio.fail_after(15):
+        async with STTNode(**server_options(ticket_store=store)) as server:
+            session = await copy_and_come_back(server)
+            assert not session.resumed
+            assert store.asked == 1
+
+
+async def test_a_store_that_is_asked_too_much() -> None:
+    """H-36: what nobody can be asked about is refused at once, and waits for nobody; in time all are answered."""
+    store = Broken(None)
+    desk = TicketStore(store, bytes(32), 0.05)
+    answers: list[bool] = []
+    desk.offered(TicketOffered(bytes(16), 0.0), answers.append)
+    assert answers == [False], "the node does not run"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await anyio.wait_all_tasks_blocked()
+        for number in range(MAX_ASKED + 10):
+            desk.offered(TicketOffered(number.to_bytes(16), 0.0), answers.append)
+        assert len(answers) == 11
+        while len(answers) < MAX_ASKED + 11:
+            await anyio.sleep(0.001)
+        assert store.asked == MAX_ASKED
+        assert not any(answers)
+        tasks.cancel_scope.cancel()
+
+
+async def test_how_long_the_store_remembers() -> None:
+    """H-36: beyond the end of the ticket by more than clocks may differ; and it asks for a lifetime that there is."""
+    clock, answers = Clock(), []
+    store = MemorySessionStore(clock)
+    desk = TicketStore(store, bytes(32), 5.0, clock=lambda: 1_000_000.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await anyio.wait_all_tasks_blocked()
+        for after in (0.0, 100.0 + store_module.SPARE - 1, 2.0):
+            clock.now += after
+            desk.offered(TicketOffered(bytes(16), 1_000_100.0), answers.append)
+            await anyio.wait_all_tasks_blocked()
+        desk.offered(TicketOffered(bytes(15) + b"x", 0.0), answers.append)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert answers == [True, False, True, True]
+
+
+def test_a_store_has_to_be_one(tmp_path: Path) -> None:
+    for node, options in (
+        (STTNode, {"ticket_store": "redis://localhost"}),
+        (STTNode, {"ticket_store": MemorySessionStore(), "ticket_file": tmp_path / "used"}),
+        (BlockingNode, {"ticket_store": MemorySessionStore()}),
+    ):
+        with pytest.raises(ArgumentError) as caught:
+            node(**server_options(**options))
+        assert caught.value.argument == "ticket_store"

@@ -18,6 +18,7 @@ import pytest
 from attrs import evolve
 
 from stt_anyio import ArgumentError, NodeConfig, Session, StateError, SttError, STTNode
+from stt_anyio.stores import MemorySessionStore
 from stt_anyio.udp import UdpSocket
 from stt_anyio.workers import Routing, WorkerFleet, fleet, ports, serve_workers
 from stt_anyio.workers.handover import HandOver
@@ -421,6 +422,7 @@ async def test_an_application_that_is_none() -> None:
         ("transport", {"transport": "tcp"}),
         ("reuse_port", {"reuse_port": True}),
         ("ticket_file", {"ticket_file": "used"}),
+        ("ticket_store", {"ticket_store": MemorySessionStore()}),
         ("port", {"port": -1}),
         ("restarts", {"restarts": -1}),
         ("restarts", {"restarts": 1.0}),

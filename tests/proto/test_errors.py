@@ -62,7 +62,7 @@ LOCAL_ONLY = {
     errors.VersionConflictError: 0x0004,
     errors.PoolMissError: 0x0701,
 }
-HOSTS_CODES = {0x0000, 0x0501, 0x0502, 0x0503, 0x0504, 0x0601}
+HOSTS_CODES = {0x0000, 0x0501, 0x0502, 0x0503, 0x0504, 0x0601, 0x0605}
 
 
 def make(cls: type[SttError], message: str = "a sentence") -> SttError:
