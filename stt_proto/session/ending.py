@@ -10,6 +10,7 @@ from stt_proto.errors import (
     ConnectionRefusedError,
     ConnectionTimeoutError,
     SessionClosedError,
+    SessionExpiredError,
     SessionTimeoutError,
     SttError,
     UnreachableError,
@@ -37,7 +38,7 @@ _CODES = {
 }
 
 
-def close_frame(reason: str, detail: str) -> SessionClose:
+def close_frame(reason: str, detail: str, code: int | None = None) -> SessionClose:
     """The frame for what the application said.
 
     Raises:
@@ -51,7 +52,7 @@ def close_frame(reason: str, detail: str) -> SessionClose:
         ) from None
     if not isinstance(detail, str) or len(detail.encode(errors="replace")) > MAX_DETAIL:
         raise ArgumentError(f"detail must be text of at most {MAX_DETAIL} bytes", argument="detail")
-    return SessionClose(_CODES[word], word, detail)
+    return SessionClose(_CODES[word] if code in (None, SessionClosedError.code) else code, word, detail)
 
 
 def failure_frame(error: SttError) -> SessionClose:
@@ -84,8 +85,13 @@ def error_of(frame: SessionClose, established: bool) -> SttError:
         if type(refusal) is not SessionClosedError:
             return refusal
     if frame.reason is CloseReason.TIMEOUT:
-        return SessionTimeoutError(detail)
+        return SessionTimeoutError(detail, code=frame.code if frame.code == SessionExpiredError.code else None)
     return SessionClosedError(detail, reason=frame.reason, code=frame.code or None)
+
+
+def code_of(error: SttError) -> int:
+    """The number for an error, as the application is told; none for a session that was closed, and nothing else."""
+    return 0 if reason_of(error) is CloseReason.GRACEFUL and error.code == SessionClosedError.code else error.code
 
 
 class Ending:
