@@ -276,6 +276,18 @@ class SessionManager:
             self._table.config_changed(entry)
         return entry.record(self._clock)
 
+    def set_namespace(self, session_id: bytes, namespace: Namespace, now: float) -> SessionRecord:
+        """Put a session into another namespace.
+
+        Raises:
+            TooManySessionsError: it holds as many as it may; nothing changed.
+            SessionNotFound: it can no longer be used, with the reason.
+        """
+        name = namespace_bytes(namespace)
+        entry = self._table.need(session_id, now)
+        self._table.place(entry, namespace, name)
+        return entry.record(self._clock)
+
     def set_metadata(self, session_id: bytes, metadata: Mapping[str, Scalar], now: float) -> SessionRecord:
         """Replace the metadata of a session by a copy of this.
 

@@ -21,6 +21,7 @@ from stt_proto.manager.checks import check_session_id
 from stt_proto.manager.entries import Entry, Index
 from stt_proto.manager.limits import ManagerLimits
 from stt_proto.manager.metrics import Counters
+from stt_proto.manager.namespaces import Namespace
 from stt_proto.manager.records import EndReason
 from stt_proto.types import Deadline, SessionState
 
@@ -89,6 +90,18 @@ class SessionTable:
         self._deadlines.arm(session_id, entry.life.expires_at, "expiry")
         self.counters.created += 1
         self.counters.active += 1
+
+    def place(self, entry: Entry, namespace: Namespace, name: bytes) -> None:
+        """Put one into another namespace, or refuse that and change nothing."""
+        if name == entry.name:
+            return
+        held = self.by_namespace.count(name)
+        if held >= self.limits.sessions_per_namespace:
+            error = TooManySessionsError(f"{held:,} sessions are held (namespace)", scope="namespace")
+            raise self.refuse("namespace", error)
+        self.by_namespace.remove(entry.name, entry)
+        entry.namespace, entry.name = namespace, name
+        self.by_namespace.add(name, entry)
 
     @property
     def _held(self) -> int:
