@@ -81,7 +81,7 @@ class Lifecycle:
         """Take a session in, or say why not. The other end of one that this endpoint has with itself has no record."""
         if session_id in self._sessions:
             return None
-        namespace = "" if self._namespace_of is None else self._namespace_of(peer_node_id)
+        namespace = self._namespace(peer_node_id)
         try:
             self.manager.create_session(session_id, peer_node_id, now, namespace=namespace, use=session)
         except (ShuttingDownError, TooManySessionsError) as error:
@@ -89,20 +89,29 @@ class Lifecycle:
         self._sessions[session_id] = session
         return None
 
+    def has_room(self, peer_node_id: bytes, now: float) -> bool:
+        """Whether a session with this peer would be taken in now."""
+        namespace = self._namespace(peer_node_id)
+        try:
+            self.manager.check_room(peer_node_id, now, namespace=namespace)
+        except (ShuttingDownError, TooManySessionsError):
+            return False
+        return True
+
+    def _namespace(self, peer_node_id: bytes) -> Namespace:
+        return "" if self._namespace_of is None else self._namespace_of(peer_node_id)
+
     def on_event(self, session: Session | None, event: Event, now: float) -> bool:
         """Something happened; False when that is nothing for the application any more."""
-        kind = event.__class__
-        if session is None or kind not in _WATCHED:
+        if session is None:
             return True
-        if kind is SessionEstablished:
-            return not session.initiator or self._on_dialled(session, now)
-        if isinstance(event, StreamOpened):
-            return session not in self.leaving or not self._turn_away(session, event.stream_id, now)
-        assert isinstance(event, SessionClosed)
-        self.leaving.pop(session, None)
-        if self._sessions.get(session.session_id) is session:
-            del self._sessions[session.session_id]
-            self.manager.end_session(session.session_id, now, end_reason_of(event))
+        match event:
+            case SessionEstablished():
+                return not session.initiator or self._on_dialled(session, now)
+            case StreamOpened():
+                return not self._turns_away(session, event.stream_id, now)
+            case SessionClosed():
+                self._on_closed(session, event, now)
         return True
 
     def _on_dialled(self, session: Session, now: float) -> bool:
@@ -112,14 +121,22 @@ class Lifecycle:
             session.abort(now, error)
         return error is None
 
-    def _turn_away(self, session: Session, stream_id: int, now: float) -> bool:
-        """The peer opens a stream on a session that is being let go of."""
-        stream = session.stream(stream_id)
-        if stream is not None and session.retiring is not None:
-            code = session.retiring.code
+    def _on_closed(self, session: Session, event: SessionClosed, now: float) -> None:
+        """It is over; that is news for the manager, unless it ended it."""
+        self.leaving.pop(session, None)
+        if self._sessions.get(session.session_id) is session:
+            del self._sessions[session.session_id]
+            self.manager.end_session(session.session_id, now, end_reason_of(event))
+
+    def _turns_away(self, session: Session, stream_id: int, now: float) -> bool:
+        """Whether a stream that the peer opens is refused, since the session is being let go of."""
+        if session not in self.leaving:
+            return False
+        stream, refusal = session.stream(stream_id), session.retiring
+        if stream is not None and refusal is not None and session.is_active():
             if stream.can_write:
-                stream.reset(code, now)
-            stream.stop(code, now)
+                stream.reset(refusal.code, now)
+            stream.stop(refusal.code, now)
         return True
 
     def look(self, session: Session, now: float) -> None:
@@ -147,7 +164,7 @@ class Lifecycle:
         reason = record.close_reason
         if session is None or session.is_closed or reason is None:
             return
-        self.leaving.pop(session, None)
+        self.leaving[session] = None  # until it is closed: what the peer opens meanwhile is nothing any more
         words = _LAST_WORDS[reason]
         if record.requests or session.open_streams:
             session.abort(now, type(words)(words.message, reason=words.reason, code=words.code))
@@ -162,6 +179,3 @@ def _retiring(record: SessionRecord) -> SttError:
     if record.close_reason is EndReason.SHUTDOWN:
         return ShuttingDownError("nothing new is begun any more")
     return SessionClosedError("the session is closing")
-
-
-_WATCHED = frozenset((SessionEstablished, SessionClosed, StreamOpened))

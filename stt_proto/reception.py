@@ -466,7 +466,10 @@ class Reception:
     def _consider(self, resuming: Resuming, path: NetworkPath, now: float) -> None:
         """Somebody asks to resume, and is who the ticket was given to: is that wanted, and was it used before?"""
         context, responder = self._context, self._responder
-        if self._ask_admit(resuming.peer_node_id, path, now) is not None:  # the full handshake will say why
+        wanted = self._ask_admit(resuming.peer_node_id, path, now) is None
+        if wanted and self._lifecycle is not None:
+            wanted = self._lifecycle.has_room(resuming.peer_node_id, now)
+        if not wanted:  # the full handshake will say why
             self._act(responder.refuse(resuming, ConnectionRefusedError.code, now), path, now)
             return
         ended = responder.enter(resuming, now, lambda: context.connection_ids.issue(responder))

@@ -125,6 +125,17 @@ class SessionManager:
         self._table.admit(entry)
         return entry.record(self._clock)
 
+    def check_room(self, peer_node_id: bytes, now: float, *, namespace: Namespace = "") -> None:
+        """Say beforehand whether there is room for a session; one for which there is none counts as refused.
+
+        Raises:
+            ShuttingDownError, TooManySessionsError: as for `create_session`.
+        """
+        check_node_id(peer_node_id)
+        name = namespace_bytes(namespace)
+        self._table.settle(now)
+        self._table.check_room(peer_node_id, name)
+
     def restore_session(self, record: SessionRecord, now: float) -> SessionRecord:
         """Go on with a session from a record: after a restart, or from another server.
 

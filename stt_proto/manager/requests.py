@@ -34,9 +34,14 @@ class Work:
         self.use = use
 
     @property
+    def said(self) -> int:
+        """Streams of which the session says that they are open."""
+        return 0 if self.use is None else self.use.open_streams
+
+    @property
     def streams(self) -> int:
         """How many are open."""
-        return self.counted if self.use is None else self.counted + self.use.open_streams
+        return self.counted + self.said
 
     @property
     def requests(self) -> int:

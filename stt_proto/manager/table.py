@@ -67,19 +67,10 @@ class SessionTable:
 
     def admit(self, entry: Entry) -> None:
         """Take one in, or refuse it and change nothing."""
-        session_id, limits = entry.session_id, self.limits
-        if self.drain_at is not None:
-            raise self.refuse("shutdown", ShuttingDownError("no session is taken any more"))
+        session_id = entry.session_id
         if session_id in self.entries:
             raise ArgumentError(f"session_id {session_id.hex()} is that of another session", argument="session_id")
-        for scope, held, most in (
-            ("all", self._held, limits.sessions),
-            ("peer", self.by_peer.count(entry.peer_node_id), limits.sessions_per_peer),
-            ("namespace", self.by_namespace.count(entry.name), limits.sessions_per_namespace),
-        ):
-            if held >= most:
-                error = TooManySessionsError(f"{held:,} sessions are held ({scope})", scope=scope)
-                raise self.refuse("sessions" if scope == "all" else scope, error)
+        self.check_room(entry.peer_node_id, entry.name)
         self._serial += 1
         entry.generation = self._serial
         self.entries[session_id] = entry
@@ -102,6 +93,20 @@ class SessionTable:
         self.by_namespace.remove(entry.name, entry)
         entry.namespace, entry.name = namespace, name
         self.by_namespace.add(name, entry)
+
+    def check_room(self, peer_node_id: bytes, name: bytes) -> None:
+        """Refuse one of this peer and namespace, if there is no room for it."""
+        limits = self.limits
+        if self.drain_at is not None:
+            raise self.refuse("shutdown", ShuttingDownError("no session is taken any more"))
+        for scope, held, most in (
+            ("all", self._held, limits.sessions),
+            ("peer", self.by_peer.count(peer_node_id), limits.sessions_per_peer),
+            ("namespace", self.by_namespace.count(name), limits.sessions_per_namespace),
+        ):
+            if held >= most:
+                error = TooManySessionsError(f"{held:,} sessions are held ({scope})", scope=scope)
+                raise self.refuse("sessions" if scope == "all" else scope, error)
 
     @property
     def _held(self) -> int:
@@ -168,7 +173,7 @@ class SessionTable:
     @property
     def streams(self) -> int:
         """Streams that are open, in all."""
-        return self.counters.streams + sum([entry.work.streams for entry in self.speaking.values()])
+        return self.counters.streams + sum([entry.work.said for entry in self.speaking.values()])
 
     def expire(self, entry: Entry | None, now: float) -> bool:
         """The one place where it is decided that a session has expired."""
