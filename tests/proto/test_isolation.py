@@ -80,7 +80,9 @@ def test_each_gets_its_own(seed: int, sizes: list[int]) -> None:
     crowd.upload(sizes)
     crowd.world.run(1.0)
     for number, session in enumerate(crowd.sessions):
-        came = [incoming for (owner, _), incoming in crowd.inbox.streams.items() if owner.session_id == session.session_id]
+        came = [
+            incoming for (owner, _), incoming in crowd.inbox.streams.items() if owner.session_id == session.session_id
+        ]
         assert [(each.purpose, each.digest) for each in came] == [
             (str(number), hashlib.sha256(crowd.payload(number, sizes[number])).hexdigest())
         ]
