@@ -20,6 +20,7 @@ from stt_anyio import (
     SessionClosedError,
     SessionExpiredError,
     SessionNotFound,
+    SessionState,
     SessionTimeoutError,
     ShuttingDownError,
     StateError,
@@ -219,7 +220,7 @@ async def test_extended() -> None:
 
 async def test_configured_while_it_goes_on() -> None:
     """G6: all of it or nothing, every wrong parameter named, and by version."""
-    async with sessions() as (ours, theirs):
+    async with sessions() as (_, theirs):
         record = theirs.configure(ttl=60.0, max_requests=1, priority=0)
         assert (record.config.ttl, record.config.max_requests, record.config_version) == (60.0, 1, 2)
         with pytest.raises(ConfigError) as caught:
@@ -229,10 +230,11 @@ async def test_configured_while_it_goes_on() -> None:
             theirs.configure(if_version=1, ttl=10.0)
         assert theirs.record is not None
         assert (theirs.record.config, theirs.record.config_version) == (record.config, 2)
-        begun = anyio.current_time()
-        theirs.configure(if_version=2, ttl=5.0)  # and the timer knows
-        await ours.wait_closed()
-        assert anyio.current_time() < begun + 6.0
+        await anyio.sleep(25.0)
+        theirs.configure(if_version=2, ttl=28.0)  # and the timer knows
+        expires = anyio.current_time() + theirs.remaining_ttl
+        await theirs.wait_closed()
+        assert anyio.current_time() == pytest.approx(expires, abs=0.1)
 
 
 async def test_namespaces() -> None:
@@ -287,8 +289,11 @@ async def test_a_request_holds_a_session() -> None:
             assert theirs.record is not None
             assert (theirs.record.requests, str(theirs.record.close_reason)) == (1, "expired")
             assert ours.is_active()
+            manager = theirs.node.session_manager
+            assert (manager.get_session(theirs.session_id), manager.list_sessions()) == (None, [theirs])
             with pytest.raises(SessionExpiredError):
                 theirs.open_stream()
+        assert theirs.state is SessionState.CLOSING  # at once
         assert await ours.wait_closed() == "timeout"
 
     async with sessions(session_ttl=10.0) as (ours, theirs):
