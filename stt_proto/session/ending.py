@@ -17,7 +17,7 @@ from stt_proto.errors import (
     error_for,
 )
 from stt_proto.types import CloseReason
-from stt_proto.wire import MAX_DETAIL, SessionClose
+from stt_proto.wire import MAX_DETAIL, MAX_VARINT, SessionClose
 
 FLUSH_TIMEOUT = 10.0
 """Seconds that a closing session takes to deliver what its streams had accepted (K-1)."""
@@ -42,7 +42,7 @@ def close_frame(reason: str, detail: str, code: int | None = None) -> SessionClo
     """The frame for what the application said.
 
     Raises:
-        ArgumentError: the reason is not one of the four, or the detail is longer than 512 bytes.
+        ArgumentError: the reason is not one of the four, the detail is longer than 512 bytes, or the code is none.
     """
     try:
         word = CloseReason(reason)
@@ -52,6 +52,8 @@ def close_frame(reason: str, detail: str, code: int | None = None) -> SessionClo
         ) from None
     if not isinstance(detail, str) or len(detail.encode(errors="replace")) > MAX_DETAIL:
         raise ArgumentError(f"detail must be text of at most {MAX_DETAIL} bytes", argument="detail")
+    if code is not None and not (type(code) is int and 0 <= code <= MAX_VARINT):
+        raise ArgumentError(f"code is {code!r}; it must be from 0 to 2^62 - 1", argument="code")
     return SessionClose(_CODES[word] if code in (None, SessionClosedError.code) else code, word, detail)
 
 

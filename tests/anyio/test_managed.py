@@ -537,3 +537,40 @@ async def test_a_drain_that_is_asked_for_again_only_comes_nearer() -> None:
         assert anyio.current_time() == pytest.approx(begun + 6.0, abs=0.5)
         with pytest.raises(ArgumentError):
             await theirs.node.drain(-1)
+
+
+# -- S15: a client that comes back ---------------------------------------------------------------------------------
+
+
+async def test_a_client_whose_session_expires_comes_back_as_it_was() -> None:
+    """G9, S15: at most one new session for each that expired, prepared anew; each request is done once, or told of."""
+    async with nodes(session_ttl=5.0) as (client, server), anyio.create_task_group() as tasks:
+        done: list[bytes] = []
+        prepared: list[Session] = []
+
+        async def answer(stream: Any) -> None:
+            async with stream:
+                request = b"".join([piece async for piece in stream])
+                done.append(request)
+                await stream.send(request.upper())
+
+        async def welcome(session: Session) -> None:
+            await session.serve(answer)
+
+        async def prepare(session: Session) -> None:
+            session.configure(priority=1)
+            prepared.append(session)
+
+        tasks.start_soon(server.serve, welcome)
+        async with client.reconnecting("server", prepare=prepare) as back:
+            for number in range(4):
+                word = f"word {number}".encode()
+                assert await back.request(word) == word.upper()
+                assert len(prepared) == number + 1
+                assert prepared[-1].record is not None
+                assert prepared[-1].record.config.priority == 1
+                await prepared[-1].wait_closed()
+                assert prepared[-1].ended().code == EXPIRED
+        assert done == [b"word 0", b"word 1", b"word 2", b"word 3"]
+        assert server.session_manager.metrics().created <= 5
+        tasks.cancel_scope.cancel()

@@ -190,7 +190,7 @@ def test_without_a_manager_there_is_nothing_to_settle() -> None:
 
 @pytest.mark.parametrize("sliding", [True, False])
 def test_expiry_is_exact_and_both_sides_know_why(sliding: bool) -> None:
-    """G1, G5, S2: at the very moment, with the reason `timeout` and the code of an expired session on both sides."""
+    """G1, G5, S2, K-9: at the very moment, with the reason `timeout` and the code 0x0206 on both sides."""
     stage = staged(ttl=60.0, sliding=sliding)
     expires = stage.record.expires_at - stage.world.unix_time
     assert stage.run_until_over() == pytest.approx(expires, abs=1e-6)
@@ -324,7 +324,7 @@ def test_a_shorter_life_counts_at_once() -> None:
 
 
 def test_nothing_that_comes_too_late_revives_it() -> None:
-    """G5, S11: not a packet that is taken in before the timer was, nor what the application sends then."""
+    """G5, S11, K-9: not a packet that is taken in before the timer was, nor what the application sends then."""
     stage = staged(ttl=10.0)
     late = stage.record.expires_at - stage.world.unix_time + 1e-6
     stage.ours.open_stream().write(b"too late", late)
@@ -337,7 +337,7 @@ def test_nothing_that_comes_too_late_revives_it() -> None:
 
 
 def test_nothing_leaves_on_a_session_that_has_expired() -> None:
-    """G5: what a host asks for next, whatever that is, comes after the expiry."""
+    """G5, K-9: what a host asks for next, whatever that is, comes after the expiry."""
     stage = staged(ttl=10.0)
     late = stage.record.expires_at - stage.world.unix_time + 1e-6
     stage.server.endpoint.next_transmit(late)
@@ -348,7 +348,7 @@ def test_nothing_leaves_on_a_session_that_has_expired() -> None:
 
 
 def test_an_open_stream_holds_it_and_nothing_new_begins() -> None:
-    """H1, H2, S5: it expires, and is over when the last stream is; commands say so, streams of the peer are refused."""
+    """H1, H2, S5, K-9: over when the last stream is; commands say so, streams of the peer are refused."""
     stage = staged(ttl=10.0, sliding=False)
     world = stage.world
     stream = stage.ours.open_stream()
