@@ -19,7 +19,13 @@ Errors are here too, all under `SttError`. Two of them have names that Python ha
 from __future__ import annotations
 
 from stt_anyio.attributes import SttAttribute
-from stt_anyio.blocking import BlockingNode, BlockingReconnectingClient, BlockingSession, BlockingStream
+from stt_anyio.blocking import (
+    BlockingNode,
+    BlockingReconnectingClient,
+    BlockingSession,
+    BlockingSessionManager,
+    BlockingStream,
+)
 from stt_anyio.carrier import Carrier, Port
 from stt_anyio.config import NodeConfig
 from stt_anyio.connectable import StreamConnectable
@@ -72,6 +78,7 @@ from stt_anyio.node import STTNode
 from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
 from stt_anyio.reconnecting import ReconnectingClient
 from stt_anyio.session import Session, SessionDatagrams
+from stt_anyio.session_manager import SessionManager
 from stt_anyio.stream import Stream
 from stt_anyio.udp import UdpCarrier
 from stt_proto import (
@@ -96,6 +103,7 @@ __all__ = [
     "BlockingNode",
     "BlockingReconnectingClient",
     "BlockingSession",
+    "BlockingSessionManager",
     "BlockingStream",
     "Carrier",
     "CarrierTraits",
@@ -127,6 +135,7 @@ __all__ = [
     "SessionDatagrams",
     "SessionError",
     "SessionExpiredError",
+    "SessionManager",
     "SessionNotFound",
     "SessionResumptionError",
     "SessionState",

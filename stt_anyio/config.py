@@ -22,6 +22,7 @@ from stt_anyio.links.proxy import proxy_of
 from stt_anyio.stores import SessionStore
 from stt_proto import CarrierTraits, Config, Identity
 from stt_proto.config import CARRIERS, Limits
+from stt_proto.manager import ManagerLimits, SessionConfig
 from stt_proto.recovery import CONTROLLERS, ControllerFactory
 
 KIB = 1 << 10
@@ -57,6 +58,18 @@ def _refuse(name: str, value: object, allowed: str) -> NoReturn:
 def _of_the_core(name: str) -> Any:
     """A parameter of the protocol."""
     return field(default=_CORE[name].default, validator=_CORE[name].validator)
+
+
+def _of(kind: type[SessionConfig | ManagerLimits], name: str) -> Any:
+    """A parameter of each session, or a limit of their manager, under another name."""
+
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        try:
+            kind(**{name: value})
+        except ArgumentError as error:
+            raise ArgumentError(attribute.name + error.message.removeprefix(name), argument=attribute.name) from None
+
+    return field(default=fields_dict(kind)[name].default, validator=check)
 
 
 def _whole(low: int, high: int) -> _Validator:
@@ -162,6 +175,14 @@ class NodeConfig:
         keep_alive_timeout: seconds of silence after which the peer is given up; more than twice the interval.
         handshake_timeout: seconds that a handshake may take.
         max_concurrent_sessions: sessions held at once.
+        max_sessions_per_peer: sessions held at once with one peer.
+        max_sessions_per_namespace: sessions held at once in one namespace.
+        session_ttl: seconds that a session lives, 0.001 to ten years. It never ends in the middle of its work: as long
+            as a stream is open or a request is tracked.
+        session_sliding: whether each use of a session (a stream, a datagram, a request; no sign of life) begins that
+            time anew; else it counts from the beginning of the session.
+        max_requests_per_session: requests that may be in flight at once in a session.
+        max_requests: in all sessions.
         max_concurrent_streams: streams of each kind that a peer may have open at once, in a session.
         default_max_frame_size: bytes that one stream puts into a packet while another waits, 1 to 65,536.
         stream_recv_buffer: bytes of one stream that may lie unread here at first.
@@ -226,6 +247,12 @@ class NodeConfig:
     keep_alive_timeout: float = _of_the_core("keep_alive_timeout")
     handshake_timeout: float = _of_the_core("handshake_timeout")
     max_concurrent_sessions: int = _of_the_core("max_concurrent_sessions")
+    max_sessions_per_peer: int = _of(ManagerLimits, "sessions_per_peer")
+    max_sessions_per_namespace: int = _of(ManagerLimits, "sessions_per_namespace")
+    session_ttl: float = _of(SessionConfig, "ttl")
+    session_sliding: bool = _of(SessionConfig, "sliding")
+    max_requests_per_session: int = _of(SessionConfig, "max_requests")
+    max_requests: int = _of(ManagerLimits, "requests")
     max_concurrent_streams: int = _of_the_core("max_concurrent_streams")
     default_max_frame_size: int = _of_the_core("default_max_frame_size")
     stream_recv_buffer: int = _of_the_core("stream_receive_window")
@@ -339,6 +366,25 @@ class NodeConfig:
         parameters["carriers"] = {"udp": self.udp_traits(never_cut=False)}
         parameters["ticket_check"] = "memory" if self.ticket_file is None and self.ticket_store is None else "host"
         return Config(identity=identity, shared_seed=shared_seed, **(parameters | changes))
+
+    def session_config(self) -> SessionConfig:
+        """How sessions are treated of which nobody says anything else."""
+        return SessionConfig(
+            ttl=self.session_ttl, sliding=self.session_sliding, max_requests=self.max_requests_per_session
+        )
+
+    def manager_limits(self) -> ManagerLimits:
+        """How much the manager of sessions holds.
+
+        The core sees to it that no more are live than may be; here there is room for as many that are over while
+        requests of theirs are in flight.
+        """
+        return ManagerLimits(
+            sessions=min(2 * self.max_concurrent_sessions, 1 << 24),
+            sessions_per_peer=self.max_sessions_per_peer,
+            sessions_per_namespace=self.max_sessions_per_namespace,
+            requests=self.max_requests,
+        )
 
     def udp_traits(self, *, never_cut: bool) -> CarrierTraits:
         """What the core must know of UDP, as this node uses it.

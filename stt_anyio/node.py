@@ -81,6 +81,7 @@ class STTNode(Ways):
         server_mode: whether it accepts sessions from the start.
         admit: decides, once a peer has proven who it is: `(peer_node_id, path, now)` to `None`, which lets it in, or to
             the error code that its `connect` raises: `AuthenticationError.code`, say.
+        namespace_of: to which namespace the sessions of a peer belong, by its node id; all to `""` when not given.
         carriers: how it moves packets: UDP, as `config` says, when not given; else exactly these, and the first is
             the one that `connect` uses when it is not told.
         parameters: fields of `NodeConfig`, which come before those of `config`.

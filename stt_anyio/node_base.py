@@ -6,6 +6,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -26,6 +27,7 @@ from stt_anyio.errors import (
     connection_failed,
 )
 from stt_anyio.errors import ConnectionRefusedError as RefusedError
+from stt_anyio.managed import ManagedSessions
 from stt_anyio.moving import REPLACED, Attempt
 from stt_anyio.observing import Observers
 from stt_anyio.session_base import SessionBase
@@ -36,6 +38,7 @@ from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.endpoint import Admit
 from stt_proto.events import Event, HandshakeFailed, SessionClosed, SessionEstablished, TicketOffered, TraceFailed
+from stt_proto.lifecycle import NamespaceOf
 from stt_proto.types import CloseReason
 
 logger = logging.getLogger("stt.node")
@@ -164,9 +167,13 @@ class NodeBase(Generic[SessionT]):
     Attributes:
         config: its configuration.
         sessions: the established sessions, by id.
+        session_manager: the same, with their lifetimes, their work and their limits.
     """
 
     session_class: ClassVar[type[Any]]
+    manager_class: ClassVar[type[Any]]
+    session_manager: ManagedSessions[SessionT]
+    guard: AbstractContextManager[Any] = nullcontext()  # what keeps other threads out, where there may be some
 
     def __init__(
         self,
@@ -178,6 +185,7 @@ class NodeBase(Generic[SessionT]):
         config: NodeConfig | None = None,
         server_mode: bool = False,
         admit: Admit | None = None,
+        namespace_of: NamespaceOf | None = None,
         **parameters: Any,
     ) -> None:
         if host is not None:
@@ -188,8 +196,9 @@ class NodeBase(Generic[SessionT]):
             raise _of_the_wrong_type("config", config, "a NodeConfig")
         if not isinstance(server_mode, bool):
             raise _of_the_wrong_type("server_mode", server_mode, "True or False")
-        if not (admit is None or callable(admit)):
-            raise _of_the_wrong_type("admit", admit, "a function")
+        for name, function in (("admit", admit), ("namespace_of", namespace_of)):
+            if not (function is None or callable(function)):
+                raise _of_the_wrong_type(name, function, "a function")
         if config is None:
             self.config = NodeConfig.from_environment(**parameters)
         else:
@@ -201,6 +210,7 @@ class NodeBase(Generic[SessionT]):
         self._identity = Identity.from_seed(os.urandom(32) if node_seed is None else node_seed)
         self._core_config = self.config.core_config(self._identity, shared_seed)
         self._admit = admit
+        self._namespace_of = namespace_of
         self._server_mode = server_mode
         self._driver: Driver | None = None
         self._observers = Observers()
@@ -212,6 +222,7 @@ class NodeBase(Generic[SessionT]):
         )
         self._ever_ran = False
         self.sessions: dict[bytes, SessionT] = {}
+        self.session_manager = self.manager_class(self)
         self._dialing: dict[SessionT, NetworkPath] = {}
         self.attempts: dict[Attempt, SessionBase[Any]] = {}  # of all sessions
         self._on_established: list[Callback] = []
@@ -530,6 +541,8 @@ class NodeBase(Generic[SessionT]):
                 unix_time=unix_time,
                 entropy=os.urandom,
                 admit=self._admit,
+                manager=self.session_manager.open(clock(), unix_time),
+                namespace_of=self._namespace_of,
                 trace=observers.trace,
                 keylog=observers.keylog,
             )

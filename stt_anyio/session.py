@@ -142,9 +142,13 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         await checkpoint()
         version = self._begin_rotation()
         with within(timeout, "the keys were not replaced"):
-            while not self._rotated(version):
-                await self._changed.wait()
+            await self.wait_rotated(version)
         return version
+
+    async def wait_rotated(self, version: int) -> None:
+        """Wait until both sides use keys of this version, or a later one."""
+        while not self._rotated(version):
+            await self._changed.wait()
 
     # -- paths -----------------------------------------------------------------------------------------------------
 

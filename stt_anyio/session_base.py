@@ -23,6 +23,7 @@ from stt_anyio.errors import (
     broken,
     closed_here,
 )
+from stt_anyio.managed import ManagedSession
 from stt_anyio.moving import Attempt
 from stt_anyio.stream_base import StreamBase
 from stt_proto import Priority, SessionState, Ticket
@@ -56,7 +57,7 @@ Callback = Callable[..., Any]
 StreamT = TypeVar("StreamT", bound=StreamBase)
 
 
-class SessionBase(EarlyBeginning[StreamT]):
+class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
     """A session, but for the waiting.
 
     Attributes:

@@ -16,14 +16,17 @@ from stt_anyio.connections import ConnectionCarrier, listen_tcp
 from stt_anyio.connections.streams import TaskConnection
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
+from stt_anyio.managed import DRAIN_TIMEOUT
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import ALIASES, HEAD_START, NodeBase, no_answer, no_move, no_way
 from stt_anyio.reconnecting import ReconnectingClient
 from stt_anyio.reconnecting_base import Peer
 from stt_anyio.regaining import regain
 from stt_anyio.session import Session
+from stt_anyio.session_manager import SessionManager
 from stt_anyio.udp import UdpCarrier
 from stt_proto import NetworkPath, ReconnectPolicy, Ticket
+from stt_proto.manager import DrainStatus
 
 
 class Ways(NodeBase[Session]):
@@ -33,6 +36,8 @@ class Ways(NodeBase[Session]):
     _given_carriers: tuple[Carrier, ...] | None
     _listens_at: tuple[str, int] | None
     _tasks: TaskGroup | None
+    manager_class = SessionManager
+    session_manager: SessionManager
 
     @abstractmethod
     async def connect(
@@ -46,6 +51,26 @@ class Ways(NodeBase[Session]):
         ticket: Ticket | None = None,
         early_data: bytes = b"",
     ) -> Session: ...
+
+    # -- the way to a stop -----------------------------------------------------------------------------------------
+
+    async def drain(self, timeout: float = DRAIN_TIMEOUT) -> DrainStatus:
+        """Come to rest before a `stop`: nothing new is taken, work goes on until it is done, then everything ends.
+
+        From now on new sessions, streams and requests are refused with a `ShuttingDownError`, at the peer too. Sessions
+        without requests (`Session.track_request`) and open streams end at once, the others when their last ends, and
+        after `timeout` all that are left. Calling it again can only bring that nearer. A node that was drained takes
+        nothing until it is stopped, and started again.
+
+        Args:
+            timeout: seconds that the work may take, 0 to ten years.
+
+        Raises:
+            StateError: the node is not running.
+            ArgumentError: `timeout` is out of range.
+        """
+        self.driver  # noqa: B018  # raises when the node is not running
+        return await self.session_manager.drain(timeout)
 
     # -- dialling --------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from hashlib import sha256
+from math import inf
 from types import MappingProxyType
 
 from stt_proto.config import Config
 from stt_proto.crypto import Kem
-from stt_proto.errors import ArgumentError, EncryptionError, TooManySessionsError
+from stt_proto.errors import ArgumentError, EncryptionError, ShuttingDownError, TooManySessionsError
 from stt_proto.events import Event
 from stt_proto.handshake import Initiator, Resumer, UsedTickets
+from stt_proto.lifecycle import Lifecycle, NamespaceOf
+from stt_proto.manager import SessionManager
 from stt_proto.packet import bytes_view, run_end
 from stt_proto.reception import HANDSHAKE_DATAGRAM, OUTBOX, Admit, Reception
 from stt_proto.recovery import CONTROLLERS
@@ -49,6 +52,9 @@ class Endpoint(Reception):
         kem: replaces the key encapsulation in tests, since the library's draws its own randomness.
         trace: is told of every packet, and of what else happens.
         keylog: is given the secrets of every session, as `(label, session_id, secret)`; whoever has them reads all.
+        manager: counts its sessions, limits them and lets them expire; without one they live until somebody ends them.
+            After calls on it that may end a session, call `settle`.
+        namespace_of: to which of the manager's namespaces the sessions of a peer belong, by its node id.
 
     Attributes:
         config: as given.
@@ -60,7 +66,7 @@ class Endpoint(Reception):
             `keylog` no function.
     """
 
-    __slots__ = ("_lingering", "_offered")
+    __slots__ = ("_lingering", "_offered", "_settle_at", "_unsettled")
 
     def __init__(
         self,
@@ -73,14 +79,26 @@ class Endpoint(Reception):
         kem: Kem | None = None,
         trace: Trace | None = None,
         keylog: KeyLog | None = None,
+        manager: SessionManager | None = None,
+        namespace_of: NamespaceOf | None = None,
     ) -> None:
         if isinstance(config.congestion, str) and config.congestion not in CONTROLLERS:
             raise ArgumentError(
                 f"congestion is {config.congestion!r}; it must be one of {sorted(CONTROLLERS)}", argument="congestion"
             )
         super().__init__(
-            config, now=now, unix_time=unix_time, entropy=entropy, admit=admit, kem=kem, trace=trace, keylog=keylog
+            config,
+            now=now,
+            unix_time=unix_time,
+            entropy=entropy,
+            admit=admit,
+            kem=kem,
+            trace=trace,
+            keylog=keylog,
+            lifecycle=None if manager is None else Lifecycle(manager, namespace_of),
         )
+        self._settle_at = inf  # when the manager has something to do
+        self._unsettled = False  # it may be earlier than that
         self._lingering: dict[Session, None] = {}
         self._offered = UsedTickets(config.limits.used_tickets)
 
@@ -116,6 +134,7 @@ class Endpoint(Reception):
         Raises:
             ArgumentError: an argument is out of range.
             TooManySessionsError: this endpoint holds as many sessions as it may.
+            ShuttingDownError: its manager drains.
         """
         now = self._clock.advance(now)
         check_path(path, self.config)
@@ -125,6 +144,8 @@ class Endpoint(Reception):
             raise ArgumentError(f"ticket is of type {type(ticket).__name__}; it must be a Ticket", argument="ticket")
         if not isinstance(early_data, bytes) or len(early_data) > MAX_EARLY_DATA:
             raise ArgumentError(f"early_data must be bytes, at most {MAX_EARLY_DATA}", argument="early_data")
+        if self._lifecycle is not None and self._lifecycle.manager.is_draining:
+            raise ShuttingDownError("no session is begun any more")
         if self._is_full():
             raise TooManySessionsError(f"this endpoint holds {self.config.max_concurrent_sessions} sessions")
         self._context.detached.give_way(len(self._context.live), now)
@@ -233,6 +254,8 @@ class Endpoint(Reception):
             ArgumentError: an argument is out of range, and nothing was taken in; or what `admit` gave is.
         """
         now = self._clock.advance(now)
+        if now >= self._settle_at:
+            self.settle(now)
         if path.__class__ is not NetworkPath or path.carrier not in self.config.carriers:
             check_path(path, self.config)
         if ecn not in (0, 1, 2, 3):
@@ -278,6 +301,8 @@ class Endpoint(Reception):
     def next_transmit(self, now: float) -> Transmit | None:
         """Take the next thing to send; `None` when nothing is to be sent now. What was taken counts as sent."""
         now = self._clock.advance(now)
+        if now >= self._settle_at:
+            self.settle(now)
         full = self._context.full
         if self._context.ticket_answers:
             self._take_ticket_answers(now)
@@ -310,7 +335,8 @@ class Endpoint(Reception):
     def is_idle(self) -> bool:
         """Whether nothing has happened since the last transmit, event and deadline were asked for: there is no news."""
         context = self._context
-        return not (context.ready or context.unarmed or context.ticket_answers or self._events or self._outbox)
+        news = context.ready or context.unarmed or context.ticket_answers or self._unsettled
+        return not (news or self._events or self._outbox)
 
     def transmits(self, now: float) -> Iterator[Transmit]:
         """Take everything there is to send now, one by one."""
@@ -319,9 +345,11 @@ class Endpoint(Reception):
 
     def events(self) -> Iterator[tuple[Session | None, Event]]:
         """Take what happened, in order; the session is `None` when it concerns the endpoint itself."""
-        events = self._events
+        events, lifecycle = self._events, self._lifecycle
         while events:
-            yield events.popleft()
+            session, event = events.popleft()
+            if lifecycle is None or lifecycle.on_event(session, event, self._clock.now):
+                yield session, event
 
     @property
     def has_strays(self) -> bool:
@@ -348,9 +376,11 @@ class Endpoint(Reception):
 
     def _arm(self) -> None:
         """Enter the deadlines of the sessions that were touched, and forget those that are over."""
-        unarmed, now = self._context.unarmed, self._clock.now
+        unarmed, now, lifecycle = self._context.unarmed, self._clock.now, self._lifecycle
         while unarmed:
             session, _ = unarmed.popitem()
+            if lifecycle is not None and session in lifecycle.leaving:
+                lifecycle.look(session, now)
             closed = session.is_closed
             if closed and session.is_over(now):
                 self._forget(session)
@@ -358,6 +388,10 @@ class Endpoint(Reception):
             self._deadlines.arm(session, *session.due())
             if closed:
                 self._linger(session)
+        if lifecycle is not None:
+            self._settle_at, reason = lifecycle.manager.due()
+            self._deadlines.arm(lifecycle, self._settle_at, reason)
+            self._unsettled = False
 
     def _linger(self, session: Session) -> None:
         """Keep a session that is over to answer its peer; as many as there may be live ones, the oldest goes first."""
@@ -388,6 +422,8 @@ class Endpoint(Reception):
                     self._deadlines.arm(owner, due.at, due.reason)
                 else:
                     owner.tick(now)
+            elif owner is self._lifecycle:
+                self.settle(now)
             else:
                 self._context.pieces.expire(now)
                 for ended in self._responder.expire(now):
@@ -395,9 +431,22 @@ class Endpoint(Reception):
         self._arm()
         self._arm_half_open()
 
+    def settle(self, now: float) -> None:
+        """Do what the manager of sessions says: close those that have expired, or are to be let go of, by now.
+
+        It happens by itself when it is due. Call it after calls on the manager that may end a session or make it end
+        sooner, such as `close_session`, `update_config` and `drain`.
+        """
+        if self._lifecycle is not None:
+            self._lifecycle.settle(self._clock.advance(now))
+            self._settle_at = self._lifecycle.due
+            self._unsettled = True
+
     def set_unix_time(self, unix_time: float, now: float) -> None:
-        """Correct the wall clock."""
+        """Correct the wall clock, and that of the manager."""
         self._clock.set_unix(unix_time, self._clock.advance(now))
+        if self._lifecycle is not None:
+            self._lifecycle.manager.set_unix_time(unix_time, now)
 
     # -- paths -----------------------------------------------------------------------------------------------------
 

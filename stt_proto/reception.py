@@ -19,6 +19,7 @@ from stt_proto.errors import (
     ChecksumError,
     ConnectionRefusedError,
     ProtocolError,
+    ShuttingDownError,
     TooManySessionsError,
 )
 from stt_proto.events import Event, HandshakeFailed
@@ -41,6 +42,7 @@ from stt_proto.handshake import (
     TicketTerms,
     Waiting,
 )
+from stt_proto.lifecycle import Lifecycle
 from stt_proto.packet import (
     MAX_RESET,
     ConnectionIdTable,
@@ -94,6 +96,7 @@ class Reception:
         "_entropy",
         "_events",
         "_kem",
+        "_lifecycle",
         "_outbox",
         "_reports",
         "_responder",
@@ -118,11 +121,13 @@ class Reception:
         kem: Kem | None,
         trace: Trace | None,
         keylog: KeyLog | None,
+        lifecycle: Lifecycle | None,
     ) -> None:
         self.config = config
         self.accepting = True
         self.counters = EndpointCounters()
         self._admit = admit
+        self._lifecycle = lifecycle
         self._kem = kem or MLKEM768()
         self._entropy = entropy
         self._clock = Clock(now, unix_time)
@@ -132,7 +137,7 @@ class Reception:
         self._shown: deque[float] = deque()
         self._worker_ids = config.worker_ids
         self._reports = FailureReports(config.limits.failure_reports)
-        self._deadlines: DeadlineQueue[Session | Responder] = DeadlineQueue()
+        self._deadlines: DeadlineQueue[Session | Responder | Lifecycle] = DeadlineQueue()
         self._terms: dict[str, Terms] = {}
         self._trials: dict[bytes, PacketReceiver] = {}  # what would open the first packet of a resumption
         self._asked: dict[bytes, Resuming] = {}  # by ticket: those about which the host was asked
@@ -311,7 +316,9 @@ class Reception:
 
     def _answer(self, message: Message, path: NetworkPath, size: int, now: float) -> None:
         """A message for the responder's side."""
-        context = self._context
+        context, refusal = self._context, self._refusal()
+        if refusal == ShuttingDownError.code and message.type is MessageType.RESUME:
+            refusal = ConnectionRefusedError.code  # for a ticket this number means something else (H-37)
         outcome = self._responder.on_message(
             message,
             path,
@@ -319,7 +326,7 @@ class Reception:
             terms=self._terms_of(path.carrier),
             size=size,
             issue=lambda: context.connection_ids.issue(self._responder),
-            refusal=self._refusal(),
+            refusal=refusal,
             live_keys=context.dial_keys,
         )
         self._act(outcome, path, now)
@@ -363,7 +370,9 @@ class Reception:
             code = self._judge(established)
             if code is None and (not resumed or path != half_open.path):  # of the first path it was asked before
                 code = self._ask_admit(established.peer_node_id, path, now)
-        except Exception:  # out of `admit`: nobody is let in, and nothing is left of it
+            if code is None:
+                code = self._enter(session, established, now)
+        except Exception:  # out of `admit`, or `namespace_of`: nobody is let in, and nothing is left of it
             self._context.connection_ids.retire(established.local_cid)
             raise
         if code is None:
@@ -383,9 +392,18 @@ class Reception:
 
     def _refusal(self) -> int | None:
         """The code for which nobody at all is let in at the moment, or `None` (H-28)."""
+        if self._lifecycle is not None and self._lifecycle.manager.is_draining:
+            return ShuttingDownError.code
         if not self.accepting:
             return ConnectionRefusedError.code
         return TooManySessionsError.code if self._is_full() else None
+
+    def _enter(self, session: Session, established: Established, now: float) -> int | None:
+        """The code for which the manager of sessions does not take this one, or `None`."""
+        if self._lifecycle is None:
+            return None
+        error = self._lifecycle.begin(session, established.secrets.session_id, established.peer_node_id, now)
+        return None if error is None else error.code
 
     def _judge(self, established: Established) -> int | None:
         """The code to refuse a proven peer with whoever it is, or `None`."""
@@ -448,7 +466,10 @@ class Reception:
     def _consider(self, resuming: Resuming, path: NetworkPath, now: float) -> None:
         """Somebody asks to resume, and is who the ticket was given to: is that wanted, and was it used before?"""
         context, responder = self._context, self._responder
-        if self._ask_admit(resuming.peer_node_id, path, now) is not None:  # the full handshake will say why
+        wanted = self._ask_admit(resuming.peer_node_id, path, now) is None
+        if wanted and self._lifecycle is not None:
+            wanted = self._lifecycle.has_room(resuming.peer_node_id, now)
+        if not wanted:  # the full handshake will say why
             self._act(responder.refuse(resuming, ConnectionRefusedError.code, now), path, now)
             return
         ended = responder.enter(resuming, now, lambda: context.connection_ids.issue(responder))

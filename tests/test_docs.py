@@ -32,7 +32,16 @@ def test_python_on_every_page_compiles(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["carriers.md", "congestion.md", "integrating.md", "manager.md", "simulator.md", "stores.md", "tracing.md"],
+    [
+        "carriers.md",
+        "congestion.md",
+        "integrating.md",
+        "managed.md",
+        "manager.md",
+        "simulator.md",
+        "stores.md",
+        "tracing.md",
+    ],
 )
 def test_programs_run_as_printed_and_print_what_the_page_says(name: str) -> None:
     """The blocks of a page are one program, from the first to the last."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 from stt_anyio.blocking.node import BlockingNode
 from stt_anyio.blocking.reconnecting import BlockingReconnectingClient
 from stt_anyio.blocking.session import BlockingSession
+from stt_anyio.blocking.session_manager import BlockingSessionManager
 from stt_anyio.blocking.stream import BlockingStream
 
-__all__ = ["BlockingNode", "BlockingReconnectingClient", "BlockingSession", "BlockingStream"]
+__all__ = ["BlockingNode", "BlockingReconnectingClient", "BlockingSession", "BlockingSessionManager", "BlockingStream"]

@@ -17,12 +17,14 @@ from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.sockets import Sockets
 from stt_anyio.blocking.ways import BlockingWays
 from stt_anyio.errors import ArgumentError, SessionClosedError, StateError, SttError
+from stt_anyio.managed import DRAIN_TIMEOUT
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_way
 from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
 from stt_proto import NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.events import Event
+from stt_proto.manager import DrainStatus
 
 STOP_TIMEOUT = 5.0
 """Seconds that `stop` gives its sessions to close."""
@@ -61,7 +63,7 @@ class BlockingNode(BlockingWays):
             raise ArgumentError(
                 "ticket_store waits in an event loop; a blocking node has ticket_file", argument="ticket_store"
             )
-        self.lock = threading.RLock()
+        self.lock = self.guard = threading.RLock()
         self._turn = threading.Condition(self.lock)
         self._background = background
         self._thread: threading.Thread | None = None
@@ -182,6 +184,11 @@ class BlockingNode(BlockingWays):
             warnings.warn(f"{self!r} was never stopped", ResourceWarning, source=self, stacklevel=2)
             if self._sockets is not None:
                 self._sockets.close()
+
+    def drain(self, timeout: float = DRAIN_TIMEOUT) -> DrainStatus:
+        """Come to rest before a `stop`; see `STTNode.drain`."""
+        self.driver  # noqa: B018  # raises when the node is not running
+        return self.session_manager.drain(timeout)
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 

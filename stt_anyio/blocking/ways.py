@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from stt_anyio.blocking.connections import Connections, medium_of
 from stt_anyio.blocking.reconnecting import BlockingReconnectingClient
 from stt_anyio.blocking.session import BlockingSession
+from stt_anyio.blocking.session_manager import BlockingSessionManager
 from stt_anyio.connections import Medium, SocketMedium, listen_tcp
 from stt_anyio.early import check_one_way
 from stt_anyio.errors import ArgumentError, SttError, connection_failed
@@ -44,6 +45,8 @@ class BlockingWays(NodeBase[BlockingSession]):
 
     lock: threading.RLock
     _connections: dict[str, Connections]
+    manager_class = BlockingSessionManager
+    session_manager: BlockingSessionManager
     _opening = 0
     """Threads that have a path in their hands which nobody else knows of."""
 

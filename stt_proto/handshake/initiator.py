@@ -38,6 +38,7 @@ from stt_proto.errors import (
     ConnectionTimeoutError,
     EncryptionError,
     HandshakeError,
+    ShuttingDownError,
     SttError,
     TooManySessionsError,
     VersionError,
@@ -438,6 +439,8 @@ class Initiator(Secret):
                 return None
             if refused.code == TooManySessionsError.code:
                 return TooManySessionsError("the other side holds as many sessions as it may")
+            if refused.code == ShuttingDownError.code:
+                return ShuttingDownError("the other side is about to stop")
             return ConnectionRefusedError("the other side does not accept sessions", code=refused.code)
         if message.type is MessageType.VERSION:
             theirs = VersionList.decode_untrusted(message.body)

@@ -12,6 +12,7 @@ from stt_proto.manager.namespaces import Namespace
 from stt_proto.manager.rate import TokenBucket
 from stt_proto.manager.records import EndReason, SessionRecord
 from stt_proto.manager.requests import Work
+from stt_proto.manager.use import Use
 from stt_proto.types import SessionState
 
 
@@ -32,6 +33,7 @@ class Entry:
         config: SessionConfig,
         metadata: Metadata,
         now: float,
+        use: Use | None = None,
     ) -> None:
         self.session_id = session_id
         self.peer_node_id = peer_node_id
@@ -44,9 +46,9 @@ class Entry:
         self.state = SessionState.ESTABLISHED
         self.close_reason = EndReason.GRACEFUL  # says nothing before it is closing
         self.closed_at = NEVER
-        self.life = Lifetime(now, config.ttl, config.sliding)
+        self.life = Lifetime(now, config.ttl, config.sliding, use)
         self.bucket = TokenBucket(config.request_rate, config.request_burst)
-        self.work = Work()
+        self.work = Work(use)
 
     @property
     def is_active(self) -> bool:
@@ -57,6 +59,17 @@ class Entry:
     def is_closed(self) -> bool:
         """Whether it is over."""
         return self.state is SessionState.CLOSED
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the session says of itself how it is."""
+        return self.life.use is not None
+
+    def hush(self) -> None:
+        """The session is over, and says nothing any more."""
+        self.life.last_used = self.life.last_used
+        self.life.use = self.work.use = None
+        self.work.counted = 0
 
     def change_config(self, config: SessionConfig, now: float) -> None:
         """Go on by another configuration."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stt_proto.clock import NEVER
+from stt_proto.manager.use import Use
 
 
 class Lifetime:
@@ -13,17 +14,28 @@ class Lifetime:
 
     Attributes:
         created_at: when it began.
-        last_used: when it was used last.
+        use: what the session says of itself; `None` when it says nothing.
         extended_until: until when it lives at least; `NEVER` when it was not extended.
     """
 
-    __slots__ = ("created_at", "extended_until", "last_used", "sliding", "ttl")
+    __slots__ = ("_told", "created_at", "extended_until", "sliding", "ttl", "use")
 
-    def __init__(self, created_at: float, ttl: float, sliding: bool) -> None:
-        self.created_at = self.last_used = created_at
+    def __init__(self, created_at: float, ttl: float, sliding: bool, use: Use | None = None) -> None:
+        self.created_at = self._told = created_at
+        self.use = use
         self.ttl = ttl
         self.sliding = sliding
         self.extended_until = NEVER
+
+    @property
+    def last_used(self) -> float:
+        """When it was used last: as the manager was told, or as the session says."""
+        use = self.use
+        return self._told if use is None else max(self._told, use.last_used)
+
+    @last_used.setter
+    def last_used(self, now: float) -> None:
+        self._told = now
 
     @property
     def expires_at(self) -> float:

@@ -48,6 +48,7 @@ from stt_proto.manager.namespaces import Namespace, namespace_bytes
 from stt_proto.manager.records import EndReason, SessionRecord, check_record
 from stt_proto.manager.requests import RequestToken
 from stt_proto.manager.table import SessionTable, not_found
+from stt_proto.manager.use import Use
 from stt_proto.types import Deadline
 
 
@@ -94,6 +95,7 @@ class SessionManager:
         namespace: Namespace = "",
         config: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Scalar] | None = None,
+        use: Use | None = None,
     ) -> SessionRecord:
         """Take in a session that was established.
 
@@ -104,6 +106,9 @@ class SessionManager:
             namespace: what it shares with others, under any name up to 1,024 bytes.
             config: parameters of `SessionConfig` that differ from the manager's defaults.
             metadata: what the application wants to remember with it; copied.
+            use: what the session says of itself: when it was used, how many streams it has. Then nobody has to call
+                `touch`, `stream_opened` and `stream_closed`; but `work_changed` when it may have come to rest, and
+                `take_leaving` with each `sweep`.
 
         Raises:
             ConfigError: a parameter is unknown or out of its range; all that are get named.
@@ -116,9 +121,20 @@ class SessionManager:
         effective = overlay(self.defaults, config, self.defaults)
         kept = frozen_metadata(metadata, self.limits.metadata_entries, self.limits.metadata_bytes)
         now = self._table.settle(now)
-        entry = Entry(session_id, peer_node_id, namespace, name, effective, kept, now)
+        entry = Entry(session_id, peer_node_id, namespace, name, effective, kept, now, use)
         self._table.admit(entry)
         return entry.record(self._clock)
+
+    def check_room(self, peer_node_id: bytes, now: float, *, namespace: Namespace = "") -> None:
+        """Say beforehand whether there is room for a session; one for which there is none counts as refused.
+
+        Raises:
+            ShuttingDownError, TooManySessionsError: as for `create_session`.
+        """
+        check_node_id(peer_node_id)
+        name = namespace_bytes(namespace)
+        self._table.settle(now)
+        self._table.check_room(peer_node_id, name)
 
     def restore_session(self, record: SessionRecord, now: float) -> SessionRecord:
         """Go on with a session from a record: after a restart, or from another server.
@@ -215,7 +231,7 @@ class SessionManager:
     def metrics(self, now: float) -> ManagerMetrics:
         """What happened so far."""
         self._table.settle(now)
-        return self._table.counters.metrics()
+        return self._table.counters.metrics(self._table.streams)
 
     # -- using and changing ----------------------------------------------------------------------------------------
 
@@ -269,6 +285,18 @@ class SessionManager:
         if config != entry.config:
             entry.change_config(config, self._clock.now)
             self._table.config_changed(entry)
+        return entry.record(self._clock)
+
+    def set_namespace(self, session_id: bytes, namespace: Namespace, now: float) -> SessionRecord:
+        """Put a session into another namespace.
+
+        Raises:
+            TooManySessionsError: it holds as many as it may; nothing changed.
+            SessionNotFound: it can no longer be used, with the reason.
+        """
+        name = namespace_bytes(namespace)
+        entry = self._table.need(session_id, now)
+        self._table.place(entry, namespace, name)
         return entry.record(self._clock)
 
     def set_metadata(self, session_id: bytes, metadata: Mapping[str, Scalar], now: float) -> SessionRecord:
@@ -354,7 +382,7 @@ class SessionManager:
         entry = self._table.usable(session_id, now)
         if entry is None:
             return False
-        entry.work.streams += 1
+        entry.work.counted += 1
         entry.life.last_used = self._clock.now
         self._table.counters.streams += 1
         return True
@@ -364,12 +392,20 @@ class SessionManager:
         check_session_id(session_id)
         now = self._clock.advance(now)
         entry = self._table.entries.get(session_id)
-        if entry is None or not entry.work.streams:
+        if entry is None or not entry.work.counted:
             return False
-        entry.work.streams -= 1
+        entry.work.counted -= 1
         self._table.counters.streams -= 1
         self._table.used(entry, now)
         return True
+
+    def work_changed(self, session_id: bytes, now: float) -> None:
+        """Say that a session which says of itself what it is at (`use`) may have come to rest."""
+        check_session_id(session_id)
+        self._clock.advance(now)
+        entry = self._table.entries.get(session_id)
+        if entry is not None and not (entry.is_active or entry.is_closed):
+            self._table.rest(entry)
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
@@ -390,6 +426,17 @@ class SessionManager:
         entry = self._table.entries.get(session_id)
         self._table.expire(entry, self._clock.advance(now))
         return entry is not None and self._table.close(entry, why)
+
+    def end_session(self, session_id: bytes, now: float, reason: str = EndReason.GRACEFUL) -> bool:
+        """Say that a session is over, whatever it was at; False when that is known.
+
+        Its streams are, too; requests still in flight end when they do. If it was being closed, it keeps that reason.
+        """
+        check_session_id(session_id)
+        why = _reason(reason)
+        entry = self._table.entries.get(session_id)
+        self._table.expire(entry, self._clock.advance(now))
+        return entry is not None and self._table.close(entry, why, over=True)
 
     def close_all_sessions(self, now: float, reason: str = EndReason.GRACEFUL) -> int:
         """Close all sessions, as `close_session` does; give how many that changed."""
@@ -418,6 +465,25 @@ class SessionManager:
             self._table.finish(entry)
         return tuple(entry.record(self._clock) for entry in due)
 
+    def take_leaving(self) -> tuple[SessionRecord, ...]:
+        """Give those that were closed, or began to be, since this was asked last, and were not given by `sweep`.
+
+        Only sessions that say of themselves how they are (`use`). What those that are not closed yet are at may go on
+        until `sweep` gives them, but nothing new is to be begun there.
+        """
+        leaving = tuple(entry.record(self._clock) for entry in self._table.leaving.values())
+        self._table.leaving.clear()
+        return leaving
+
+    def due(self) -> tuple[float, str]:
+        """The same as `next_deadline` without an object; the time is `inf` when nothing is to come."""
+        return self._table.due()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing new is taken."""
+        return self._table.drain_at is not None
+
     def next_deadline(self) -> Deadline | None:
         """When `sweep` wants to be called; it may find nothing to do then. `None` when nothing is to come."""
         return self._table.next_deadline()
@@ -445,7 +511,7 @@ class SessionManager:
             deadline=self._table.drain_at,
             sessions=counters.active + counters.closing,
             requests=counters.requests_in_flight,
-            streams=counters.streams,
+            streams=self._table.streams,
         )
 
     # -- inside ---------------------------------------------------------------------------------------------------

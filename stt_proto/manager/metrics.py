@@ -86,8 +86,8 @@ class Counters:
         """Begun and not ended."""
         return self.requests_begun - self.requests_ended
 
-    def metrics(self) -> ManagerMetrics:
-        """A snapshot."""
+    def metrics(self, streams: int) -> ManagerMetrics:
+        """A snapshot, with as many streams open."""
         return ManagerMetrics(
             created=self.created,
             restored=self.restored,
@@ -99,6 +99,6 @@ class Counters:
             requests_ended=self.requests_ended,
             requests_failed=self.requests_failed,
             requests_in_flight=self.requests_in_flight,
-            streams=self.streams,
+            streams=streams,
             refused=MappingProxyType(dict(self.refused)),
         )

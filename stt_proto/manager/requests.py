@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
+from stt_proto.manager.use import Use
+
 
 @frozen(eq=False)
 class RequestToken:
@@ -20,14 +22,26 @@ class Work:
     """What a session is at.
 
     Attributes:
-        streams: how many are open.
+        counted: streams of which the manager was told that they are open.
+        use: what the session says of itself; `None` when it says nothing.
     """
 
-    __slots__ = ("_requests", "streams")
+    __slots__ = ("_requests", "counted", "use")
 
-    def __init__(self) -> None:
+    def __init__(self, use: Use | None = None) -> None:
         self._requests: set[RequestToken] = set()
-        self.streams = 0
+        self.counted = 0
+        self.use = use
+
+    @property
+    def said(self) -> int:
+        """Streams of which the session says that they are open."""
+        return 0 if self.use is None else self.use.open_streams
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return self.counted + self.said
 
     @property
     def requests(self) -> int:

@@ -21,6 +21,7 @@ from stt_proto.manager.checks import check_session_id
 from stt_proto.manager.entries import Entry, Index
 from stt_proto.manager.limits import ManagerLimits
 from stt_proto.manager.metrics import Counters
+from stt_proto.manager.namespaces import Namespace
 from stt_proto.manager.records import EndReason
 from stt_proto.types import Deadline, SessionState
 
@@ -35,6 +36,8 @@ class SessionTable:
         by_peer: those that have a place, by peer.
         by_namespace: those that have a place, by namespace.
         ready: those that are closing and have no work left.
+        speaking: those that say of themselves how they are, and are not over.
+        leaving: of these, those that were closed, or began to be, since the host asked for them last.
         closed: those that are over and free to be forgotten, the oldest first, and when they will be.
         counters: what happened.
         drain_at: when all is to be ended; `None` while there is no drain.
@@ -42,7 +45,7 @@ class SessionTable:
 
     __slots__ = (
         "_deadlines", "_serial", "by_namespace", "by_peer", "clock", "closed", "counters", "drain_at", "entries",
-        "limits", "ready",
+        "leaving", "limits", "ready", "speaking",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, limits: ManagerLimits) -> None:
@@ -52,6 +55,8 @@ class SessionTable:
         self.by_peer = Index()
         self.by_namespace = Index()
         self.ready: dict[bytes, Entry] = {}
+        self.speaking: dict[bytes, Entry] = {}
+        self.leaving: dict[bytes, Entry] = {}
         self.closed: OrderedDict[bytes, float] = OrderedDict()  # a dict is slow to find its first key
         self.counters = Counters()
         self.drain_at: float | None = None
@@ -62,27 +67,46 @@ class SessionTable:
 
     def admit(self, entry: Entry) -> None:
         """Take one in, or refuse it and change nothing."""
-        session_id, limits = entry.session_id, self.limits
-        if self.drain_at is not None:
-            raise self.refuse("shutdown", ShuttingDownError("no session is taken any more"))
+        session_id = entry.session_id
         if session_id in self.entries:
             raise ArgumentError(f"session_id {session_id.hex()} is that of another session", argument="session_id")
-        for scope, held, most in (
-            ("all", self._held, limits.sessions),
-            ("peer", self.by_peer.count(entry.peer_node_id), limits.sessions_per_peer),
-            ("namespace", self.by_namespace.count(entry.name), limits.sessions_per_namespace),
-        ):
-            if held >= most:
-                error = TooManySessionsError(f"{held:,} sessions are held ({scope})", scope=scope)
-                raise self.refuse("sessions" if scope == "all" else scope, error)
+        self.check_room(entry.peer_node_id, entry.name)
         self._serial += 1
         entry.generation = self._serial
         self.entries[session_id] = entry
+        if entry.speaks:
+            self.speaking[session_id] = entry
         self.by_peer.add(entry.peer_node_id, entry)
         self.by_namespace.add(entry.name, entry)
         self._deadlines.arm(session_id, entry.life.expires_at, "expiry")
         self.counters.created += 1
         self.counters.active += 1
+
+    def place(self, entry: Entry, namespace: Namespace, name: bytes) -> None:
+        """Put one into another namespace, or refuse that and change nothing."""
+        if name == entry.name:
+            return
+        held = self.by_namespace.count(name)
+        if held >= self.limits.sessions_per_namespace:
+            error = TooManySessionsError(f"{held:,} sessions are held (namespace)", scope="namespace")
+            raise self.refuse("namespace", error)
+        self.by_namespace.remove(entry.name, entry)
+        entry.namespace, entry.name = namespace, name
+        self.by_namespace.add(name, entry)
+
+    def check_room(self, peer_node_id: bytes, name: bytes) -> None:
+        """Refuse one of this peer and namespace, if there is no room for it."""
+        limits = self.limits
+        if self.drain_at is not None:
+            raise self.refuse("shutdown", ShuttingDownError("no session is taken any more"))
+        for scope, held, most in (
+            ("all", self._held, limits.sessions),
+            ("peer", self.by_peer.count(peer_node_id), limits.sessions_per_peer),
+            ("namespace", self.by_namespace.count(name), limits.sessions_per_namespace),
+        ):
+            if held >= most:
+                error = TooManySessionsError(f"{held:,} sessions are held ({scope})", scope=scope)
+                raise self.refuse("sessions" if scope == "all" else scope, error)
 
     @property
     def _held(self) -> int:
@@ -130,17 +154,26 @@ class SessionTable:
         self._deadlines.arm(entry.session_id, entry.life.expires_at, "expiry")
         self.expire(entry, self.clock.now)
 
+    def due(self) -> tuple[float, str]:
+        """When `settle` or a sweep has something to do, at the earliest, and what; a host asks after every batch."""
+        if self.ready or self.leaving:
+            return self.clock.now, "sweep"
+        at, reason = self._deadlines.at, "expiry"
+        if self.drain_at is not None and self.counters.closing and self.drain_at < at:
+            at, reason = self.drain_at, "drain"
+        if self.closed and (forgotten := self.closed[next(iter(self.closed))]) < at:
+            at, reason = forgotten, "forget"
+        return at, reason
+
     def next_deadline(self) -> Deadline | None:
-        """When `settle` or a sweep has something to do, at the earliest."""
-        if self.ready:
-            return Deadline(self.clock.now, "sweep")
-        candidates = [(self._deadlines.at, "expiry")]
-        if self.drain_at is not None and self.counters.closing:
-            candidates.append((self.drain_at, "drain"))
-        if self.closed:
-            candidates.append((self.closed[next(iter(self.closed))], "forget"))
-        at, reason = min(candidates)
+        """The same, or `None`."""
+        at, reason = self.due()
         return None if at == inf else Deadline(at, reason)
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open, in all."""
+        return self.counters.streams + sum([entry.work.said for entry in self.speaking.values()])
 
     def expire(self, entry: Entry | None, now: float) -> bool:
         """The one place where it is decided that a session has expired."""
@@ -148,9 +181,10 @@ class SessionTable:
             return False
         return self.close(entry, EndReason.EXPIRED)
 
-    def close(self, entry: Entry, reason: EndReason) -> bool:
-        """Begin to end one, or end it; False when that changes nothing."""
-        if entry.is_closed or (reason.waits and not entry.is_active):
+    def close(self, entry: Entry, reason: EndReason, *, over: bool = False) -> bool:
+        """Begin to end one, or end it, which it is when that is a fact or it is `over`; False when nothing changes."""
+        waits = reason.waits and not over
+        if entry.is_closed or (waits and not entry.is_active):
             return False
         if entry.is_active:
             entry.state = SessionState.CLOSING
@@ -158,10 +192,13 @@ class SessionTable:
             self._deadlines.forget(entry.session_id)
             self.counters.active -= 1
             self.counters.closing += 1
-        if reason.waits:
-            self._rest(entry)
+        speaks = entry.speaks
+        if waits:
+            self.rest(entry)
         else:
             self.finish(entry)
+        if speaks and not over:
+            self.leaving[entry.session_id] = entry
         return True
 
     def used(self, entry: Entry, now: float) -> None:
@@ -170,9 +207,9 @@ class SessionTable:
         if entry.is_active:
             entry.life.last_used = now
         else:
-            self._rest(entry)
+            self.rest(entry)
 
-    def _rest(self, entry: Entry) -> None:
+    def rest(self, entry: Entry) -> None:
         """It is no longer to be used: if it has no work either, it is to be swept, or to be forgotten."""
         if entry.work.is_idle:
             if entry.is_closed:
@@ -182,14 +219,15 @@ class SessionTable:
 
     def finish(self, entry: Entry) -> None:
         """It is over."""
-        self.ready.pop(entry.session_id, None)
+        for group in (self.ready, self.leaving, self.speaking):
+            group.pop(entry.session_id, None)
         entry.state = SessionState.CLOSED
         entry.closed_at = self.clock.now
-        self.counters.streams -= entry.work.streams
-        entry.work.streams = 0
+        self.counters.streams -= entry.work.counted
+        entry.hush()
         self.counters.closing -= 1
         self.counters.ended[entry.close_reason] += 1
-        self._rest(entry)
+        self.rest(entry)
 
     def _leave(self, entry: Entry) -> None:
         """It gives its place away; for a while it is remembered why."""

@@ -10,13 +10,14 @@ from stt_proto.errors import (
     ConnectionRefusedError,
     ConnectionTimeoutError,
     SessionClosedError,
+    SessionExpiredError,
     SessionTimeoutError,
     SttError,
     UnreachableError,
     error_for,
 )
 from stt_proto.types import CloseReason
-from stt_proto.wire import MAX_DETAIL, SessionClose
+from stt_proto.wire import MAX_DETAIL, MAX_VARINT, SessionClose
 
 FLUSH_TIMEOUT = 10.0
 """Seconds that a closing session takes to deliver what its streams had accepted (K-1)."""
@@ -37,11 +38,11 @@ _CODES = {
 }
 
 
-def close_frame(reason: str, detail: str) -> SessionClose:
+def close_frame(reason: str, detail: str, code: int | None = None) -> SessionClose:
     """The frame for what the application said.
 
     Raises:
-        ArgumentError: the reason is not one of the four, or the detail is longer than 512 bytes.
+        ArgumentError: the reason is not one of the four, the detail is longer than 512 bytes, or the code is none.
     """
     try:
         word = CloseReason(reason)
@@ -51,7 +52,9 @@ def close_frame(reason: str, detail: str) -> SessionClose:
         ) from None
     if not isinstance(detail, str) or len(detail.encode(errors="replace")) > MAX_DETAIL:
         raise ArgumentError(f"detail must be text of at most {MAX_DETAIL} bytes", argument="detail")
-    return SessionClose(_CODES[word], word, detail)
+    if code is not None and not (type(code) is int and 0 <= code <= MAX_VARINT):
+        raise ArgumentError(f"code is {code!r}; it must be from 0 to 2^62 - 1", argument="code")
+    return SessionClose(_CODES[word] if code in (None, SessionClosedError.code) else code, word, detail)
 
 
 def failure_frame(error: SttError) -> SessionClose:
@@ -84,8 +87,13 @@ def error_of(frame: SessionClose, established: bool) -> SttError:
         if type(refusal) is not SessionClosedError:
             return refusal
     if frame.reason is CloseReason.TIMEOUT:
-        return SessionTimeoutError(detail)
+        return SessionTimeoutError(detail, code=frame.code if frame.code == SessionExpiredError.code else None)
     return SessionClosedError(detail, reason=frame.reason, code=frame.code or None)
+
+
+def code_of(error: SttError) -> int:
+    """The number for an error, as the application is told; none for a session that was closed, and nothing else."""
+    return 0 if reason_of(error) is CloseReason.GRACEFUL and error.code == SessionClosedError.code else error.code
 
 
 class Ending:

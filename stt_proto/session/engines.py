@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from stt_proto.clock import NEVER
 from stt_proto.config import Config
 from stt_proto.handshake import Established, KeyChain
 from stt_proto.packet import (
@@ -118,6 +119,7 @@ class Engines:
         counters: what went through.
         sent_elsewhere: packets that recovery recorded on other paths than this one.
         rotation: replaces the keys.
+        used_at: when a datagram or frame of the application came or went last.
     """
 
     path: Path
@@ -140,6 +142,12 @@ class Engines:
     counters: Counters = field(factory=Counters)
     rotation: KeyRotation = field(init=False)
     sent_elsewhere: int = 0
+    used_at: float = NEVER
+
+    @property
+    def last_used(self) -> float:
+        """When a stream was open last, or a datagram or frame of the application came or went; `NEVER` if none did."""
+        return max(self.used_at, self.streams.emptied_at)
 
     @property
     def eliciting_sent(self) -> int:
@@ -236,7 +244,7 @@ class Engines:
         if session.trace is not None:
             session.trace.keys_derived(secrets.session_id, secrets.suite.name, local_parameters(config), peer, now)
         events = EventSink(session, context.events)
-        streams = StreamTable(established.initiator, config, events, context.window_budget)
+        streams = StreamTable(established.initiator, config, events, context.window_budget, context.clock)
         streams.set_peer_parameters(peer)
         limits = config.limits
         receiver = PacketReceiver(

@@ -55,6 +55,7 @@ class SessionFacade(ABC):
         "peer_node_id",
         "resumed",
         "resumption_error",
+        "retiring",
         "session_id",
         "state",
     )
@@ -79,6 +80,7 @@ class SessionFacade(ABC):
         self._early: EarlyData | None = None
         self.beginning: Beginning | None = None
         self._asked_about = b""
+        self.retiring: SttError | None = None
 
     @abstractmethod
     def touch(self, now: float) -> float:
@@ -91,10 +93,11 @@ class SessionFacade(ABC):
     def touch_for_credit(self, now: float) -> None:
         """The application took something. Most of the time that is nobody else's business, and nothing is to be sent.
 
-        It is when enough came together to tell the peer of its credit, or a place for a stream is free.
+        It is when enough came together to tell the peer of its credit, a place for a stream is free, or this was the
+        last stream.
         """
         engines = self._engines
-        if engines is not None and engines.streams.control_ready:
+        if engines is not None and (engines.streams.control_ready or not engines.streams):
             self.touch(now)
 
     # -- how it is -------------------------------------------------------------------------------------------------
@@ -178,6 +181,21 @@ class SessionFacade(ABC):
         if self._engines is None:
             return self.created_at
         return self._context.clock.unix(self._engines.liveness.last_received)
+
+    @property
+    def last_used(self) -> float:
+        """When it was in use last, on the clock of `now`: with a stream open, or with a datagram or a frame of the
+        application, either way. Signs of life and what else a session does by itself are no use.
+        """
+        engines = self._engines
+        if engines is None:
+            return self._created
+        return self._context.clock.now if engines.streams else max(self._created, engines.last_used)
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open: with something to write, to deliver or to read."""
+        return 0 if self._engines is None else len(self._engines.streams)
 
     @property
     def last_key_rotation(self) -> float:
@@ -333,8 +351,9 @@ class SessionFacade(ABC):
             StreamIdConflict: the id is taken, or not this side's, or of the other kind.
             TooManyStreamsError: the peer allows no more now; `StreamsAvailable` tells when it does.
             RemoteError: the session has ended.
+            SttError: it is being let go of: `SessionExpiredError`, `ShuttingDownError`.
         """
-        self.check_open()
+        self._check_usable()
         if self._engines is None:
             raise StateError("the handshake has not got as far as the keys")
         try:
@@ -375,10 +394,12 @@ class SessionFacade(ABC):
             StateError: the handshake has not got as far as the keys.
             RemoteError: the session has ended.
         """
-        self.check_open()
+        self._check_usable()
         if self._engines is None:
             raise StateError("the handshake has not got as far as the keys")
-        self._engines.datagrams.send(data, max_lifetime, self.touch(now))
+        now = self.touch(now)
+        self._engines.datagrams.send(data, max_lifetime, now)
+        self._engines.used_at = now
 
     def receive_datagram(self) -> bytes | None:
         """Take the oldest datagram that arrived; `None` when there is none: `DatagramReceived` tells of the next."""
@@ -402,12 +423,13 @@ class SessionFacade(ABC):
             StateError: the handshake has not got as far as the keys.
             RemoteError: the session has ended.
         """
-        self.check_open()
+        self._check_usable()
         if self._engines is None:
             raise StateError("the handshake has not got as far as the keys")
         control = self._engines.control
-        self.touch(now)
+        now = self.touch(now)
         control.put((FRAME if reliable else FRAME_ONCE, control.frames.add(kind, data, reliable)))
+        self._engines.used_at = now
 
     def receive_frame(self) -> tuple[int, bytes] | None:
         """Take the oldest frame of the application that arrived: its type and its content.
@@ -416,6 +438,12 @@ class SessionFacade(ABC):
         when there are too many (`Limits`).
         """
         return None if self._engines is None else self._engines.control.frames.take()
+
+    def _check_usable(self) -> None:
+        """Raise why nothing new can be begun here, if so."""
+        self.check_open()
+        if self.retiring is not None:
+            raise self.retiring.with_traceback(None)
 
     def check_open(self) -> None:
         """Raise what ended the session, if it has ended or is closing."""

@@ -407,6 +407,7 @@ class Inbound:
         datagrams = self._engines.datagrams
         is_edge = not datagrams.has_arrived
         datagrams.on_datagram(frame.data)
+        self._engines.used_at = now
         if not frame.data:
             self._on_empty(now)
         if is_edge:
@@ -417,6 +418,7 @@ class Inbound:
         frames = self._engines.control.frames
         is_edge = not frames.has_arrived
         frames.on_frame(frame)
+        self._engines.used_at = now
         if not frame.data:
             self._on_empty(now)
         if is_edge and frames.has_arrived:

@@ -34,7 +34,7 @@ from stt_proto.packet import Opened
 from stt_proto.session.context import EventSink, SessionContext
 from stt_proto.session.control import CONFIRM
 from stt_proto.session.early import EARLY_STREAM, Beginning, EarlyArrival, EarlyData
-from stt_proto.session.ending import GONE, Ending, close_frame, closed_here, error_of, failure_frame, reason_of
+from stt_proto.session.ending import GONE, Ending, close_frame, closed_here, code_of, error_of, failure_frame, reason_of
 from stt_proto.session.engines import Engines
 from stt_proto.session.facade import SessionFacade
 from stt_proto.session.inbound import Inbound, is_refusal
@@ -66,6 +66,7 @@ class Session(SessionFacade):
         resumed: whether it began with a ticket.
         resumption_error: why it did not, though there was one; told as `ResumptionRefused` too.
         close_error: what ended it, once it has ended; later commands raise it.
+        retiring: what commands raise that would begin something new, where nothing new is to be begun.
         trace: tells an observer, or `None`.
     """
 
@@ -91,16 +92,16 @@ class Session(SessionFacade):
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
-    def close(self, now: float, reason: str = "graceful", detail: str = "") -> None:
+    def close(self, now: float, reason: str = "graceful", detail: str = "", code: int | None = None) -> None:
         """End the session once everything that its streams had accepted is delivered; idempotent (K-1).
 
         Args:
             now: seconds.
             reason: `graceful`, `timeout`, `error` or `auth_failure`.
             detail: a sentence for the peer, at most 512 bytes.
+            code: what it is told beside that, 0 to 2^62 - 1; the number of the reason when `None`.
         """
-        now = self._context.clock.advance(now)
-        frame = close_frame(reason, detail)
+        now, frame = self._context.clock.advance(now), close_frame(reason, detail, code)
         if self.state is SessionState.ESTABLISHED:
             self._ending.flush(frame, now)
             self._move(SessionInput.CLOSE)
@@ -110,11 +111,11 @@ class Session(SessionFacade):
             self._end(closed_here(frame), now)
         self.touch(now)
 
-    def abort(self, now: float) -> None:
-        """End the session at once; what was not delivered is lost. Idempotent."""
+    def abort(self, now: float, error: SttError | None = None) -> None:
+        """End the session at once, because of this error or of none; what was not delivered is lost. Idempotent."""
         now = self._context.clock.advance(now)
         if self.state is not SessionState.CLOSED:
-            self._fail(SessionClosedError("aborted by this side", reason=CloseReason.ERROR), now)
+            self._fail(error or SessionClosedError("aborted by this side", reason=CloseReason.ERROR), now)
 
     def _advance_closing(self, now: float) -> None:
         """Go on to the next stage of closing, if its time has come."""
@@ -165,9 +166,7 @@ class Session(SessionFacade):
             self.state = SessionState.CLOSED  # refused: it never was (H-29)
         else:
             self._move(SessionInput.END)
-            reason = reason_of(error)
-            code = 0 if reason is CloseReason.GRACEFUL else error.code
-            self._emit(SessionClosed(reason, code, error.message, by_peer))
+            self._emit(SessionClosed(reason_of(error), code_of(error), error.message, by_peer))
         self.touch(now)
 
     def _end_dial(self, initiator: Initiator | Resumer, now: float, by_peer: bool) -> None:

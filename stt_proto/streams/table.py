@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import Any, cast
 
+from stt_proto.clock import NEVER, Clock
 from stt_proto.config import Config
 from stt_proto.errors import ArgumentError, InvalidFrameError, SttError, TooManyStreamsError
 from stt_proto.events import StreamOpened, StreamReset, StreamsAvailable
@@ -43,25 +44,36 @@ class StreamTable(ControlFrames):
         config: limits and defaults of this side.
         events: takes what the host is to know.
         budget: what the windows of all sessions of the endpoint may grow by, together; `None` for no such bound.
+        clock: of the endpoint; without one it is not known when there was a stream last.
 
     Attributes:
+        emptied_at: when the last stream that there was was over.
         control_ready: keys of control frames to be sent, in order; see `encode_control`.
         suspicious: frames since this was last cleared that were legal and said nothing (F-5).
         repeated: those among them that say once more what is known, as whoever sends them again does.
     """
 
     __slots__ = (
+        "_clock",
         "_config",
         "_error",
         "_parity",
         "_peer_frames",
         "_peer_window",
         "control_ready",
+        "emptied_at",
         "repeated",
         "suspicious",
     )
 
-    def __init__(self, initiator: bool, config: Config, events: EventQueue, budget: GrowthBudget | None = None) -> None:
+    def __init__(
+        self,
+        initiator: bool,
+        config: Config,
+        events: EventQueue,
+        budget: GrowthBudget | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         allowed = config.max_concurrent_streams
         self._parity = parity = 0 if initiator else 1
         super().__init__(
@@ -76,6 +88,8 @@ class StreamTable(ControlFrames):
             peer=(PeerIds(allowed), PeerIds(allowed)),
         )
         self._config = config
+        self._clock = clock
+        self.emptied_at = NEVER
         self._peer_window = 0
         self._peer_frames: frozenset[int] = frozenset()
         self._error: SttError | None = None
@@ -173,6 +187,8 @@ class StreamTable(ControlFrames):
         if not self._streams:
             self._streams.clear()  # an emptied dictionary keeps its memory, a cleared one does not
             self._hub.shrink()
+            if self._clock is not None:
+                self.emptied_at = self._clock.now
         index, kind = stream_id >> 2, stream_id >> 1 & 1
         if stream_id & 1 == self._parity:
             self._own[kind].ended.add(index, index + 1)

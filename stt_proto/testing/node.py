@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from math import inf, nextafter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -14,7 +15,6 @@ from stt_proto.config import Config
 from stt_proto.endpoint import Admit, Endpoint
 from stt_proto.events import Event
 from stt_proto.session.session import Session
-from stt_proto.session.trace import KeyLog, Trace
 from stt_proto.testing.entropy import DeterministicKem, SeededEntropy
 from stt_proto.testing.probe import held
 from stt_proto.types import NetworkPath
@@ -49,9 +49,7 @@ class Node:
         config: Config,
         admit: Admit | None = None,
         address: Hashable = None,
-        *,
-        trace: Trace | None = None,
-        keylog: KeyLog | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.world = world
         self.name = name
@@ -62,8 +60,7 @@ class Node:
         self.listeners: list[Listener] = []
         self.awake = True
         self._admit = admit
-        self._trace = trace
-        self._keylog = keylog
+        self._options = options  # of its endpoint
         self._lives = 0
         self._skew = 0.0
         self._naps = 0
@@ -84,8 +81,7 @@ class Node:
             entropy=SeededEntropy(life),
             kem=DeterministicKem(SeededEntropy(f"{life}/kem")),
             admit=self._admit,
-            trace=self._trace,
-            keylog=self._keylog,
+            **self._options,
         )
 
     # -- what a test asks ------------------------------------------------------------------------------------------

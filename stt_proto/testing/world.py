@@ -14,6 +14,8 @@ from attrs import evolve
 from stt_proto.config import Config
 from stt_proto.endpoint import Admit
 from stt_proto.identity import Identity
+from stt_proto.lifecycle import NamespaceOf
+from stt_proto.manager import SessionManager
 from stt_proto.session.trace import KeyLog, Trace
 from stt_proto.testing.conditions import Conditions
 from stt_proto.testing.entropy import SeededEntropy
@@ -85,6 +87,8 @@ class World:
         address: Hashable = None,
         trace: Trace | None = None,
         keylog: KeyLog | None = None,
+        manager: SessionManager | None = None,
+        namespace_of: NamespaceOf | None = None,
         **changes: Any,
     ) -> Node:
         """Add a node.
@@ -97,12 +101,15 @@ class World:
             address: where it is, usually `(host, port)`; `(name, 1)` when `None`.
             trace: as for `Endpoint`.
             keylog: likewise.
+            manager: as for `Endpoint`, made at the time of the world.
+            namespace_of: as for `Endpoint`.
             changes: fields of its `Config` that are to be otherwise.
         """
         if config is None:
             seed = node_seed or SeededEntropy(f"{self.seed}/{name}/identity")(32)
             config = Config(identity=Identity.from_seed(seed), shared_seed=changes.pop("shared_seed", SHARED_SEED))
-        node = Node(self, name, evolve(config, **changes), admit, address, trace=trace, keylog=keylog)
+        options = {"trace": trace, "keylog": keylog, "manager": manager, "namespace_of": namespace_of}
+        node = Node(self, name, evolve(config, **changes), admit, address, options)
         self.nodes[node.address] = node
         return node
 

@@ -42,6 +42,14 @@ BAD: list[tuple[str, Any]] = [
     ("handshake_timeout", -1),
     ("max_concurrent_sessions", 0),
     ("max_concurrent_streams", -1),
+    ("max_sessions_per_peer", 0),
+    ("max_sessions_per_namespace", True),
+    ("session_ttl", 0),
+    ("session_ttl", float("inf")),
+    ("session_ttl", None),
+    ("session_sliding", 1),
+    ("max_requests_per_session", 1 << 21),
+    ("max_requests", 1.5),
     ("default_max_frame_size", 0),
     ("default_max_frame_size", 65_537),
     ("stream_recv_buffer", 0),
@@ -101,6 +109,7 @@ def test_the_documented_defaults() -> None:
     assert config.default_max_frame_size == 16 << 10
     assert config.stream_recv_buffer == config.stream_send_buffer == 1 << 20
     assert (config.detach_timeout, config.resumption_timeout) == (120, 86_400)
+    assert (config.session_ttl, config.session_sliding, config.max_requests_per_session) == (3600, True, 100)
     assert (config.rotate_after_seconds, config.rotate_after_bytes) == (3600, 1 << 30)
 
 

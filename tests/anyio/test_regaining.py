@@ -69,8 +69,11 @@ class Pair:
 async def pairs(**options: Any) -> AsyncIterator[Pair]:
     network = MemoryNetwork()
     ours, theirs = Udp(network, "client"), Udp(network, "server")
-    server = STTNode(shared_seed="x", carriers=[theirs, Web(network, "web-server")], server_mode=True)
-    client = STTNode(shared_seed="x", carriers=[ours, Web(network, "web-client")], **options)
+    options |= {"shared_seed": "x", "session_ttl": 100_000}  # nothing is said for hours
+    server = STTNode(
+        shared_seed="x", carriers=[theirs, Web(network, "web-server")], server_mode=True, session_ttl=100_000
+    )
+    client = STTNode(carriers=[ours, Web(network, "web-client")], **options)
     async with server, client:
         with anyio.fail_after(100_000):
             yield Pair(client, ours, theirs)

@@ -97,6 +97,19 @@ def test_without_a_detail_there_is_a_sentence() -> None:
     assert [event.detail for event in closed(pair)] == ["closed by this side", "the peer closed the session (graceful)"]
 
 
+@pytest.mark.parametrize("code", [-1, 1 << 62, "0", True])
+def test_codes(code: object) -> None:
+    """Section 8: a varint. K-9: a code of one's own is the one that both sides have."""
+    pair = session_pair()
+    with pytest.raises(ArgumentError) as caught:
+        pair.session.close(pair.now, code=code)  # type: ignore[arg-type]
+    assert caught.value.argument == "code"
+    assert pair.session.is_active()
+    pair.session.close(pair.now, code=0x1234)
+    pair.settle()
+    assert [(event.reason, event.code) for event in closed(pair)] == [("graceful", 0x1234)] * 2
+
+
 @pytest.mark.parametrize("detail", ["é" * (MAX_DETAIL // 2 + 1), b"bytes", None])
 def test_details(detail: object) -> None:
     """Section 8: at most 512 bytes."""

@@ -482,3 +482,128 @@ def test_limits_are_checked(name: str, value: Any) -> None:
     with pytest.raises(ArgumentError) as caught:
         ManagerLimits(**{name: value})
     assert caught.value.argument == name
+
+
+# -- sessions that say of themselves how they are ------------------------------------------------------------------
+
+
+class Said:
+    """What a session says of itself."""
+
+    def __init__(self) -> None:
+        self.last_used = 0.0
+        self.open_streams = 0
+
+
+def speaking(**config: Any) -> tuple[SessionManager, Said]:
+    """A manager with one session that says of itself how it is."""
+    manager, said = SessionManager(), Said()
+    manager.create_session(ID, PEER, 0.0, config=config, use=said)
+    return manager, said
+
+
+def test_what_a_session_says_counts_as_if_the_manager_was_told() -> None:
+    """G2, G3, H1: when it was used last, and how many streams it has; the later of both counts."""
+    manager, said = speaking(ttl=10.0)
+    said.last_used = 8.0
+    assert manager.remaining_ttl(ID, 9.0) == 9.0
+    assert manager.sweep(12.0) == ()
+    manager.touch(ID, 13.0)
+    said.open_streams = 2
+    assert manager.stream_opened(ID, 14.0)
+    record = manager.inspect(ID, 14.0)
+    assert record is not None
+    assert (record.last_active, record.streams) == (14.0, 3)
+    assert manager.metrics(14.0).streams == manager.drain_status(14.0).streams == 3
+    assert manager.next_deadline() == Deadline(18.0, "expiry")  # early is harmless
+    assert manager.sweep(18.0) == ()
+    assert manager.next_deadline() == Deadline(24.0, "expiry")
+
+
+def test_the_host_is_told_whom_to_let_go_of() -> None:
+    """H2: once; and of one that is idle by the sweep alone."""
+    manager, said = speaking(ttl=10.0)
+    said.open_streams = 1
+    assert not manager.has_session(ID, 10.0)
+    assert manager.next_deadline() == Deadline(10.0, "sweep")
+    assert manager.sweep(10.0) == ()
+    (record,) = manager.take_leaving()
+    assert (record.session_id, record.state, record.close_reason) == (ID, SessionState.CLOSING, EndReason.EXPIRED)
+    assert manager.take_leaving() == ()
+    manager.work_changed(ID, 11.0)
+    assert manager.sweep(11.0) == ()
+    said.open_streams = 0
+    manager.work_changed(ID, 12.0)
+    assert [each.session_id for each in manager.sweep(12.0)] == [ID]
+    assert manager.take_leaving() == ()
+    manager.work_changed(ID, 13.0)
+    manager.work_changed(OTHER, 13.0)
+    said.last_used = 14.0  # nobody listens any more
+    said.open_streams = 5
+    over = manager.inspect(ID, 14.0)
+    assert over is not None
+    assert (over.last_active, over.streams) == (0.0, 0)
+
+
+@pytest.mark.parametrize("reason", ["timeout", "error", "auth_failure"])
+def test_the_host_is_told_what_was_closed_without_a_sweep(reason: str) -> None:
+    manager, _ = speaking()
+    assert manager.close_session(ID, 1.0, reason)
+    (record,) = manager.take_leaving()
+    assert (record.is_closed, record.close_reason) == (True, reason)
+    managed().close_session(ID, 1.0, reason)
+    assert manager.sweep(1.0) == manager.take_leaving() == ()
+
+
+def test_what_is_over_is_over() -> None:
+    """S6, S10: whatever it was at; a request ends when it does, and a reason that there was stays."""
+    manager, said = speaking()
+    said.open_streams = 1
+    token = manager.begin_request(ID, 1.0)
+    assert manager.close_session(ID, 2.0, "moved")
+    assert manager.end_session(ID, 3.0)
+    assert not manager.end_session(ID, 4.0, "error")
+    assert not manager.end_session(OTHER, 4.0)
+    record = manager.inspect(ID, 4.0)
+    assert record is not None
+    assert (record.is_closed, record.close_reason, record.requests) == (True, EndReason.MOVED, 1)
+    assert manager.take_leaving() == ()
+    assert manager.end_request(token, 5.0)
+    metrics = manager.metrics(5.0)
+    assert (metrics.created, metrics.ended[EndReason.MOVED], metrics.streams) == (1, 1, 0)
+
+
+def test_room() -> None:
+    """H3: asked for beforehand, one too many counts as refused."""
+    manager = SessionManager(limits=ManagerLimits(sessions_per_peer=1, sessions_per_namespace=1))
+    manager.check_room(PEER, 0.0)
+    manager.create_session(ID, PEER, 0.0, namespace="a")
+    for peer, namespace, scope in ((PEER, "b", "peer"), (STRANGER, "a", "namespace")):
+        with pytest.raises(TooManySessionsError) as caught:
+            manager.check_room(peer, 0.0, namespace=namespace)
+        assert caught.value.scope == scope
+    assert (manager.metrics(0.0).refused["peer"], manager.metrics(0.0).refused["namespace"]) == (1, 1)
+    manager.drain(1.0, 0.0)
+    with pytest.raises(ShuttingDownError):
+        manager.check_room(STRANGER, 1.0)
+
+
+def test_from_one_namespace_into_another() -> None:
+    """G7, H3."""
+    manager = SessionManager(limits=ManagerLimits(sessions_per_namespace=1))
+    manager.create_session(ID, PEER, 0.0)
+    manager.create_session(OTHER, PEER, 0.0, namespace="a")
+    with pytest.raises(TooManySessionsError) as caught:
+        manager.set_namespace(ID, "a", 1.0)
+    assert caught.value.scope == "namespace"
+    assert manager.metrics(1.0).refused["namespace"] == 1
+    assert manager.set_namespace(OTHER, "a", 1.0).namespace == "a"
+    assert manager.set_namespace(OTHER, b"a", 1.0).namespace == b"a"
+    assert manager.set_namespace(ID, "a", 1.0).namespace == "a"
+    assert [record.session_id for record in manager.get_active_sessions(1.0, namespace="a")] == [ID]
+    manager.create_session(THIRD, PEER, 2.0)
+    manager.close_session(THIRD, 2.0)
+    with pytest.raises(SessionNotFound):
+        manager.set_namespace(THIRD, "b", 3.0)
+    with pytest.raises(ArgumentError):
+        manager.set_namespace(ID, 7, 3.0)  # type: ignore[arg-type]
