@@ -148,12 +148,15 @@ class Inbound:
             RemoteError: the peer broke a rule; the session ends with that.
         """
         engines = self._engines
-        known = engines.path.network_path
+        active = engines.path
+        known = active.network_path
         over_it = path is known or path == known
         counters = engines.counters
         counters.bytes_received += packet.size
         counters.packets_received += 1
         self._over = None if over_it else self._moves.heard(path, self._arrived_by, packet, frames, now)
+        if over_it and not active.validated:  # whoever was heard first was elsewhere; now the peer is shown here (H-40)
+            active.validated = active.opened_here = True
         eliciting = False
         acks = 0
         for frame in frames:
