@@ -155,8 +155,8 @@ class Inbound:
         counters.bytes_received += packet.size
         counters.packets_received += 1
         self._over = None if over_it else self._moves.heard(path, self._arrived_by, packet, frames, now)
-        if over_it and not active.validated:  # whoever was heard first was elsewhere; now the peer is shown here (H-40)
-            active.validated = active.opened_here = True
+        if over_it and not active.validated:
+            self._moves.on_unproven(packet.size, now)
         eliciting = False
         acks = 0
         for frame in frames:
@@ -266,9 +266,23 @@ class Inbound:
         if lost:
             engines.declare_lost(lost, now)
         if self._moves.table.others:
-            self._moves.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, self._over, now)
+            self._on_ack_elsewhere(frame, now)
         if engines.trace is not None:
             engines.trace.look(engines.path, now)
+
+    def _on_ack_elsewhere(self, frame: Ack, now: float) -> None:
+        """It may be for packets that were sent over other paths before."""
+        engines = self._engines
+        for path in self._moves.table:
+            acked, lost = path.recovery.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, now, path is self._over)
+            if acked:
+                if path.mtu.watching:
+                    path.on_acked(acked, now)
+                reported = engines.fates.acked(acked)
+                if reported >= 0:
+                    engines.acks.on_acked(reported)
+            if lost:
+                engines.declare_lost(lost, now, path)
 
     def _ask_for_acks(self, path: Path) -> None:
         """The window may be another now, and with it the number of acknowledgements that are worth their price."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from stt_proto.types import NetworkPath
-from tests.proto.comeback import assert_works
+from tests.proto.comeback import DELAY, assert_works
 from tests.proto.test_early_data import EARLY, early_stage
 from tests.proto.worlds import back, is_handshake
 
@@ -40,3 +42,49 @@ def test_a_copy_of_the_first_packet_from_elsewhere(lost: int) -> None:
     assert len(own.read(50_000, there.world.now)) == 20_000
     assert peer.path == back(session.path)
     assert_works(there.world, session, peer)
+
+
+@pytest.mark.parametrize("early_data", [b"", EARLY], ids=["none", "early"])
+@pytest.mark.parametrize(("copied", "lost"), [("all", 0), ("all", 2), ("RESUME later", 0), ("only RESUME", 6)])
+def test_no_flood_at_an_address_that_a_watcher_wrote(early_data: bytes, copied: str, lost: int) -> None:
+    """H-35, H-40, M-3: who copies RESUME and all that follows, faster and with another's address as its source, floods
+    nobody by that; and silences nobody, though some questions that went to the true address are lost."""
+    there = early_stage()
+    world, server, client = there.world, there.server, there.client
+    victim = NetworkPath("udp", server.address, ("victim", 1))
+    came, sent, answers = [0], [0], [0]
+
+    def copy(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if path.remote == victim.remote:
+            sent[0] += len(datagram)
+            assert sent[0] <= 3 * came[0]
+        elif path.local == client.address:
+            resume = is_handshake(datagram)
+            later = DELAY + 0.001 if resume and copied == "RESUME later" else 0.0
+            if resume or copied != "only RESUME":
+                came[0] += len(datagram)
+                world.at(world.now + later, partial(server.receive, datagram, victim))
+        elif not is_handshake(datagram) and path.remote == client.address:
+            answers[0] += 1
+            return None if answers[0] <= lost else datagram
+        return datagram
+
+    world.taps.append(copy)
+    session = client.connect(server, ticket=there.ticket, early_data=early_data)
+    world.run_until(lambda: bool(server.sessions))
+    (peer,) = server.sessions
+    down = peer.open_stream()
+    down.write(bytes(200_000), world.now)
+    server.pump()
+    world.run_until(session.is_active)
+    up = session.open_stream()
+    got = 0
+    for _ in range(500 if lost else 50):
+        up.write(bytes(100), world.now)
+        world.run(0.01)
+        own = session.stream(down.stream_id)
+        got += 0 if own is None else len(own.read(1 << 20, world.now))
+        client.pump()
+    assert got == 200_000
+    assert peer.path == back(session.path)
+    assert_works(world, session, peer)
