@@ -408,12 +408,12 @@ class Reception:
     def _release(self, ended: Ended, now: float) -> None:
         """A half-open handshake has failed."""
         half_open, connection_ids = ended.half_open, self._context.connection_ids
-        if connection_ids.route(half_open.local_cid).__class__ is not Session:  # which early data has begun (H-40)
-            connection_ids.retire(half_open.local_cid)
         session = self._drop(half_open)
         if session is not None:
             session.release()
-        self._report(half_open.path, ended.reason, now)
+        if connection_ids.route(half_open.local_cid).__class__ is not Session:  # which early data has begun (H-40)
+            connection_ids.retire(half_open.local_cid)
+            self._report(half_open.path, ended.reason, now)
 
     def _drop(self, half_open: Waiting) -> Session | None:
         """Forget what is kept here for a half-open handshake; give the session that the host was told of, if any."""
@@ -488,7 +488,9 @@ class Reception:
         The resumption stays in its table, so that a RESUME that is repeated gets the same answer.
         """
         assert resuming.established is not None
-        session = self._callers.pop(resuming.local_cid, None) or Session(self._context, resuming.path, False, now)
+        path = resuming.paths[0]  # where it began, unless that carrier is gone
+        session = self._callers.pop(resuming.local_cid, None) or Session(self._context, path, False, now)
+        session.path = path
         self._context.detached.give_way(len(self._context.live), now)
         early = _arrival(resuming, partial(self._on_proof, resuming), resuming.early_data)
         session.accept(resuming.established, now, resumed=True, early=early)
@@ -520,7 +522,7 @@ def _arrival(resuming: Resuming, on_proof: OnProof, early_data: bytes = b"") -> 
     """How a resumption came, for its session."""
     return EarlyArrival(
         data=early_data,
-        proven=resuming.proven or not early_data,
+        proven=not early_data or (resuming.proven and resuming.paths[0] == resuming.path),
         received=LEAST_HELLO,
         sent=sum(map(len, resuming.datagrams)),
         until=resuming.deadline,

@@ -123,7 +123,8 @@ class SessionManager:
     def restore_session(self, record: SessionRecord, now: float) -> SessionRecord:
         """Go on with a session from a record: after a restart, or from another server.
 
-        Its time goes on by the wall clock; ten years are left to it at most, whatever that says. It begins without work, and with its place in the limits of this manager.
+        Its time goes on by the wall clock; ten years are left to it at most, whatever that says. It begins without
+        work, and with its place in the limits of this manager.
 
         Raises:
             SessionNotFound: the record is of a session that is no longer to be used, with the reason.

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from stt_proto.types import NetworkPath
-from tests.proto.comeback import DELAY, assert_works
+from tests.proto.comeback import DELAY, answering, assert_works
 from tests.proto.test_early_data import EARLY, early_stage
 from tests.proto.worlds import back, is_handshake
 
@@ -88,3 +88,29 @@ def test_no_flood_at_an_address_that_a_watcher_wrote(early_data: bytes, copied: 
     assert got == 200_000
     assert peer.path == back(session.path)
     assert_works(world, session, peer)
+
+
+@pytest.mark.parametrize("carrier", ["udp", "ws"])
+def test_a_copy_whose_carrier_is_gone(carrier: str) -> None:
+    """H-39, H-40: while the host counts, the carrier ends over which a copy came first; the session begins elsewhere,
+    and though that carrier is reliable no other address is shown by it."""
+    there = early_stage(ticket_check="shared")
+    answering(there.server, [True], after=0.1)
+    elsewhere = NetworkPath(carrier, there.server.address, ("watcher", 1))
+    session = there.client.connect(there.server, ticket=there.ticket, early_data=EARLY)
+    ((resume, _),) = there.wire
+    there.server.receive(resume, elsewhere)
+    there.world.run(0.05)
+    there.server.endpoint.path_closed(elsewhere, there.world.now)
+    there.world.run_until(lambda: bool(there.server.sessions))
+    (peer,) = there.server.sessions
+    stream = peer.stream(0)
+    assert stream is not None
+    stream.write(bytes(20_000), there.world.now)
+    there.wire.clear()
+    there.server.pump()
+    assert peer.path == back(session.path)
+    assert 0 < sum(len(datagram) for datagram, _ in there.wire) <= 3600
+    there.world.run_until(session.is_active)
+    there.world.run(1.0)
+    assert_works(there.world, session, peer)
