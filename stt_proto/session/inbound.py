@@ -119,7 +119,7 @@ class Inbound:
         engines = self._engines
         known = engines.path.network_path
         if path is known or path == known:
-            trusted = True
+            trusted = engines.path.validated
         else:
             other = self._moves.table.others.get(path)
             trusted = other is not None and other.validated

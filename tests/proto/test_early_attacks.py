@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 
 from stt_proto.types import NetworkPath
+from stt_proto.wire import MessageType
+from stt_proto.wire.header import PACKET_FORM, TRAIN_BIT
 from tests.proto.comeback import DELAY, answering, assert_works
 from tests.proto.test_early_data import EARLY, early_stage
 from tests.proto.worlds import back, is_handshake
@@ -113,4 +115,21 @@ def test_a_copy_whose_carrier_is_gone(carrier: str) -> None:
     assert 0 < sum(len(datagram) for datagram, _ in there.wire) <= 3600
     there.world.run_until(session.is_active)
     there.world.run(1.0)
+    assert_works(there.world, session, peer)
+
+
+def test_no_trains_before_the_address_is_shown() -> None:
+    """P-9, H-40: who only knows the connection ID leaves no segments with a session that early data has begun."""
+    there = early_stage()
+    session = there.client.connect(there.server, ticket=there.ticket, early_data=EARLY)
+    there.world.run_until(lambda: bool(there.server.sessions))
+    (peer,) = there.server.sessions
+    (resumed,) = there.sent(MessageType.RESUMED)
+    segment = bytes((PACKET_FORM | TRAIN_BIT,)) + resumed[17:25] + bytes(4) + b"\x01\x02" + bytes(1200 - 15)
+    budget = there.server.endpoint._context.train_budget
+    there.server.receive(segment, peer.path)
+    assert budget.cost == 0
+    there.world.run_until(lambda: not peer.replayable)
+    there.server.receive(segment, peer.path)
+    assert budget.cost > 0, "from then on they are taken as ever"
     assert_works(there.world, session, peer)
