@@ -8,7 +8,7 @@ these is the responder's business (`handshake`), what becomes of it is done here
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from stt_proto.clock import Clock, DeadlineQueue
@@ -55,7 +55,7 @@ from stt_proto.packet import (
 )
 from stt_proto.session.context import SessionContext
 from stt_proto.session.detached import DetachedSessions
-from stt_proto.session.early import EarlyArrival
+from stt_proto.session.early import EarlyArrival, OnProof
 from stt_proto.session.engines import local_parameters
 from stt_proto.session.routes import PathIndex
 from stt_proto.session.session import Session
@@ -377,7 +377,10 @@ class Reception:
             raise
         if code is None:
             self._context.detached.give_way(len(self._context.live), now)
-            session.accept(established, now, resumed)
+            among = None
+            if isinstance(half_open, Resuming) and len(half_open.paths) > 1:
+                among = _arrival(half_open, lambda *_: half_open.paths)
+            session.accept(established, now, resumed, among)
         else:
             session.refuse(established, code, now)
             self._report(path, "too_many_sessions" if code == TooManySessionsError.code else "refused", now)
@@ -423,12 +426,12 @@ class Reception:
     def _release(self, ended: Ended, now: float) -> None:
         """A half-open handshake has failed."""
         half_open, connection_ids = ended.half_open, self._context.connection_ids
-        if connection_ids.route(half_open.local_cid).__class__ is not Session:  # which early data has begun (H-40)
-            connection_ids.retire(half_open.local_cid)
         session = self._drop(half_open)
         if session is not None:
             session.release()
-        self._report(half_open.path, ended.reason, now)
+        if connection_ids.route(half_open.local_cid).__class__ is not Session:  # which early data has begun (H-40)
+            connection_ids.retire(half_open.local_cid)
+            self._report(half_open.path, ended.reason, now)
 
     def _drop(self, half_open: Waiting) -> Session | None:
         """Forget what is kept here for a half-open handshake; give the session that the host was told of, if any."""
@@ -506,24 +509,19 @@ class Reception:
         The resumption stays in its table, so that a RESUME that is repeated gets the same answer.
         """
         assert resuming.established is not None
-        session = self._callers.pop(resuming.local_cid, None) or Session(self._context, resuming.path, False, now)
+        path = resuming.paths[0]  # where it began, unless that carrier is gone
+        session = self._callers.pop(resuming.local_cid, None) or Session(self._context, path, False, now)
+        session.path = path
         self._context.detached.give_way(len(self._context.live), now)
-        early = EarlyArrival(
-            data=resuming.early_data,
-            proven=resuming.proven,
-            received=LEAST_HELLO,
-            sent=sum(map(len, resuming.datagrams)),
-            until=resuming.deadline,
-            on_proof=partial(self._on_proof, resuming),
-        )
+        early = _arrival(resuming, partial(self._on_proof, resuming), resuming.early_data)
         session.accept(resuming.established, now, resumed=True, early=early)
 
-    def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> bool:
-        """Who has sent early data is there: what waited for that is over. Whether RESUMED went to this path."""
+    def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> Sequence[NetworkPath]:
+        """Who has sent early data is there: what waited for that is over. Gives the paths to which RESUMED went."""
         if self._responder.get(resuming.local_cid) is resuming:  # it may have had to make room
             self._forget_beside(self._responder.confirm(resuming, path, now))
             self._arm_half_open()
-        return path in resuming.paths
+        return resuming.paths
 
     def _take_ticket_answers(self, now: float) -> None:
         """The host has said which tickets were used before."""
@@ -539,3 +537,15 @@ class Reception:
             self._release(self._responder.withdraw(resuming, now), now)
             for path in resuming.paths:
                 self._act(self._responder.refuse(resuming, TICKET_USED, now), path, now)
+
+
+def _arrival(resuming: Resuming, on_proof: OnProof, early_data: bytes = b"") -> EarlyArrival:
+    """How a resumption came, for its session."""
+    return EarlyArrival(
+        data=early_data,
+        proven=not early_data or (resuming.proven and resuming.paths[0] == resuming.path),
+        received=LEAST_HELLO,
+        sent=sum(map(len, resuming.datagrams)),
+        until=resuming.deadline,
+        on_proof=on_proof,
+    )

@@ -45,7 +45,7 @@ from stt_proto.manager.limits import ManagerLimits
 from stt_proto.manager.metadata import Scalar, frozen_metadata
 from stt_proto.manager.metrics import ManagerMetrics, ManagerStats
 from stt_proto.manager.namespaces import Namespace, namespace_bytes
-from stt_proto.manager.records import EndReason, SessionRecord, check_record
+from stt_proto.manager.records import MAX_VERSION, EndReason, SessionRecord, check_record
 from stt_proto.manager.requests import RequestToken
 from stt_proto.manager.table import SessionTable, not_found
 from stt_proto.manager.use import Use
@@ -139,7 +139,8 @@ class SessionManager:
     def restore_session(self, record: SessionRecord, now: float) -> SessionRecord:
         """Go on with a session from a record: after a restart, or from another server.
 
-        Its time goes on by the wall clock. It begins without work, and with its place in the limits of this manager.
+        Its time goes on by the wall clock; ten years are left to it at most, whatever that says. It begins without
+        work, and with its place in the limits of this manager.
 
         Raises:
             SessionNotFound: the record is of a session that is no longer to be used, with the reason.
@@ -159,7 +160,7 @@ class SessionManager:
         life.created_at = min(now, record.created_at - since)
         life.last_used = min(now, record.last_active - since)
         if record.extended_until is not None:
-            life.extended_until = record.extended_until - since
+            life.extended_until = min(now + MAX_SECONDS, record.extended_until - since)
         if life.expires_at <= now:
             raise not_found(record.session_id, EndReason.EXPIRED)
         self._table.admit(entry)
@@ -275,7 +276,7 @@ class SessionManager:
             SessionNotFound: it can no longer be used, with the reason.
         """
         if if_version is not None:
-            check_whole("if_version", if_version, 1, 1 << 63)
+            check_whole("if_version", if_version, 1, MAX_VERSION)
         entry = self._table.need(session_id, now)
         config = overlay(entry.config, changes, self.defaults)
         if if_version not in (None, entry.config_version):

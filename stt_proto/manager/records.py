@@ -44,6 +44,9 @@ _FACTS = frozenset((EndReason.TIMEOUT, EndReason.ERROR, EndReason.AUTH_FAILURE))
 MAX_RECORD = 65_536
 """Bytes of the largest record."""
 
+MAX_VERSION = 1 << 63
+"""The largest `config_version` with which a session goes on from a record."""
+
 _MAGIC = b"SR\x01"
 _CHECK_SIZE = 8
 _HEAD = Struct(">8s32sBBdddd")  # ids, state, reason, created, active, extended until, closed
@@ -208,5 +211,7 @@ def check_record(record: Any) -> None:
         raise ArgumentError("record is none, or has no configuration", argument="record")
     if not all(map(is_number, (record.created_at, record.last_active, record.extended_until or 0.0))):
         raise ArgumentError("record has a time that is no number", argument="record")
+    if type(record.config_version) is not int or not 1 <= record.config_version <= MAX_VERSION:
+        raise ArgumentError("record has a version that none can have", argument="record")
     check_session_id(record.session_id)
     check_node_id(record.peer_node_id)

@@ -8,7 +8,7 @@ responder send much to an address that may be forged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EARLY_STREAM", "Beginning", "EarlyArrival", "EarlyData"]
 
-OnProof = Callable[[NetworkPath, float], bool]
+OnProof = Callable[[NetworkPath, float], Sequence[NetworkPath]]
 EARLY_STREAM = 0
 """The stream of early data: the first both ways that the initiator opens."""
 ROOM = 4096
@@ -83,7 +83,7 @@ class EarlyArrival(Secret):
         proven: whether the address was shown: by a cookie, or by a reliable carrier.
         received, sent: bytes of RESUME and of RESUMED.
         until: seconds; when the initiator is given up that confirms nothing.
-        on_proof: called when it has confirmed, with its path and the time; whether that is one to which RESUMED went.
+        on_proof: called when it has confirmed, with its path and the time; gives where RESUMED went.
     """
 
     data: bytes = field(repr=False)
@@ -98,7 +98,7 @@ class EarlyArrival(Secret):
         if not self.proven:
             path.validated = path.opened_here = False
             path.received, path.sent = self.received, self.sent
-        return Beginning(self.until, path, self.on_proof)
+        return Beginning(self.until, path, self)
 
     @property
     def news(self) -> EarlyDataReceived:
@@ -112,26 +112,27 @@ class Beginning:
     Args:
         until: seconds; then the peer is given up.
         path: where the session began.
-        on_proof: see `EarlyArrival`.
+        arrival: what came there early, if anything did.
 
     Attributes:
         until: as given.
     """
 
-    __slots__ = ("_on_proof", "_path", "until")
+    __slots__ = ("_arrival", "_path", "until")
 
-    def __init__(self, until: float, path: Path | None = None, on_proof: OnProof | None = None) -> None:
+    def __init__(self, until: float, path: Path | None = None, arrival: EarlyArrival | None = None) -> None:
         self.until = until
         self._path = path
-        self._on_proof = on_proof
+        self._arrival = arrival
 
     def end(self, session: Session, moves: Moves | None, path: NetworkPath, now: float) -> None:
         """The first packet of the peer has come this way; `moves` of a session that is not over yet."""
         session.beginning = None
-        if self._path is None or self._on_proof is None:
+        began, arrival = self._path, self._arrival
+        if began is None or arrival is None:
             return
-        known = self._on_proof(path, now)
-        if self._path.network_path == path:
-            self._path.validated = self._path.opened_here = True
-        elif known and moves is not None:
-            moves.go_to(path, now)
+        copies = arrival.on_proof(path, now)
+        if len(copies) == 1 and began.network_path == path:
+            began.validated = began.opened_here = True
+        elif len(copies) > 1 and moves is not None:
+            moves.begin_among(path, copies, arrival.received, arrival.sent, now)

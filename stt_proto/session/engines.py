@@ -183,6 +183,15 @@ class Engines:
         if self.trace is not None:
             self.trace.lost(packets, self.path, now)
 
+    def settle(self, path: Path, now: float) -> None:
+        """What was sent over a path before the session moved arrives soon, or is sent again where the session is."""
+        recovery = path.recovery
+        lost = recovery.on_timeout(now)
+        if recovery.settled_by <= now:
+            lost += recovery.discard_all()
+        if lost:
+            self.declare_lost(lost, now, path)
+
     def limit_datagrams(self) -> None:
         """Fit the unreliable datagrams of the application to those that the path carries."""
         self.datagrams.peer_max = min(self.peer.max_datagram, capacity(self.path.max_datagram, 1) - DATAGRAM_HEADER)

@@ -119,7 +119,7 @@ class Inbound:
         engines = self._engines
         known = engines.path.network_path
         if path is known or path == known:
-            trusted = True
+            trusted = engines.path.validated
         else:
             other = self._moves.table.others.get(path)
             trusted = other is not None and other.validated
@@ -148,12 +148,15 @@ class Inbound:
             RemoteError: the peer broke a rule; the session ends with that.
         """
         engines = self._engines
-        known = engines.path.network_path
+        active = engines.path
+        known = active.network_path
         over_it = path is known or path == known
         counters = engines.counters
         counters.bytes_received += packet.size
         counters.packets_received += 1
         self._over = None if over_it else self._moves.heard(path, self._arrived_by, packet, frames, now)
+        if over_it and not active.validated:
+            self._moves.on_unproven(packet.size, now)
         eliciting = False
         acks = 0
         for frame in frames:
@@ -263,9 +266,23 @@ class Inbound:
         if lost:
             engines.declare_lost(lost, now)
         if self._moves.table.others:
-            self._moves.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, self._over, now)
+            self._on_ack_elsewhere(frame, now)
         if engines.trace is not None:
             engines.trace.look(engines.path, now)
+
+    def _on_ack_elsewhere(self, frame: Ack, now: float) -> None:
+        """It may be for packets that were sent over other paths before."""
+        engines = self._engines
+        for path in self._moves.table:
+            acked, lost = path.recovery.on_ack(frame.ranges, frame.delay * ACK_DELAY_UNIT, now, path is self._over)
+            if acked:
+                if path.mtu.watching:
+                    path.on_acked(acked, now)
+                reported = engines.fates.acked(acked)
+                if reported >= 0:
+                    engines.acks.on_acked(reported)
+            if lost:
+                engines.declare_lost(lost, now, path)
 
     def _ask_for_acks(self, path: Path) -> None:
         """The window may be another now, and with it the number of acknowledgements that are worth their price."""

@@ -7,7 +7,7 @@ questions leave, on paths that may become the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ class Moves:
     __slots__ = (
         "_chosen",
         "_context",
+        "_copied",
         "_doubts",
         "_elsewhere",
         "_engines",
@@ -77,11 +78,11 @@ class Moves:
         self._events = events
         engines.path.arrived_by = connection_id
         self.table = PathTable()
-        self.detached = False
-        self.busy = False
+        self.detached = self.busy = False
         self._chosen: Path | None = None  # where the application wants to be
         self._last_wish = self._peer_wish = 0  # the numbers of our last MOVE, and of the peer's
         self._moved_at = now
+        self._copied = False  # whether a copy of our answer went to an address that may be another's (H-35)
         self._elsewhere = 0  # packets that came over other paths than the active one
         self._strays = False  # whether the peer is heard over another path, and not over the active one
         self._doubts = Doubt()
@@ -98,8 +99,7 @@ class Moves:
 
     def infos(self) -> Iterator[PathInfo]:
         """Snapshots of all paths, the active one first."""
-        for path in self._all():
-            yield path.info(path is self._engines.path)
+        return (path.info(path is self._engines.path) for path in self._all())
 
     def _all(self) -> Iterator[Path]:
         """All paths there are, while the table may change."""
@@ -267,8 +267,7 @@ class Moves:
     def _on_answered(self, path: Path, now: float, over_it: bool) -> None:
         """The peer is at the other end of a path."""
         path.heard_at = now
-        fresh = path.on_answered(now, over_it)
-        if fresh:
+        if path.on_answered(now, over_it):
             self._tell(PathValidated(path.network_path), now)
             if path is self._chosen and not path.wish:  # the session had to move elsewhere meanwhile
                 self._wish(path)
@@ -279,6 +278,8 @@ class Moves:
                 self._call_back(active)
         elif self.detached or path.wish:
             self._activate(path, now)
+        elif not active.validated:
+            self._activate(path, now, gone=SILENT)
         elif path.asked_for:
             self._activate(path, now, by_peer=True)
         elif self._is_silent:
@@ -292,11 +293,8 @@ class Moves:
         """The active path works both ways, and the peer uses another one: the initiator asks it to come (M-7)."""
         self._strays = False
         control = self._engines.control
-        if (
-            self._session.initiator
-            and not control.awaits((MOVE, control.wish))
-            and not any(path.wish for path in self.table)
-        ):
+        wishes = control.awaits((MOVE, control.wish)) or any(path.wish for path in self.table)
+        if self._session.initiator and not wishes:
             self._wish(active)
             self._ask_to_follow(active, by_peer=False)
 
@@ -316,20 +314,6 @@ class Moves:
             if path.validated:
                 self._activate(path, now, by_peer=True)
         return True
-
-    def on_ack(self, ranges: Any, delay: float, over: Path | None, now: float) -> None:
-        """Acknowledgements may be for packets that were sent over other paths before."""
-        engines = self._engines
-        for path in self.table:
-            acked, lost = path.recovery.on_ack(ranges, delay, now, path is over)
-            if acked:
-                if path.mtu.watching:
-                    path.on_acked(acked, now)
-                reported = engines.fates.acked(acked)
-                if reported >= 0:
-                    engines.acks.on_acked(reported)
-            if lost:
-                engines.declare_lost(lost, now, path)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -425,7 +409,7 @@ class Moves:
     def tick(self, now: float) -> None:
         """Let time pass; idempotent for the same `now`."""
         for path in self.table:
-            self._settle(path, now)
+            self._engines.settle(path, now)
             if path.challenge is None:
                 if now >= path.heard_at + self._patience_with(path):
                     self._on_quiet(path, now)
@@ -442,15 +426,6 @@ class Moves:
                 self._weigh_silence(active, active.challenge, now)
         elif active.recovery.pto_count >= TIMEOUTS or self._stuck_at <= now:
             self.suspect(now)
-
-    def _settle(self, path: Path, now: float) -> None:
-        """What was sent over a path before the session moved arrives soon, or is sent again where the session is."""
-        recovery = path.recovery
-        lost = recovery.on_timeout(now)
-        if recovery.settled_by <= now:
-            lost += recovery.discard_all()
-        if lost:
-            self._engines.declare_lost(lost, now, path)
 
     def _on_quiet(self, path: Path, now: float) -> None:
         """Nothing came over a spare path for long."""
@@ -513,11 +488,35 @@ class Moves:
         engines.acks.repeat(now)
         self._ask_to_follow(path, by_peer)
 
-    def go_to(self, network_path: NetworkPath, now: float) -> None:
-        """The peer has shown itself on another path than the one on which the session began (H-40): go on there."""
-        path = self._meet(network_path, self._engines.path.arrived_by, now)
-        path.validated = path.opened_here = True
-        self._activate(path, now, by_peer=True, gone=SILENT)
+    def begin_among(
+        self, network_path: NetworkPath, copies: Sequence[NetworkPath], received: int, sent: int, now: float
+    ) -> None:
+        """The first packet of a resumption came this way, and RESUMED (of so many bytes `sent`) went to several
+        addresses. Any may be forged, that of the packet too: all are asked, and get little before one answers (H-35).
+        """
+        self._copied = True
+        engines = self._engines
+        active, number = engines.path, engines.remote_ids.number
+        active.received, active.sent = received, max(active.sent, sent)
+        active.validated = active.opened_here = False
+        for copy in copies:
+            if copy != active.network_path and copy not in self.table.others:
+                path = self._make(copy, now, opened_here=False, remote_id=number)
+                path.arrived_by, path.received, path.sent = active.arrived_by, received, sent
+        first = self.table.others.get(network_path)
+        if first is not None:
+            self._activate(first, now, by_peer=True)
+        for path in self.table:
+            if not path.validated:
+                self._ask(path, NEW, now)
+
+    def on_unproven(self, size: int, now: float) -> None:
+        """Something came over the active path, which nobody has been shown to be at (H-40)."""
+        active = self._engines.path
+        active.received += size
+        active.validated = active.opened_here = not self._copied  # if not, nobody elsewhere can know the keys
+        if self._copied:
+            self._doubt(now)
 
     def _leave(self, old: Path, now: float, gone: str) -> None:
         """The session moves on from a path; what is on its way there may still arrive."""

@@ -194,7 +194,7 @@ class Session(SessionFacade):
         self._context.by_path.add(self.path, self)
 
     def accept(self, established: Established, now: float, resumed: bool, early: EarlyArrival | None = None) -> None:
-        """Begin as the side that was dialled, with the proof in hand; with early data some of it is still to come."""
+        """Begin as the side that was dialled, with the proof in hand; with `early` some of it is still to come."""
         self._begin()
         self._move(SessionInput.ACCEPT)
         for step in SHORT if resumed else FULL:
@@ -207,7 +207,7 @@ class Session(SessionFacade):
         self._engines.control.put(CONFIRM)
         self._establish(now)
         give_ticket(self._engines.control, self._context.tickets, established, now)
-        if early is not None:
+        if early is not None and early.data:
             self._emit(early.news)
             self._engines.streams.on_stream(EARLY_STREAM, 0, early.data, False)
 

@@ -490,6 +490,7 @@ def test_nobody_goes_on() -> None:
     assert there.world.now - began == pytest.approx(10.0, abs=0.1)
     assert peer.replayable
     assert [event.reason for event in there.server.events(SessionClosed)] == ["timeout"]
+    assert there.server.events(HandshakeFailed) == []
     there.world.run(20.0)
     assert_empty(there.client, there.server)
 
@@ -526,6 +527,7 @@ def test_the_place_in_the_table_is_needed() -> None:
     there.world.run(2.0)
     assert len(there.server.sessions) == 2
     assert session.is_active()
+    assert there.server.events(HandshakeFailed) == []
     assert_works(there.world, session, there.server.sessions[0])
 
 

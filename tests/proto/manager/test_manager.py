@@ -6,6 +6,7 @@ from math import inf, nan
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from stt_proto.errors import (
     ArgumentError,
@@ -26,6 +27,7 @@ from stt_proto.manager import (
     SessionManager,
     SessionRecord,
 )
+from stt_proto.manager.checks import MAX_SECONDS
 from stt_proto.types import CloseReason, Deadline, SessionState
 
 ID, OTHER, THIRD = b"\x01" * 8, b"\x02" * 8, b"\x03" * 8
@@ -428,6 +430,22 @@ def test_a_record_from_the_future() -> None:
     behind = SessionManager(0.0, 0.0)
     behind.restore_session(record, 0.0)
     assert behind.remaining_ttl(ID, 0.0) == 10
+
+
+def test_a_record_that_promises_too_much() -> None:
+    """S11: no lifetime is longer than ten years, and no version is one that no record has room for."""
+    record = SessionManager(0.0, 1.7e9).create_session(ID, PEER, 0.0)
+    manager = SessionManager(5.0, 1.7e9)
+    manager.restore_session(evolve(record, extended_until=1e300), 5.0)
+    assert manager.remaining_ttl(ID, 5.0) == MAX_SECONDS
+    for version in (0, (1 << 64) - 1):
+        with pytest.raises(ArgumentError) as caught:
+            SessionManager(0.0, 1.7e9).restore_session(evolve(record, config_version=version), 0.0)
+        assert caught.value.argument == "record"
+    manager = SessionManager(0.0, 1.7e9)
+    manager.restore_session(evolve(record, config_version=1 << 63), 0.0)
+    changed = manager.update_config(ID, {"ttl": 5.0}, 0.0)
+    assert SessionRecord.from_bytes(changed.to_bytes()).config_version == (1 << 63) + 1
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------

@@ -151,6 +151,9 @@ def test_a_record_shows_no_metadata() -> None:
         evolve(RECORD, peer_node_id=b""),
         evolve(RECORD, config=None),
         evolve(RECORD, created_at=nan),
+        evolve(RECORD, config_version=0),
+        evolve(RECORD, config_version=(1 << 64) - 1),
+        evolve(RECORD, config_version=1.0),
     ],
 )
 def test_a_record_that_was_made_up(record: Any) -> None:
