@@ -21,7 +21,7 @@ from stt_proto.crypto import Kem
 from stt_proto.errors import ArgumentError, EncryptionError, ShuttingDownError, TooManySessionsError
 from stt_proto.events import Event
 from stt_proto.handshake import Initiator, Resumer, UsedTickets
-from stt_proto.lifecycle import Lifecycle, NamespaceOf
+from stt_proto.lifecycle import TRAFFIC, Lifecycle, NamespaceOf
 from stt_proto.manager import SessionManager
 from stt_proto.packet import bytes_view, run_end
 from stt_proto.reception import HANDSHAKE_DATAGRAM, OUTBOX, Admit, Reception
@@ -348,7 +348,7 @@ class Endpoint(Reception):
         events, lifecycle = self._events, self._lifecycle
         while events:
             session, event = events.popleft()
-            if lifecycle is None or lifecycle.on_event(session, event, self._clock.now):
+            if lifecycle is None or event.__class__ in TRAFFIC or lifecycle.on_event(session, event, self._clock.now):
                 yield session, event
 
     @property
