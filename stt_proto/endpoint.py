@@ -66,7 +66,7 @@ class Endpoint(Reception):
             `keylog` no function.
     """
 
-    __slots__ = ("_lingering", "_offered", "_settle_at", "_unsettled")
+    __slots__ = ("_lingering", "_offered", "_settle_at", "_stirs", "_unsettled")
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class Endpoint(Reception):
         )
         self._settle_at = inf  # when the manager has something to do
         self._unsettled = False  # it may be earlier than that
+        self._stirs = 0
         self._lingering: dict[Session, None] = {}
         self._offered = UsedTickets(config.limits.used_tickets)
 
@@ -388,7 +389,8 @@ class Endpoint(Reception):
             self._deadlines.arm(session, *session.due())
             if closed:
                 self._linger(session)
-        if lifecycle is not None:
+        if lifecycle is not None and (self._unsettled or lifecycle.manager.stirs != self._stirs):
+            self._stirs = lifecycle.manager.stirs
             self._settle_at, reason = lifecycle.manager.due()
             self._deadlines.arm(lifecycle, self._settle_at, reason)
             self._unsettled = False

@@ -40,12 +40,13 @@ class SessionTable:
         leaving: of these, those that were closed, or began to be, since the host asked for them last.
         closed: those that are over and free to be forgotten, the oldest first, and when they will be.
         counters: what happened.
+        stirs: how often something happened by which `due` may have become earlier.
         drain_at: when all is to be ended; `None` while there is no drain.
     """
 
     __slots__ = (
         "_deadlines", "_serial", "by_namespace", "by_peer", "clock", "closed", "counters", "drain_at", "entries",
-        "leaving", "limits", "ready", "speaking",
+        "leaving", "limits", "ready", "speaking", "stirs",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, limits: ManagerLimits) -> None:
@@ -60,6 +61,7 @@ class SessionTable:
         self.closed: OrderedDict[bytes, float] = OrderedDict()  # a dict is slow to find its first key
         self.counters = Counters()
         self.drain_at: float | None = None
+        self.stirs = 0
         self._deadlines: DeadlineQueue[bytes] = DeadlineQueue()  # of those that can expire
         self._serial = 0
 
@@ -79,6 +81,7 @@ class SessionTable:
         self.by_peer.add(entry.peer_node_id, entry)
         self.by_namespace.add(entry.name, entry)
         self._deadlines.arm(session_id, entry.life.expires_at, "expiry")
+        self.stirs += 1
         self.counters.created += 1
         self.counters.active += 1
 
@@ -151,6 +154,7 @@ class SessionTable:
 
     def config_changed(self, entry: Entry) -> None:
         """It may expire earlier now, or have expired."""
+        self.stirs += 1
         self._deadlines.arm(entry.session_id, entry.life.expires_at, "expiry")
         self.expire(entry, self.clock.now)
 
@@ -211,6 +215,7 @@ class SessionTable:
 
     def rest(self, entry: Entry) -> None:
         """It is no longer to be used: if it has no work either, it is to be swept, or to be forgotten."""
+        self.stirs += 1
         if entry.work.is_idle:
             if entry.is_closed:
                 self._leave(entry)
