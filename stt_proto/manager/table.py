@@ -70,6 +70,7 @@ class SessionTable:
     def admit(self, entry: Entry) -> None:
         """Take one in, or refuse it and change nothing."""
         session_id = entry.session_id
+        self._check_open()
         if session_id in self.entries:
             raise ArgumentError(f"session_id {session_id.hex()} is that of another session", argument="session_id")
         self.check_room(entry.peer_node_id, entry.name)
@@ -85,6 +86,10 @@ class SessionTable:
         self.counters.created += 1
         self.counters.active += 1
 
+    def _check_open(self) -> None:
+        if self.drain_at is not None:
+            raise self.refuse("shutdown", ShuttingDownError("no session is taken any more"))
+
     def place(self, entry: Entry, namespace: Namespace, name: bytes) -> None:
         """Put one into another namespace, or refuse that and change nothing."""
         if name == entry.name:
@@ -99,9 +104,8 @@ class SessionTable:
 
     def check_room(self, peer_node_id: bytes, name: bytes) -> None:
         """Refuse one of this peer and namespace, if there is no room for it."""
+        self._check_open()
         limits = self.limits
-        if self.drain_at is not None:
-            raise self.refuse("shutdown", ShuttingDownError("no session is taken any more"))
         for scope, held, most in (
             ("all", self._held, limits.sessions),
             ("peer", self.by_peer.count(peer_node_id), limits.sessions_per_peer),
