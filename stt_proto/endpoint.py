@@ -21,7 +21,7 @@ from stt_proto.crypto import Kem
 from stt_proto.errors import ArgumentError, EncryptionError, ShuttingDownError, TooManySessionsError
 from stt_proto.events import Event
 from stt_proto.handshake import Initiator, Resumer, UsedTickets
-from stt_proto.lifecycle import Lifecycle, NamespaceOf
+from stt_proto.lifecycle import TRAFFIC, Lifecycle, NamespaceOf
 from stt_proto.manager import SessionManager
 from stt_proto.packet import bytes_view, run_end
 from stt_proto.reception import HANDSHAKE_DATAGRAM, OUTBOX, Admit, Reception
@@ -66,7 +66,7 @@ class Endpoint(Reception):
             `keylog` no function.
     """
 
-    __slots__ = ("_lingering", "_offered", "_settle_at", "_unsettled")
+    __slots__ = ("_lingering", "_offered", "_settle_at", "_stirs", "_unsettled")
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class Endpoint(Reception):
         )
         self._settle_at = inf  # when the manager has something to do
         self._unsettled = False  # it may be earlier than that
+        self._stirs = 0
         self._lingering: dict[Session, None] = {}
         self._offered = UsedTickets(config.limits.used_tickets)
 
@@ -348,7 +349,7 @@ class Endpoint(Reception):
         events, lifecycle = self._events, self._lifecycle
         while events:
             session, event = events.popleft()
-            if lifecycle is None or lifecycle.on_event(session, event, self._clock.now):
+            if lifecycle is None or event.__class__ in TRAFFIC or lifecycle.on_event(session, event, self._clock.now):
                 yield session, event
 
     @property
@@ -388,7 +389,8 @@ class Endpoint(Reception):
             self._deadlines.arm(session, *session.due())
             if closed:
                 self._linger(session)
-        if lifecycle is not None:
+        if lifecycle is not None and (self._unsettled or lifecycle.manager.stirs != self._stirs):
+            self._stirs = lifecycle.manager.stirs
             self._settle_at, reason = lifecycle.manager.due()
             self._deadlines.arm(lifecycle, self._settle_at, reason)
             self._unsettled = False

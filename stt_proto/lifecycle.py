@@ -24,13 +24,26 @@ from stt_proto.errors import (
     SttError,
     TooManySessionsError,
 )
-from stt_proto.events import Event, SessionClosed, SessionEstablished, StreamOpened
+from stt_proto.events import (
+    DatagramReceived,
+    Event,
+    SessionClosed,
+    SessionEstablished,
+    StreamAcked,
+    StreamFinished,
+    StreamOpened,
+    StreamReadable,
+    StreamWritable,
+)
 from stt_proto.manager import EndReason, Namespace, SessionManager, SessionRecord
 from stt_proto.session.session import Session
 from stt_proto.types import CloseReason
 
 NamespaceOf = Callable[[bytes], Namespace]
 """Says to which namespace the sessions of a peer belong, by its node id. It is pure."""
+
+TRAFFIC = frozenset((DatagramReceived, StreamAcked, StreamFinished, StreamReadable, StreamWritable))
+"""Events that are nothing to `on_event`, and most of all; who looks here first saves a call."""
 
 _LAST_WORDS: dict[EndReason, SessionClosedError] = {
     EndReason.GRACEFUL: SessionClosedError("closed by this side"),

@@ -481,6 +481,11 @@ class SessionManager:
         return self._table.due()
 
     @property
+    def stirs(self) -> int:
+        """How often something happened by which `due` may have become earlier; it has not while this is the same."""
+        return self._table.stirs
+
+    @property
     def is_draining(self) -> bool:
         """Whether nothing new is taken."""
         return self._table.drain_at is not None
@@ -502,6 +507,7 @@ class SessionManager:
             self._table.drain_at = deadline
             self.close_all_sessions(now, EndReason.SHUTDOWN)
         self._table.drain_at = min(self._table.drain_at, deadline)
+        self._table.stirs += 1
         return self.drain_status(now)
 
     def drain_status(self, now: float) -> DrainStatus:

@@ -40,12 +40,13 @@ class SessionTable:
         leaving: of these, those that were closed, or began to be, since the host asked for them last.
         closed: those that are over and free to be forgotten, the oldest first, and when they will be.
         counters: what happened.
+        stirs: how often something happened by which `due` may have become earlier.
         drain_at: when all is to be ended; `None` while there is no drain.
     """
 
     __slots__ = (
         "_deadlines", "_serial", "by_namespace", "by_peer", "clock", "closed", "counters", "drain_at", "entries",
-        "leaving", "limits", "ready", "speaking",
+        "leaving", "limits", "ready", "speaking", "stirs",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, limits: ManagerLimits) -> None:
@@ -60,6 +61,7 @@ class SessionTable:
         self.closed: OrderedDict[bytes, float] = OrderedDict()  # a dict is slow to find its first key
         self.counters = Counters()
         self.drain_at: float | None = None
+        self.stirs = 0
         self._deadlines: DeadlineQueue[bytes] = DeadlineQueue()  # of those that can expire
         self._serial = 0
 
@@ -68,6 +70,7 @@ class SessionTable:
     def admit(self, entry: Entry) -> None:
         """Take one in, or refuse it and change nothing."""
         session_id = entry.session_id
+        self._check_open()
         if session_id in self.entries:
             raise ArgumentError(f"session_id {session_id.hex()} is that of another session", argument="session_id")
         self.check_room(entry.peer_node_id, entry.name)
@@ -79,8 +82,13 @@ class SessionTable:
         self.by_peer.add(entry.peer_node_id, entry)
         self.by_namespace.add(entry.name, entry)
         self._deadlines.arm(session_id, entry.life.expires_at, "expiry")
+        self.stirs += 1
         self.counters.created += 1
         self.counters.active += 1
+
+    def _check_open(self) -> None:
+        if self.drain_at is not None:
+            raise self.refuse("shutdown", ShuttingDownError("no session is taken any more"))
 
     def place(self, entry: Entry, namespace: Namespace, name: bytes) -> None:
         """Put one into another namespace, or refuse that and change nothing."""
@@ -96,9 +104,8 @@ class SessionTable:
 
     def check_room(self, peer_node_id: bytes, name: bytes) -> None:
         """Refuse one of this peer and namespace, if there is no room for it."""
+        self._check_open()
         limits = self.limits
-        if self.drain_at is not None:
-            raise self.refuse("shutdown", ShuttingDownError("no session is taken any more"))
         for scope, held, most in (
             ("all", self._held, limits.sessions),
             ("peer", self.by_peer.count(peer_node_id), limits.sessions_per_peer),
@@ -151,6 +158,7 @@ class SessionTable:
 
     def config_changed(self, entry: Entry) -> None:
         """It may expire earlier now, or have expired."""
+        self.stirs += 1
         self._deadlines.arm(entry.session_id, entry.life.expires_at, "expiry")
         self.expire(entry, self.clock.now)
 
@@ -211,6 +219,7 @@ class SessionTable:
 
     def rest(self, entry: Entry) -> None:
         """It is no longer to be used: if it has no work either, it is to be swept, or to be forgotten."""
+        self.stirs += 1
         if entry.work.is_idle:
             if entry.is_closed:
                 self._leave(entry)

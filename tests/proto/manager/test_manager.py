@@ -538,6 +538,33 @@ def test_what_a_session_says_counts_as_if_the_manager_was_told() -> None:
     assert manager.next_deadline() == Deadline(24.0, "expiry")
 
 
+def test_whatever_may_be_due_earlier_stirs() -> None:
+    """Who has seen `due` need not look again as long as `stirs` is the same."""
+    manager, said = speaking(ttl=10.0)
+
+    def due_after(stirring: bool, call: Any) -> float:
+        before = manager.stirs
+        call()
+        assert (manager.stirs != before) is stirring
+        return manager.due()[0]
+
+    assert due_after(True, lambda: manager.create_session(OTHER, PEER, 1.0, config={"ttl": 5.0})) == 6.0
+    assert due_after(False, lambda: manager.touch(OTHER, 2.0)) == 6.0
+    assert due_after(False, lambda: manager.extend(OTHER, 20.0, 2.0)) == 6.0
+    assert due_after(True, lambda: manager.update_config(OTHER, {"ttl": 3.0}, 2.0)) == 5.0
+    said.open_streams = 1
+    manager.close_session(OTHER, 2.0)
+    assert [record.session_id for record in manager.sweep(2.0)] == [OTHER]
+    assert due_after(True, lambda: manager.close_session(ID, 3.0)) == 3.0
+    manager.take_leaving()
+    said.open_streams = 0
+    assert due_after(True, lambda: manager.work_changed(ID, 4.0)) == 4.0
+    assert len(manager.sweep(4.0)) == 1
+    manager.create_session(THIRD, PEER, 5.0)
+    said.open_streams = 1
+    assert due_after(True, lambda: manager.drain(6.0, 1.0)) == 6.0
+
+
 def test_the_host_is_told_whom_to_let_go_of() -> None:
     """H2: once; and of one that is idle by the sweep alone."""
     manager, said = speaking(ttl=10.0)
