@@ -507,8 +507,7 @@ class Moves:
         if first is not None:
             self._activate(first, now, by_peer=True)
         for path in self.table:
-            if not path.validated:
-                self._ask(path, NEW, now)
+            self._ask(path, NEW, now)
 
     def on_unproven(self, size: int, now: float) -> None:
         """Something came over the active path, which nobody has been shown to be at (H-40)."""

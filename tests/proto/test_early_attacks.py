@@ -11,7 +11,7 @@ from stt_proto.wire import MessageType
 from stt_proto.wire.header import PACKET_FORM, TRAIN_BIT
 from tests.proto.comeback import DELAY, answering, assert_works
 from tests.proto.test_early_data import EARLY, early_stage
-from tests.proto.worlds import back, is_handshake
+from tests.proto.worlds import assert_empty, back, is_handshake
 
 
 @pytest.mark.parametrize("lost", range(1, 6))
@@ -133,3 +133,31 @@ def test_no_trains_before_the_address_is_shown() -> None:
     there.server.receive(segment, peer.path)
     assert budget.cost > 0, "from then on they are taken as ever"
     assert_works(there.world, session, peer)
+
+
+def test_a_carrier_that_ends_takes_no_session_with_it_that_is_anothers() -> None:
+    """H-37, H-40: who copies RESUME over a connection of his own, and closes that, ends nothing."""
+    there = early_stage()
+    connection = NetworkPath("ws", there.server.address, ("watcher", 1))
+    session = there.client.connect(there.server, ticket=there.ticket, early_data=EARLY)
+    ((resume, _),) = there.wire
+    there.server.receive(resume, connection)
+    there.world.run_until(lambda: len(there.sent(MessageType.RESUMED)) == 2)
+    (peer,) = there.server.sessions
+    there.server.endpoint.path_closed(connection, there.world.now)
+    there.server.pump()
+    stream = peer.stream(0)
+    assert stream is not None
+    stream.write(bytes(20_000), there.world.now)
+    there.server.pump()
+    there.world.run_until(session.is_active)
+    there.world.run(2.0)
+    own = session.early_stream
+    assert own is not None
+    assert len(own.read(50_000, there.world.now)) == 20_000
+    assert peer.path == back(session.path)
+    assert_works(there.world, session, peer)
+    there.server.endpoint.path_closed(peer.path, there.world.now)
+    there.client.endpoint.path_closed(session.path, there.world.now)
+    there.world.run(200.0)
+    assert_empty(there.client, there.server)
