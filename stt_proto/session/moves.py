@@ -558,6 +558,8 @@ class Moves:
             self._drop(path, reason, now)
             return True
         other = best(self.table)
+        if other is None and not self._engines.path.validated:  # which may have been another's all the time (H-35)
+            other = next(iter(self.table), None)
         if other is not None:
             self._activate(other, now, gone=reason)
         return other is not None

@@ -161,3 +161,31 @@ def test_a_carrier_that_ends_takes_no_session_with_it_that_is_anothers() -> None
     there.client.endpoint.path_closed(session.path, there.world.now)
     there.world.run(200.0)
     assert_empty(there.client, there.server)
+
+
+@pytest.mark.parametrize("early_data", [b"", EARLY], ids=["none", "early"])
+def test_a_copier_who_hangs_up(early_data: bytes) -> None:
+    """H-35, H-37: who is faster with a copy of the first packet too, and closes his connection then, ends nothing."""
+    there = early_stage()
+    world, server = there.world, there.server
+    connection = NetworkPath("ws", server.address, ("watcher", 1))
+    copied: list[bool] = []
+
+    def copy(datagram: bytes, path: NetworkPath) -> bytes:
+        if path.local == there.client.address and False not in copied:
+            copied.append(is_handshake(datagram))
+            server.receive(datagram, connection)
+            if not copied[-1]:
+                server.endpoint.path_closed(connection, world.now)
+                server.pump()
+        return datagram
+
+    world.taps.append(copy)
+    session = there.client.connect(server, ticket=there.ticket, early_data=early_data)
+    world.run_until(lambda: False in copied)
+    world.run(2.0)
+    assert copied == [True, False]
+    peer = server.endpoint.sessions[session.session_id]
+    assert session.resumed
+    assert peer.path == back(session.path)
+    assert_works(world, session, peer)
