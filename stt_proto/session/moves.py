@@ -559,7 +559,7 @@ class Moves:
             return True
         other = best(self.table)
         if other is None and not self._engines.path.validated:  # which may have been another's all the time (H-35)
-            other = next(iter(self.table), None)
+            self._copied, other = True, next(iter(self.table), None)
         if other is not None:
             self._activate(other, now, gone=reason)
         return other is not None

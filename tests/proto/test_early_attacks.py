@@ -189,3 +189,37 @@ def test_a_copier_who_hangs_up(early_data: bytes) -> None:
     assert session.resumed
     assert peer.path == back(session.path)
     assert_works(world, session, peer)
+
+
+def test_no_flood_at_whoever_is_left() -> None:
+    """M-3, H-40: an address to which no RESUMED went is shown by no packet, though it is the only one that is left."""
+    there = early_stage()
+    world, server = there.world, there.server
+    victim = NetworkPath("udp", server.address, ("victim", 1))
+    came, sent = [0], [0]
+
+    def copy(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if path.remote == victim.remote:
+            sent[0] += len(datagram)
+            assert sent[0] <= 3 * came[0]
+        if path.local != there.client.address or is_handshake(datagram):
+            return datagram
+        came[0] += len(datagram)
+        server.receive(datagram, victim)
+        return None
+
+    session = there.client.connect(server, ticket=there.ticket, early_data=EARLY)
+    world.run_until(lambda: bool(server.sessions))
+    world.taps.append(copy)
+    (peer,) = server.sessions
+    world.run_until(lambda: not peer.replayable)
+    server.endpoint.path_closed(back(session.path), world.now)
+    stream = peer.open_stream()
+    stream.write(bytes(200_000), world.now)
+    up = session.open_stream()
+    for _ in range(50):
+        up.write(bytes(100), world.now)
+        there.client.pump()
+        world.run(0.01)
+    assert peer.path == victim
+    assert sent[0] > 0
