@@ -8,7 +8,7 @@ these is the responder's business (`handshake`), what becomes of it is done here
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from stt_proto.clock import Clock, DeadlineQueue
@@ -379,7 +379,7 @@ class Reception:
             self._context.detached.give_way(len(self._context.live), now)
             among = None
             if isinstance(half_open, Resuming) and len(half_open.paths) > 1:
-                among = _arrival(half_open, lambda *_: half_open.paths)
+                among = _arrival(half_open, _no_more)
             session.accept(established, now, resumed, among)
         else:
             session.refuse(established, code, now)
@@ -516,12 +516,11 @@ class Reception:
         early = _arrival(resuming, partial(self._on_proof, resuming), resuming.early_data)
         session.accept(resuming.established, now, resumed=True, early=early)
 
-    def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> Sequence[NetworkPath]:
-        """Who has sent early data is there: what waited for that is over. Gives the paths to which RESUMED went."""
+    def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> None:
+        """Who has sent early data is there: what waited for that is over."""
         if self._responder.get(resuming.local_cid) is resuming:  # it may have had to make room
             self._forget_beside(self._responder.confirm(resuming, path, now))
             self._arm_half_open()
-        return resuming.paths
 
     def _take_ticket_answers(self, now: float) -> None:
         """The host has said which tickets were used before."""
@@ -547,5 +546,10 @@ def _arrival(resuming: Resuming, on_proof: OnProof, early_data: bytes = b"") -> 
         received=LEAST_HELLO,
         sent=sum(map(len, resuming.datagrams)),
         until=resuming.deadline,
+        copies=resuming.paths,
         on_proof=on_proof,
     )
+
+
+def _no_more(path: NetworkPath, now: float) -> None:
+    """Nothing waits for the proof: it is here."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EARLY_STREAM", "Beginning", "EarlyArrival", "EarlyData"]
 
-OnProof = Callable[[NetworkPath, float], Sequence[NetworkPath]]
+OnProof = Callable[[NetworkPath, float], None]
 EARLY_STREAM = 0
 """The stream of early data: the first both ways that the initiator opens."""
 ROOM = 4096
@@ -83,7 +83,8 @@ class EarlyArrival(Secret):
         proven: whether the address was shown: by a cookie, or by a reliable carrier.
         received, sent: bytes of RESUME and of RESUMED.
         until: seconds; when the initiator is given up that confirms nothing.
-        on_proof: called when it has confirmed, with its path and the time; gives where RESUMED went.
+        copies: where RESUMED went: all that are still there when they are asked for.
+        on_proof: called when it has confirmed, with its path and the time.
     """
 
     data: bytes = field(repr=False)
@@ -91,6 +92,7 @@ class EarlyArrival(Secret):
     received: int
     sent: int
     until: float
+    copies: Sequence[NetworkPath]
     on_proof: OnProof
 
     def begin(self, path: Path) -> Beginning:
@@ -131,8 +133,16 @@ class Beginning:
         began, arrival = self._path, self._arrival
         if began is None or arrival is None:
             return
-        copies = arrival.on_proof(path, now)
+        arrival.on_proof(path, now)
+        copies = arrival.copies
         if len(copies) == 1 and began.network_path == path:
             began.validated = began.opened_here = True
         elif len(copies) > 1 and moves is not None:
             moves.begin_among(path, copies, arrival.received, arrival.sent, now)
+
+    def path_closed(self, moves: Moves, path: NetworkPath, now: float) -> None:
+        """The carrier is gone over which the session began: it may have been that of a copy, so go on elsewhere."""
+        arrival = self._arrival
+        others = [] if arrival is None else [copy for copy in arrival.copies if copy != path]
+        if arrival is not None and others:
+            moves.begin_among(others[0], others, arrival.received, arrival.sent, now)

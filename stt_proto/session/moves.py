@@ -507,8 +507,7 @@ class Moves:
         if first is not None:
             self._activate(first, now, by_peer=True)
         for path in self.table:
-            if not path.validated:
-                self._ask(path, NEW, now)
+            self._ask(path, NEW, now)
 
     def on_unproven(self, size: int, now: float) -> None:
         """Something came over the active path, which nobody has been shown to be at (H-40)."""
@@ -559,6 +558,8 @@ class Moves:
             self._drop(path, reason, now)
             return True
         other = best(self.table)
+        if other is None and not self._engines.path.validated:  # which may have been another's all the time (H-35)
+            self._copied, other = True, next(iter(self.table), None)
         if other is not None:
             self._activate(other, now, gone=reason)
         return other is not None

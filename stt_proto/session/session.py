@@ -516,8 +516,9 @@ class Session(SessionFacade):
         """The carrier of one of its paths is gone."""
         if self.is_closed:  # it has given way to another one that was on the same path (M-11)
             return
-        engines, moves = self._engines, self._moves
-        why = reason or GONE
+        engines, moves, why = self._engines, self._moves, reason or GONE
+        if self.beginning is not None and moves is not None and path == self.path:
+            self.beginning.path_closed(moves, path, now)
         if engines is None or moves is None or not moves.closed(path, why, now):
             if engines is not None and moves is not None and self._may_detach(engines):
                 self._detach(engines, moves, why, now, closed=True)

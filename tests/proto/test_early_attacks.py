@@ -11,7 +11,7 @@ from stt_proto.wire import MessageType
 from stt_proto.wire.header import PACKET_FORM, TRAIN_BIT
 from tests.proto.comeback import DELAY, answering, assert_works
 from tests.proto.test_early_data import EARLY, early_stage
-from tests.proto.worlds import back, is_handshake
+from tests.proto.worlds import assert_empty, back, is_handshake
 
 
 @pytest.mark.parametrize("lost", range(1, 6))
@@ -133,3 +133,93 @@ def test_no_trains_before_the_address_is_shown() -> None:
     there.server.receive(segment, peer.path)
     assert budget.cost > 0, "from then on they are taken as ever"
     assert_works(there.world, session, peer)
+
+
+def test_a_carrier_that_ends_takes_no_session_with_it_that_is_anothers() -> None:
+    """H-37, H-40: who copies RESUME over a connection of his own, and closes that, ends nothing."""
+    there = early_stage()
+    connection = NetworkPath("ws", there.server.address, ("watcher", 1))
+    session = there.client.connect(there.server, ticket=there.ticket, early_data=EARLY)
+    ((resume, _),) = there.wire
+    there.server.receive(resume, connection)
+    there.world.run_until(lambda: len(there.sent(MessageType.RESUMED)) == 2)
+    (peer,) = there.server.sessions
+    there.server.endpoint.path_closed(connection, there.world.now)
+    there.server.pump()
+    stream = peer.stream(0)
+    assert stream is not None
+    stream.write(bytes(20_000), there.world.now)
+    there.server.pump()
+    there.world.run_until(session.is_active)
+    there.world.run(2.0)
+    own = session.early_stream
+    assert own is not None
+    assert len(own.read(50_000, there.world.now)) == 20_000
+    assert peer.path == back(session.path)
+    assert_works(there.world, session, peer)
+    there.server.endpoint.path_closed(peer.path, there.world.now)
+    there.client.endpoint.path_closed(session.path, there.world.now)
+    there.world.run(200.0)
+    assert_empty(there.client, there.server)
+
+
+@pytest.mark.parametrize("early_data", [b"", EARLY], ids=["none", "early"])
+def test_a_copier_who_hangs_up(early_data: bytes) -> None:
+    """H-35, H-37: who is faster with a copy of the first packet too, and closes his connection then, ends nothing."""
+    there = early_stage()
+    world, server = there.world, there.server
+    connection = NetworkPath("ws", server.address, ("watcher", 1))
+    copied: list[bool] = []
+
+    def copy(datagram: bytes, path: NetworkPath) -> bytes:
+        if path.local == there.client.address and False not in copied:
+            copied.append(is_handshake(datagram))
+            server.receive(datagram, connection)
+            if not copied[-1]:
+                server.endpoint.path_closed(connection, world.now)
+                server.pump()
+        return datagram
+
+    world.taps.append(copy)
+    session = there.client.connect(server, ticket=there.ticket, early_data=early_data)
+    world.run_until(lambda: False in copied)
+    world.run(2.0)
+    assert copied == [True, False]
+    peer = server.endpoint.sessions[session.session_id]
+    assert session.resumed
+    assert peer.path == back(session.path)
+    assert_works(world, session, peer)
+
+
+def test_no_flood_at_whoever_is_left() -> None:
+    """M-3, H-40: an address to which no RESUMED went is shown by no packet, though it is the only one that is left."""
+    there = early_stage()
+    world, server = there.world, there.server
+    victim = NetworkPath("udp", server.address, ("victim", 1))
+    came, sent = [0], [0]
+
+    def copy(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if path.remote == victim.remote:
+            sent[0] += len(datagram)
+            assert sent[0] <= 3 * came[0]
+        if path.local != there.client.address or is_handshake(datagram):
+            return datagram
+        came[0] += len(datagram)
+        server.receive(datagram, victim)
+        return None
+
+    session = there.client.connect(server, ticket=there.ticket, early_data=EARLY)
+    world.run_until(lambda: bool(server.sessions))
+    world.taps.append(copy)
+    (peer,) = server.sessions
+    world.run_until(lambda: not peer.replayable)
+    server.endpoint.path_closed(back(session.path), world.now)
+    stream = peer.open_stream()
+    stream.write(bytes(200_000), world.now)
+    up = session.open_stream()
+    for _ in range(50):
+        up.write(bytes(100), world.now)
+        there.client.pump()
+        world.run(0.01)
+    assert peer.path == victim
+    assert sent[0] > 0
