@@ -516,11 +516,13 @@ class Reception:
         early = _arrival(resuming, partial(self._on_proof, resuming), resuming.early_data)
         session.accept(resuming.established, now, resumed=True, early=early)
 
-    def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> None:
-        """Who has sent early data is there: what waited for that is over."""
+    def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> int | None:
+        """Who has sent early data is there: what waited for that is over. Gives the code if it is refused there."""
+        code = None if path == resuming.path else self._ask_admit(resuming.peer_node_id, path, now)
         if self._responder.get(resuming.local_cid) is resuming:  # it may have had to make room
             self._forget_beside(self._responder.confirm(resuming, path, now))
             self._arm_half_open()
+        return code
 
     def _take_ticket_answers(self, now: float) -> None:
         """The host has said which tickets were used before."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from stt_proto.crypto import Secret
-from stt_proto.errors import TooManyStreamsError
+from stt_proto.errors import SessionClosedError, TooManyStreamsError
 from stt_proto.events import EarlyDataReceived, EarlyDataRejected, Event
 from stt_proto.handshake import Initiator, InitiatorState, Resumer
 from stt_proto.paths import Path
 from stt_proto.session.engines import Engines
-from stt_proto.types import NetworkPath
+from stt_proto.types import CloseReason, NetworkPath
 
 if TYPE_CHECKING:
     from stt_proto.session.moves import Moves
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EARLY_STREAM", "Beginning", "EarlyArrival", "EarlyData"]
 
-OnProof = Callable[[NetworkPath, float], None]
+OnProof = Callable[[NetworkPath, float], "int | None"]
 EARLY_STREAM = 0
 """The stream of early data: the first both ways that the initiator opens."""
 ROOM = 4096
@@ -84,7 +84,7 @@ class EarlyArrival(Secret):
         received, sent: bytes of RESUME and of RESUMED.
         until: seconds; when the initiator is given up that confirms nothing.
         copies: where RESUMED went: all that are still there when they are asked for.
-        on_proof: called when it has confirmed, with its path and the time.
+        on_proof: called when it has confirmed, with its path and the time; gives the code if it is refused for that.
     """
 
     data: bytes = field(repr=False)
@@ -128,17 +128,24 @@ class Beginning:
         self._arrival = arrival
 
     def end(self, session: Session, moves: Moves | None, path: NetworkPath, now: float) -> None:
-        """The first packet of the peer has come this way; `moves` of a session that is not over yet."""
-        session.beginning = None
+        """The first packet of the peer has come this way; `moves` of a session that is not over yet.
+
+        Raises:
+            SessionClosedError: it is not let in from there.
+        """
         began, arrival = self._path, self._arrival
         if began is None or arrival is None:
+            session.beginning = None
             return
-        arrival.on_proof(path, now)
+        code = arrival.on_proof(path, now)
+        session.beginning = None
         copies = arrival.copies
         if len(copies) == 1 and began.network_path == path:
             began.validated = began.opened_here = True
         elif len(copies) > 1 and moves is not None:
             moves.begin_among(path, copies, arrival.received, arrival.sent, now)
+        if code is not None and moves is not None:
+            raise SessionClosedError("refused", reason=CloseReason.ERROR, code=code)
 
     def path_closed(self, moves: Moves, path: NetworkPath, now: float) -> None:
         """The carrier is gone over which the session began: it may have been that of a copy, so go on elsewhere."""

@@ -9,7 +9,7 @@ import pytest
 from stt_proto.types import NetworkPath
 from stt_proto.wire import MessageType
 from stt_proto.wire.header import PACKET_FORM, TRAIN_BIT
-from tests.proto.comeback import DELAY, answering, assert_works
+from tests.proto.comeback import DELAY, FLEET, answering, assert_works
 from tests.proto.test_early_data import EARLY, early_stage
 from tests.proto.worlds import assert_empty, back, is_handshake
 
@@ -223,3 +223,25 @@ def test_no_flood_at_whoever_is_left() -> None:
         world.run(0.01)
     assert peer.path == victim
     assert sent[0] > 0
+
+
+@pytest.mark.parametrize("early_data", [b"", EARLY], ids=["none", "early"])
+def test_no_way_in_by_the_address_of_another(early_data: bytes) -> None:
+    """H-35, H-40: `admit` is asked about the address from which the first packet comes, though a copy came before."""
+    there = early_stage(fleet_secret=FLEET, ticket_check="shared")
+
+    def admit(peer_node_id: bytes, path: NetworkPath, now: float) -> int | None:
+        return 7 if path.remote == there.client.address else None
+
+    strict = there.world.node("strict", config=there.server.config, address=("strict", 1), admit=admit)
+    answering(strict, [True])
+    session = there.client.connect(strict, ticket=there.ticket, early_data=early_data)
+    ((resume, _),) = there.wire
+    strict.receive(resume, NetworkPath("udp", strict.address, ("admitted", 1)))
+    there.world.run(1.0)
+    assert session.is_closed
+    assert session.close_error is not None
+    assert session.close_error.code == 7
+    assert not strict.endpoint.sessions
+    there.world.run(20.0)
+    assert_empty(there.client, strict)
