@@ -216,6 +216,22 @@ async def test_a_wrong_seed_ends_it_at_once() -> None:
         assert client.sessions == 0
 
 
+async def test_somebody_else_answers_for_a_while() -> None:
+    """G9, A3: after a session another seed is no end: the state tells of it, and the peer is found when it is back."""
+    network = MemoryNetwork()
+    async with clients(network) as (_, client):
+        async with Server(network).up():
+            await client.session()
+        async with Server(network, shared_seed="y", node_seed=b"z" * 32).up():
+            events = client.events()
+            while not isinstance((await until(client, Waiting, events)).error, AuthenticationError):
+                pass
+            with pytest.raises(NotSentError):
+                await client.request(b"one", timeout=10)
+        async with Server(network).up():
+            assert await client.request(b"two") == b"TWO"
+
+
 async def test_another_peer_than_the_one_asked_for() -> None:
     network = MemoryNetwork()
     async with Server(network).up(), clients(network, peer_node_id=b"z" * 32) as (_, client):
