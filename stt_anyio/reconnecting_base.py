@@ -19,6 +19,7 @@ MAX_REPLY = 64 << 20
 """Bytes of an answer that `request` collects."""
 REATTACHING = 3.0
 """Seconds that each way has to bring a detached session back before a new one is dialled."""
+WITHIN_PREPARE = "`prepare` waits for what waits for it: use the session that it is given"
 
 SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 
@@ -155,6 +156,6 @@ class Reconnecting(Generic[SessionT]):
 
 def lost_at_once(session: SessionBase[Any], error: BaseException) -> SttError | None:
     """What a try failed with whose session ended while it was prepared; `None` when it was not the session."""
-    if isinstance(error, SttError) and session.is_closed and not session.ended_here:
+    if isinstance(error, Exception) and session.is_closed and not session.ended_here:
         return SessionClosedError(f"the session ended at once: {error}", reason="error")
     return None

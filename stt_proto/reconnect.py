@@ -290,6 +290,12 @@ class Reconnector:
         else:
             self.state = Waiting(until, self._attempt, error)
 
+    def withdrawn(self, now: float) -> None:
+        """A try was called off before it was known what comes of it: it does not count, and the next may begin."""
+        if isinstance(self.state, Dialing):
+            self._attempt -= 1
+            self.state = Waiting(now, self._attempt)
+
     def detached(self, now: float) -> None:
         """The session has no path any more: it is tried to find it one."""
         if not self.is_over:

@@ -381,6 +381,19 @@ def test_it_ends_while_it_is_dialled() -> None:
     assert engine.next_dial == 31.0
 
 
+def test_a_try_that_is_called_off() -> None:
+    """It does not count, and the next is due at once."""
+    engine = reconnector(attempts=1)
+    engine.dial()
+    engine.withdrawn(3.0)
+    assert state_of(engine) == Waiting(3.0)
+    engine.dial()
+    assert state_of(engine) == Dialing(1)
+    engine.connected(3.0)
+    engine.withdrawn(4.0)
+    assert state_of(engine) == Connected()
+
+
 def test_the_application_closes_it() -> None:
     engine = reconnector()
     engine.close()
