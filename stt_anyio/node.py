@@ -129,7 +129,7 @@ class STTNode(Ways):
     # -- starting and stopping -------------------------------------------------------------------------------------
 
     def _bound(self) -> Sequence[Any]:
-        for sock in self._udp_sockets():
+        for sock in self._udp_sockets() if self.running else ():
             return sock.local
         return self._listens_at or (self.config.bind_address, self.config.port)
 

@@ -256,8 +256,6 @@ class WorkerFleet:
         failures = 0
         with slot.scope:
             while True:
-                if self._stopping:
-                    return
                 began = anyio.current_time()
                 try:
                     await self._live(slot)
@@ -278,7 +276,9 @@ class WorkerFleet:
                 await anyio.sleep(pause)
 
     async def _live(self, slot: _Slot) -> None:
-        """One life of a worker, from the start of its process to its end."""
+        """One life of a worker, from the start of its process to its end; none when the fleet stops meanwhile."""
+        if self._stopping:
+            return
         ours, theirs = socket.socketpair()
         slot.gone = anyio.Event()
         try:
@@ -299,9 +299,7 @@ class WorkerFleet:
             raise
         try:
             async with process, await UNIXSocketStream.from_socket(ours) as stream:
-                slot.begin(process, Control(stream))
-                if self._stopping:
-                    slot.kill()  # it has nothing to close
+                self._begin(slot, process, stream)
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(slot.hear, message)
                     await process.wait()
@@ -310,6 +308,12 @@ class WorkerFleet:
                     tasks.cancel_scope.cancel()
         finally:
             slot.end()
+
+    def _begin(self, slot: _Slot, process: Process, stream: UNIXSocketStream) -> None:
+        """A process has been started; one that comes too late to be told to stop has nothing to close."""
+        slot.begin(process, Control(stream))
+        if self._stopping:
+            slot.kill()
 
     def setup(self, index: int) -> tuple[Setup, list[int]]:
         """What a worker is told, and the descriptors that it inherits."""

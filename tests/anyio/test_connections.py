@@ -20,6 +20,7 @@ from anyio.abc import SocketStream
 
 from stt_anyio import (
     ArgumentError,
+    BlockingNode,
     ConnectionRefusedError,
     ConnectionTimeoutError,
     Session,
@@ -27,6 +28,7 @@ from stt_anyio import (
     StateError,
     STTNode,
     UnreachableError,
+    udp,
 )
 from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.connections.connection import HIGH
@@ -429,6 +431,57 @@ async def test_one_session_too_many() -> None:
             await client.connect_tcp(host, port)
         while len(connections(client)) > 1:
             await anyio.sleep(0.001)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "websocket"])
+async def test_stopped_while_it_is_dialled(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever still looks up a name then is told; no socket is opened any more, and nobody waits for ever."""
+    real, found, stopped = anyio.getaddrinfo, anyio.Event(), anyio.Event()
+    opened: list[tuple[Any, ...]] = []
+
+    async def slow(*arguments: Any, **options: Any) -> Any:
+        found.set()
+        await stopped.wait()
+        return await real(LOOPBACK, port, **options)
+
+    async def slow_udp(*arguments: Any) -> Any:
+        await slow()
+        return [(socket.AF_INET6, ("::1", port, 0, 0))]
+
+    def udp_socket(*arguments: Any) -> Any:
+        opened.append(arguments)
+        return udp.UdpSocket(*arguments)
+
+    async def dial() -> None:
+        address = f"ws://localhost:{port}/" if transport == "websocket" else ("localhost", port)
+        with pytest.raises(StateError):
+            await node.connect(address, timeout=None, transport=transport)
+
+    node = STTNode(shared_seed="x", host=LOOPBACK)
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+        await node.start()
+        monkeypatch.setattr(anyio, "getaddrinfo", slow)
+        monkeypatch.setattr(udp.carrier, "_look_up", slow_udp)
+        monkeypatch.setattr(udp.carrier, "UdpSocket", udp_socket)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(dial)
+                await found.wait()
+                await node.stop()
+                stopped.set()
+    assert not opened
+
+
+@pytest.mark.parametrize("host", ["h" * 300, "a" * 70 + ".example", "\ud800"])
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_what_can_be_no_name(host: str, transport: str) -> None:
+    """A name that no resolver would be asked for is unknown, like others; without an event loop too."""
+    async with STTNode(shared_seed="x", host=LOOPBACK) as node:
+        with pytest.raises(UnreachableError):
+            await node.connect((host, 9), transport=transport)
+    with BlockingNode(shared_seed="x", host=LOOPBACK) as blocking, pytest.raises(UnreachableError):
+        blocking.connect((host, 9), transport=transport)
 
 
 async def test_what_needs_a_node_that_runs() -> None:

@@ -163,6 +163,8 @@ async def test_a_node_shows_who_and_where_it_is() -> None:
     assert repr(node) == f"{name}, not running>"
     async with node:
         assert repr(node) == f"{name} at {LOOPBACK}:{node.port}, running>"
+    assert node.port == 0
+    assert repr(node) == f"{name}, not running>"
     async with memory_nodes() as (one, _):
         assert repr(one) == f"<STTNode {one.node_id.hex()[:16]}, running>"
 
