@@ -340,7 +340,7 @@ class NodeBase(Generic[SessionT]):
     def handler_failed(self, error: BaseException, session: SessionBase[Any] | None) -> None:
         """Contain an exception out of a handler: logged once, counted, its session closed."""
         self._handler_errors += 1
-        if session is not None and session.is_closed and isinstance(error, SttError):
+        if session is not None and not session.is_active() and isinstance(error, SttError):
             logger.info("handler of %r gave up as the session ended: %s", session, error)
             return
         logger.error("handler of %r failed", session or self, exc_info=error)

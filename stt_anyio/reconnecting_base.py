@@ -47,13 +47,13 @@ class Reconnecting(Generic[SessionT]):
         self, node: NodeBase[SessionT], peer: Peer, policy: ReconnectPolicy | None, ticket: Ticket | None, prepare: Any
     ) -> None:
         policy = ReconnectPolicy() if policy is None else policy
-        for name, value, fits in (
-            ("policy", policy, isinstance(policy, ReconnectPolicy)),
-            ("ticket", ticket, isinstance(ticket, Ticket | None)),
-            ("prepare", prepare, prepare is None or callable(prepare)),
+        for name, value, fits, allowed in (
+            ("policy", policy, isinstance(policy, ReconnectPolicy), "a ReconnectPolicy"),
+            ("ticket", ticket, isinstance(ticket, Ticket | None), "a Ticket: Ticket.from_bytes makes one of bytes"),
+            ("prepare", prepare, prepare is None or callable(prepare), "a function"),
         ):
             if not fits:
-                raise ArgumentError(f"{name} is of type {type(value).__name__}", argument=name)
+                raise ArgumentError(f"{name} is of type {type(value).__name__}; it must be {allowed}", argument=name)
         self._owner = node
         self._peer = peer
         self._engine = Reconnector(policy, now=node.driver.clock(), entropy=os.urandom, ticket=ticket)

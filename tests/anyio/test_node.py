@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from stt_anyio import (
     NodeConfig,
@@ -503,6 +504,31 @@ async def test_streams_are_served_until_the_session_is_over(sessions: Sessions) 
             listener = theirs.listener()
             assert listener.extra(SttAttribute.session) is theirs
             await ours.close()
+
+
+async def test_a_handler_at_work_when_its_session_is_closed_is_no_fault(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It learns of the closing when it goes on, as of an end; nobody is told of a bug."""
+    begun = anyio.Event()
+
+    async def handle(stream: Any) -> None:
+        await stream.send(b"one")
+        begun.set()
+        while theirs.is_active():
+            await checkpoint()
+        await stream.send(b"two")
+
+    async with sessions() as (ours, theirs), anyio.create_task_group() as tasks:
+        tasks.start_soon(theirs.serve, handle)
+        await ours.open_stream().send(b"x")
+        await begun.wait()
+        with caplog.at_level(logging.INFO, logger="stt"):
+            await theirs.close()
+            await until(lambda: theirs.node.get_stats().handler_errors)
+        assert "gave up as the session ended" in caplog.text
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert await ours.wait_closed() == "graceful"
 
 
 async def test_a_stream_handler_that_raises_ends_the_session(sessions: Sessions) -> None:

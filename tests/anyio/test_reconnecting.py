@@ -787,6 +787,7 @@ async def test_what_is_no_argument() -> None:
             with pytest.raises(ArgumentError) as caught:
                 node.reconnecting("server", **{name: 5})  # type: ignore[arg-type]
             assert caught.value.argument == name
+            assert "it must be a" in str(caught.value)
         with pytest.raises(ArgumentError):
             await node.reconnecting("server", transport="pigeon").session()
 
