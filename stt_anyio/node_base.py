@@ -339,13 +339,18 @@ class NodeBase(Generic[SessionT]):
 
     def handler_failed(self, error: BaseException, session: SessionBase[Any] | None) -> None:
         """Contain an exception out of a handler: logged once, counted, its session closed."""
-        self._handler_errors += 1
         if session is not None and not session.is_active() and isinstance(error, SttError):
-            logger.info("handler of %r gave up as the session ended: %s", session, error)
+            self.handler_gave_up(error, session)
             return
+        self._handler_errors += 1
         logger.error("handler of %r failed", session or self, exc_info=error)
         if session is not None and not session.is_closed:
             session.begin_close("error", "a handler failed")
+
+    def handler_gave_up(self, error: SttError, session: SessionBase[Any]) -> None:
+        """A handler learned that its session, or its stream, is no more, and said so by that."""
+        self._handler_errors += 1
+        logger.info("handler of %r gave up as the session or the stream ended: %s", session, error)
 
     @abstractmethod
     def _call(self, callback: Callback, session: SessionBase[Any] | None, *arguments: Any) -> None:
