@@ -6,11 +6,11 @@ import os
 from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, closed_here, connection_failed
 from stt_anyio.links import WebSocketTarget
-from stt_anyio.node_base import NodeBase
+from stt_anyio.node_base import NodeBase, spoken
 from stt_anyio.session_base import SessionBase
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, GivenUp, Reconnector, ReconnectPolicy, State
@@ -28,7 +28,7 @@ SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 class Peer:
     """Whom to dial, and how: the arguments of `connect`."""
 
-    address: Any
+    address: Any = field(repr=False)  # a URL may hold a password
     peer_node_id: bytes | None = None
     transport: str | None = None
     websocket: WebSocketTarget | None = None
@@ -71,7 +71,7 @@ class Reconnecting(Generic[SessionT]):
         return self._sessions
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._peer.address!r}, {self.state!r}>"
+        return f"<{type(self).__name__} of {spoken(self._peer.address)!r}, {self.state!r}>"
 
     @abstractmethod
     def _now(self) -> float: ...

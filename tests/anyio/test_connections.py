@@ -28,12 +28,14 @@ from stt_anyio import (
     StateError,
     STTNode,
     UnreachableError,
+    WebSocketTarget,
     udp,
 )
 from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.connections.connection import HIGH
 from stt_anyio.errors import TooManySessionsError, WebSocketHandshakeError
 from stt_anyio.memory import MemoryNetwork
+from stt_anyio.node_base import spoken
 from tests.anyio.certificates import contexts, files
 from tests.anyio.wires import LOOPBACK, Cable, HttpProxy, PipeStream, serving
 
@@ -482,6 +484,32 @@ async def test_what_can_be_no_name(host: str, transport: str) -> None:
             await node.connect((host, 9), transport=transport)
     with BlockingNode(shared_seed="x", host=LOOPBACK) as blocking, pytest.raises(UnreachableError):
         blocking.connect((host, 9), transport=transport)
+
+
+@pytest.mark.parametrize("as_target", [False, True])
+async def test_passwords_in_a_url_are_shown_to_nobody(as_target: bool) -> None:
+    """No secrets in errors and representations: who is not answered is told by whom, and not with which password."""
+    with socket.create_server((LOOPBACK, 0)) as mute:
+        url = f"ws://user:hun@ter2@{LOOPBACK}:{mute.getsockname()[1]}/stt?token=hunter2#hunter2"
+        address = WebSocketTarget(url=url.partition("#")[0]) if as_target else url.partition("#")[0]
+        where = f"ws://{LOOPBACK}:{mute.getsockname()[1]}/stt"
+        assert spoken(url) == where
+        said: list[str] = []
+        async with STTNode(shared_seed="x", host=LOOPBACK) as node:
+            for transport, error in (("websocket", ConnectionTimeoutError), ("udp", ArgumentError)):
+                with pytest.raises(error) as caught:
+                    await node.connect(address, transport=transport, timeout=0.05)
+                said.append(str(caught.value))
+            async with node.reconnecting(address, transport="websocket") as client:
+                said += [repr(client), repr(client._peer)]
+        with BlockingNode(shared_seed="x", host=LOOPBACK) as blocking:
+            client = blocking.reconnecting(address, transport="websocket")
+            said.append(repr(client))
+            client.close()
+        assert where in said[0]
+        assert all(where in text for text in (said[2], said[4]))
+        for text in said:
+            assert "ter2" not in text
 
 
 async def test_what_needs_a_node_that_runs() -> None:
