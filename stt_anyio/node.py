@@ -32,7 +32,7 @@ from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import single_bytes
 from stt_anyio.udp import UdpCarrier, UdpSocket
-from stt_anyio.waiting import Bell, Feed, Incoming
+from stt_anyio.waiting import Bell, Feed, Incoming, finish
 from stt_anyio.ways import Ways
 from stt_proto import NetworkPath, Ticket
 from stt_proto.events import (
@@ -129,7 +129,7 @@ class STTNode(Ways):
     # -- starting and stopping -------------------------------------------------------------------------------------
 
     def _bound(self) -> Sequence[Any]:
-        for sock in self._udp_sockets():
+        for sock in self._udp_sockets() if self.running else ():
             return sock.local
         return self._listens_at or (self.config.bind_address, self.config.port)
 
@@ -293,7 +293,7 @@ class STTNode(Ways):
                         await self._quiet.wait()
                 if self._scope is not None:
                     self._scope.cancel()
-            await self._finished.wait()
+        await finish(self._finished, self)
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +28,7 @@ from stt_anyio.errors import (
     connection_failed,
 )
 from stt_anyio.errors import ConnectionRefusedError as RefusedError
+from stt_anyio.links import WebSocketTarget
 from stt_anyio.managed import ManagedSessions
 from stt_anyio.moving import REPLACED, Attempt
 from stt_anyio.observing import Observers
@@ -42,6 +44,9 @@ from stt_proto.lifecycle import NamespaceOf
 from stt_proto.types import CloseReason
 
 logger = logging.getLogger("stt.node")
+
+_SECRETS = re.compile(r"(?<=//).*@|[?#].*", re.DOTALL)
+"""In a URL: a user with a password, and what is asked for, which may be a token."""
 
 PACKET_SIZE = 65_536
 """Bytes in the largest `ReceivedPacket`."""
@@ -127,8 +132,12 @@ def _of_the_wrong_type(name: str, value: object, allowed: str) -> ArgumentError:
 
 
 def spoken(address: Any) -> str:
-    """An address as people write it: `host:port`, an IPv6 host in brackets."""
+    """An address as people write it: `host:port`, an IPv6 host in brackets; of a URL nothing that may be a secret."""
     match address:
+        case str():
+            return _SECRETS.sub("", address)
+        case WebSocketTarget():
+            return spoken(address.url)
         case (str(host), int(port), *_):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case NetworkPath():
@@ -339,13 +348,18 @@ class NodeBase(Generic[SessionT]):
 
     def handler_failed(self, error: BaseException, session: SessionBase[Any] | None) -> None:
         """Contain an exception out of a handler: logged once, counted, its session closed."""
-        self._handler_errors += 1
-        if session is not None and session.is_closed and isinstance(error, SttError):
-            logger.info("handler of %r gave up as the session ended: %s", session, error)
+        if session is not None and not session.is_active() and isinstance(error, SttError):
+            self.handler_gave_up(error, session)
             return
+        self._handler_errors += 1
         logger.error("handler of %r failed", session or self, exc_info=error)
         if session is not None and not session.is_closed:
             session.begin_close("error", "a handler failed")
+
+    def handler_gave_up(self, error: Exception, session: SessionBase[Any]) -> None:
+        """A handler learned that its session, or its stream, is no more, and said so by that."""
+        self._handler_errors += 1
+        logger.info("handler of %r gave up as the session or the stream ended: %s", session, error)
 
     @abstractmethod
     def _call(self, callback: Callback, session: SessionBase[Any] | None, *arguments: Any) -> None:

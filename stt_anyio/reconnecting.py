@@ -17,12 +17,12 @@ import anyio
 from anyio.abc import AsyncResource
 from anyio.lowlevel import checkpoint
 
-from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooManyStreamsError
+from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError, TooManyStreamsError
 from stt_anyio.operation import Operation
-from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, Peer, Reconnecting, lost_at_once
+from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
-from stt_anyio.waiting import Bell, Feed
+from stt_anyio.waiting import Bell, Feed, finish, inside
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, ReconnectPolicy, State
 from stt_proto.types import Buffer
@@ -58,6 +58,7 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
         self._watchers: WeakSet[_States] = WeakSet()
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
+        self._task: int | None = None
         node.start_task(self._run)
 
     # -- looking on ------------------------------------------------------------------------------------------------
@@ -78,11 +79,17 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
         Raises:
             SttError: what it was given up for.
             SessionClosedError: it was closed; also an `anyio.ClosedResourceError`.
+            StateError: this is `prepare`, for which everybody waits; it has the session as its argument.
         """
         await checkpoint()
+        self._check_outside()
         while (session := self._live()) is None:
             await self._changed.wait()
         return session
+
+    def _check_outside(self) -> None:
+        if self._task == anyio.get_current_task().id:
+            raise StateError(WITHIN_PREPARE)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -114,9 +121,11 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
             StreamClosedError: the peer's answer was to reset the stream.
             BufferOverflowError: the answer is longer than `max_size`.
             ArgumentError: `data` is not bytes-like, or another argument is none.
+            StateError: this is `prepare`, for which everybody waits.
 
         Cancelled, what had not been sent is withdrawn.
         """
+        self._check_outside()
         operation = Operation(data, repeat=repeat)
         with anyio.move_on_after(timeout):
             while True:
@@ -141,8 +150,7 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
             if self._session is not None:
                 await self._session.close()
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._finished.wait()
+            await finish(self._finished, self)
 
     async def close(self) -> None:
         """The same as `aclose`."""
@@ -166,6 +174,7 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
     # -- the task --------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        self._task = anyio.get_current_task().id
         try:
             with self._scope:
                 while not self._engine.is_over:
@@ -224,7 +233,8 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
         )
         try:
             if self._prepare is not None:
-                await self._prepare(session)
+                with inside(self, self.node):
+                    await self._prepare(session)
         except BaseException as error:
             if (lost := lost_at_once(session, error)) is not None:
                 raise lost from error
@@ -243,11 +253,14 @@ async def _exchange(session: Session, operation: Operation, purpose: str, max_si
             await session.wait_streams_available()
     answer = bytearray()
     failure: SttError | None = None
+    whole = False
 
     async def send() -> None:
+        nonlocal whole
         with suppress(SttError):  # the peer has read enough; or `receive` tells
             await stream.send(operation.data)
             await stream.send_eof()
+            whole = True
 
     try:
         async with anyio.create_task_group() as tasks:
@@ -259,6 +272,8 @@ async def _exchange(session: Session, operation: Operation, purpose: str, max_si
             tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
+        if not whole:  # the answer came first
+            stream.reset()
     except BaseException:
         operation.note(stream, len(answer))
         stream.reset()  # so that the peer does not take a part of the request for all of it

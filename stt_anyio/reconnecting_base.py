@@ -6,11 +6,11 @@ import os
 from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, closed_here, connection_failed
 from stt_anyio.links import WebSocketTarget
-from stt_anyio.node_base import NodeBase
+from stt_anyio.node_base import NodeBase, spoken
 from stt_anyio.session_base import SessionBase
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, GivenUp, Reconnector, ReconnectPolicy, State
@@ -19,6 +19,7 @@ MAX_REPLY = 64 << 20
 """Bytes of an answer that `request` collects."""
 REATTACHING = 3.0
 """Seconds that each way has to bring a detached session back before a new one is dialled."""
+WITHIN_PREPARE = "`prepare` waits for what waits for it: use the session that it is given"
 
 SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 
@@ -27,7 +28,7 @@ SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 class Peer:
     """Whom to dial, and how: the arguments of `connect`."""
 
-    address: Any
+    address: Any = field(repr=False)  # a URL may hold a password
     peer_node_id: bytes | None = None
     transport: str | None = None
     websocket: WebSocketTarget | None = None
@@ -46,13 +47,13 @@ class Reconnecting(Generic[SessionT]):
         self, node: NodeBase[SessionT], peer: Peer, policy: ReconnectPolicy | None, ticket: Ticket | None, prepare: Any
     ) -> None:
         policy = ReconnectPolicy() if policy is None else policy
-        for name, value, fits in (
-            ("policy", policy, isinstance(policy, ReconnectPolicy)),
-            ("ticket", ticket, isinstance(ticket, Ticket | None)),
-            ("prepare", prepare, prepare is None or callable(prepare)),
+        for name, value, fits, allowed in (
+            ("policy", policy, isinstance(policy, ReconnectPolicy), "a ReconnectPolicy"),
+            ("ticket", ticket, isinstance(ticket, Ticket | None), "a Ticket: Ticket.from_bytes makes one of bytes"),
+            ("prepare", prepare, prepare is None or callable(prepare), "a function"),
         ):
             if not fits:
-                raise ArgumentError(f"{name} is of type {type(value).__name__}", argument=name)
+                raise ArgumentError(f"{name} is of type {type(value).__name__}; it must be {allowed}", argument=name)
         self._owner = node
         self._peer = peer
         self._engine = Reconnector(policy, now=node.driver.clock(), entropy=os.urandom, ticket=ticket)
@@ -70,7 +71,7 @@ class Reconnecting(Generic[SessionT]):
         return self._sessions
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._peer.address!r}, {self.state!r}>"
+        return f"<{type(self).__name__} of {spoken(self._peer.address)!r}, {self.state!r}>"
 
     @abstractmethod
     def _now(self) -> float: ...
@@ -155,6 +156,6 @@ class Reconnecting(Generic[SessionT]):
 
 def lost_at_once(session: SessionBase[Any], error: BaseException) -> SttError | None:
     """What a try failed with whose session ended while it was prepared; `None` when it was not the session."""
-    if isinstance(error, SttError) and session.is_closed and not session.ended_here:
+    if isinstance(error, Exception) and session.is_closed and not session.ended_here:
         return SessionClosedError(f"the session ended at once: {error}", reason="error")
     return None

@@ -12,6 +12,7 @@ from anyio.abc import AsyncResource, UnreliableObjectStream
 from anyio.lowlevel import checkpoint
 
 from stt_anyio.attributes import attributes_of
+from stt_anyio.errors import StreamClosedError
 from stt_anyio.moving import Attempt
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream import Stream
@@ -65,7 +66,7 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         """The streams that the peer opens, as an `anyio.abc.Listener`."""
         return Incoming(
             self.accept_stream,
-            lambda stream, error: self.node.handler_failed(error, self),
+            self._stream_failed,
             lambda: self.extra_attributes,
         )
 
@@ -74,9 +75,20 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
     ) -> None:
         """Call `await handler(stream)` for each that the peer opens, in a task of its own, until the session is over.
 
-        A handler that raises ends the session with reason `error`.
+        A handler that raises ends the session with reason `error`. Where it only learned that the peer has given a
+        stream up, its own stream is reset, and the session goes on.
         """
         await self.listener().serve(handler, task_group)
+
+    def _stream_failed(self, stream: Stream, error: Exception) -> None:
+        """Contain what a handler raised; that the peer wants no answer any more is no fault of the application."""
+        gone = isinstance(error, StreamClosedError) and isinstance(error, anyio.BrokenResourceError)
+        if not (gone and self.is_active()):
+            self.node.handler_failed(error, self)
+            return
+        self.node.handler_gave_up(error, self)
+        stream.reset()
+        stream._close()
 
     async def wait_streams_available(self, *, bidirectional: bool = True) -> None:
         """Wait until `open_stream` is worth another try, after it raised `TooManyStreamsError`."""

@@ -20,6 +20,8 @@ SPARE = 1024
 """Lines that may be there beyond twice those that count; then the file is written anew."""
 
 _LINE = re.compile(rb"([0-9a-f]{32}|over) (\d{1,12}\.\d{3})\n")
+_BINARY = getattr(os, "O_BINARY", 0)
+"""Windows writes other ends of lines without it."""
 _OVER = b"over"
 """Stands where a line has no id but tells until when tickets have expired that were dropped."""
 
@@ -81,18 +83,19 @@ class TicketFile:
     def _rewrite(self) -> None:
         """Write the file anew with what still counts, in one step: there is the old one or the new one."""
         used = self._used.snapshot()
+        over = self._used.forgotten_until
+        forgotten = b"" if over == -inf else _named(_OVER, over)
         beside = self._path.with_name(self._path.name + ".new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        beside.unlink(missing_ok=True)  # of a crash; or of somebody who would have us write elsewhere
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
         try:
-            over = self._used.forgotten_until
-            forgotten = b"" if over == -inf else _named(_OVER, over)
             _write(descriptor, HEADER + forgotten + b"".join(_line(*entry) for entry in used))
-            os.replace(beside, self._path)
-        except BaseException:
+        finally:
             os.close(descriptor)
-            raise
-        self.close()
-        self._descriptor, self._lines, self._torn = descriptor, len(used), False
+        self.close()  # Windows replaces nothing that is open
+        os.replace(beside, self._path)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | _BINARY)
+        self._lines, self._torn = len(used), False
         _sync_directory(self._path.parent)
 
 

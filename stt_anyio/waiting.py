@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -12,6 +13,24 @@ from anyio.abc import Listener, TaskGroup
 from anyio.lowlevel import checkpoint
 
 T = TypeVar("T")
+
+_inside: ContextVar[tuple[object, ...]] = ContextVar("stt_inside", default=())
+
+
+@contextmanager
+def inside(*whose: object) -> Iterator[None]:
+    """Mark what runs in a task of theirs, and what is started there: it must not wait for their end at any price."""
+    token = _inside.set(whose)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+async def finish(finished: anyio.Event, whose: object) -> None:
+    """Wait for an end that has been brought about; when cancelled too, unless that end waits for who waits here."""
+    with anyio.CancelScope(shield=all(each is not whose for each in _inside.get())):
+        await finished.wait()
 
 
 class Signal(Protocol):

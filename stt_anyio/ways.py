@@ -223,6 +223,10 @@ class Ways(NodeBase[Session]):
                 address, attempt = way.remote, self._try_beside(session, way)
             try:
                 await session.wait_settled(attempt)
+            except BaseException:
+                if way is not None and attempt.done:  # cancelled in that moment
+                    self._left(session, way, attempt.path)
+                raise
             finally:
                 session.end_attempt(attempt)
         if attempt is None or not (attempt.settled or session.is_closed):
@@ -255,11 +259,15 @@ class Ways(NodeBase[Session]):
             with anyio.move_on_after(linger(session)):
                 await session.wait_closed()
         finally:
-            if self.running:
-                if not session.is_closed:
-                    leave(session, way)
-                if is_free(self):
-                    self._udp().replace_own(path)
+            self._left(session, way, path)
+
+    def _left(self, session: Session, way: NetworkPath, path: NetworkPath) -> None:
+        """Give up the way that a session has left, and the port if that is free now."""
+        if self.running:
+            if not session.is_closed:
+                leave(session, way)
+            if is_free(self):
+                self._udp().replace_own(path)
 
     async def _try_path(self, session: Session, address: Any, transport: str | None, *, migrate: bool) -> Attempt:
         if isinstance(address, NetworkPath):

@@ -12,7 +12,14 @@ from typing import Any, TypeAlias
 
 from attrs import Attribute, field, frozen
 
-from stt_proto.errors import ArgumentError, AuthenticationError, SessionClosedError, SttError
+from stt_proto.errors import (
+    ArgumentError,
+    AuthenticationError,
+    RemoteError,
+    SessionClosedError,
+    SessionError,
+    SttError,
+)
 from stt_proto.tickets import Ticket
 from stt_proto.types import CloseReason
 
@@ -106,15 +113,23 @@ class Backoff:
         self._wait = self._policy.first
 
 
-def is_final(error: Exception) -> bool:
+def is_final(error: Exception, *, known: bool = False) -> bool:
     """Whether it is no use to dial again after this.
 
     An error says that itself (`retryable`): another seed, another peer than the one asked for, a certificate that does
     not verify, a mistake of the caller. A session that was there, and ended before anybody used it, is no reason to
     stop, unless the peer said that we are not to be let in.
+
+    Args:
+        error: what a try came to.
+        known: whether there was a session with this peer before. Then it is not the seed that is wrong, nor the
+            address, but somebody who answers in its place for now, and need not prove anything for that: only a
+            mistake of the caller, and what was said in a session, is final.
     """
     if isinstance(error, SessionClosedError) and error.code == SessionClosedError.code:
         return error.reason == CloseReason.AUTH_FAILURE
+    if known and isinstance(error, RemoteError) and not isinstance(error, SessionError):
+        return False
     return not (isinstance(error, SttError) and error.retryable)
 
 
@@ -216,13 +231,14 @@ class Reconnector:
         state: how it stands.
     """
 
-    __slots__ = ("_attempt", "_backoff", "_policy", "_shown", "_since", "_ticket", "_up_since", "state")
+    __slots__ = ("_attempt", "_backoff", "_known", "_policy", "_shown", "_since", "_ticket", "_up_since", "state")
 
     def __init__(self, policy: ReconnectPolicy, *, now: float, entropy: Entropy, ticket: Ticket | None = None) -> None:
         self.state: State = Waiting(now)
         self._policy = policy
         self._backoff = Backoff(policy, entropy)
         self._ticket = ticket
+        self._known = False  # whether there was a session with this peer
         self._shown = False  # whether the try that goes on has a ticket
         self._attempt = 0
         self._since = now  # when there was a session last
@@ -251,6 +267,7 @@ class Reconnector:
         """There is a session; or the one that was detached goes on."""
         if not self.is_over:
             self._ticket = None
+            self._known = True
             self._up_since = now
             self.state = Connected(resumed)
 
@@ -268,10 +285,16 @@ class Reconnector:
             self.state = Waiting(now, self._attempt, error)
             return
         until = now + self._backoff.next()
-        if is_final(error) or self._is_enough(until):
+        if is_final(error, known=self._known) or self._is_enough(until):
             self.state = GivenUp(error)
         else:
             self.state = Waiting(until, self._attempt, error)
+
+    def withdrawn(self, now: float) -> None:
+        """A try was called off before it was known what comes of it: it does not count, and the next may begin."""
+        if isinstance(self.state, Dialing):
+            self._attempt -= 1
+            self.state = Waiting(now, self._attempt)
 
     def detached(self, now: float) -> None:
         """The session has no path any more: it is tried to find it one."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.stream import BlockingStream
-from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooManyStreamsError
+from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError, TooManyStreamsError
 from stt_anyio.operation import Operation
-from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, Peer, Reconnecting, lost_at_once
+from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, ReconnectPolicy
 from stt_proto.types import Buffer
@@ -62,6 +62,7 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
         self.node = node
         self._prepare = prepare
         self._dialling = threading.Lock()
+        self._dialler: int | None = None  # the thread that has it
 
     def _now(self) -> float:
         return time.monotonic()
@@ -76,10 +77,13 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
             TimeoutError: there was none in time.
             SttError: what it was given up for.
             SessionClosedError: it was closed; also an `anyio.ClosedResourceError`.
+            StateError: this is `prepare`, for which everybody waits; it has the session as its argument.
         """
+        self._check_outside()
         deadline = _Deadline(timeout)
         if not self._dialling.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError(f"no session within {timeout:g} seconds")
+        self._dialler = threading.get_ident()
         try:
             if self._session is not None:
                 self.node.poll()  # it may have ended long ago, in a program that calls seldom
@@ -93,7 +97,12 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
                     raise TimeoutError(f"no session within {timeout:g} seconds")
             return session
         finally:
+            self._dialler = None
             self._dialling.release()
+
+    def _check_outside(self) -> None:
+        if self._dialler == threading.get_ident():
+            raise StateError(WITHIN_PREPARE)
 
     def _now_live(self) -> BlockingSession | None:
         with self.node.lock:
@@ -115,23 +124,31 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
         """Find the session that is detached, or dial."""
         with self.node.lock:
             ticket, old = self._begin(), self._session
-        if old is not None:
-            for address, transport in self._peer.ways():
-                if old.is_closed or not old.is_detached:
-                    break
-                with suppress(SttError, OSError):
-                    old.add_path(address, transport, deadline.least(REATTACHING))
-            if self._is_back(old):
-                self._on_reattached(old)
-                return
         try:
+            if old is not None and self._reattach(old, deadline):
+                with self.node.lock:
+                    self._on_reattached(old)
+                return
             session = self._dial(ticket, deadline)
         except Exception as error:
             with self.node.lock:
                 self._on_failed(error)
+        except BaseException:  # Ctrl-C; the program may go on, and call again
+            with self.node.lock:
+                self._engine.withdrawn(self._now())
+            raise
         else:
             with self.node.lock:
                 self._on_dialled(session)
+
+    def _reattach(self, session: BlockingSession, deadline: _Deadline) -> bool:
+        """Whether a detached session has a path again: it is looked for over every way to the peer."""
+        for address, transport in self._peer.ways():
+            if session.is_closed or not session.is_detached:
+                break
+            with suppress(SttError, OSError):
+                session.add_path(address, transport, deadline.least(REATTACHING))
+        return self._is_back(session)
 
     def _dial(self, ticket: Ticket | None, deadline: _Deadline) -> BlockingSession:
         """Dial, and have the application do with the session what it does with each."""
@@ -162,6 +179,7 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
 
         Arguments and errors are those of `ReconnectingClient.request`.
         """
+        self._check_outside()
         operation, deadline = Operation(data, repeat=repeat), _Deadline(timeout)
         while True:
             try:

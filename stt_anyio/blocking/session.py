@@ -119,6 +119,8 @@ class BlockingSession(SessionBase[BlockingStream]):
                     rest = _DONE
             while (piece := stream._take(65536)) is not None:
                 if not piece:
+                    if rest is not _DONE:  # the answer came first; what the peer has of the request has no end
+                        stream.reset()
                     return bytes(answer)
                 answer.extend(piece)
                 if len(answer) > max_size:

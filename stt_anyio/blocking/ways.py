@@ -277,6 +277,8 @@ class BlockingWays(NodeBase[BlockingSession]):
             raise no_answer(hop, timeout) from None
         except OSError as error:
             raise no_way(hop, error) from error
+        except ValueError as error:
+            raise no_way(hop, OSError("this cannot be the name of a host")) from error
         try:
             with self.lock:
                 connections = self._connections_of(name)

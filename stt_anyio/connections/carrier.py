@@ -49,20 +49,27 @@ class ConnectionCarrier(Carrier):
         self.connections = Registry(config.limits, config.handshake_timeout, anyio.current_time, _rearm)
         self._tasks: TaskGroup | None = None
         self._up = Bell()
+        self._closed = False
         self._listening: list[socket.socket] = []
         self._view = memoryview(bytearray(READ_SIZE))
 
     # -- as a carrier ----------------------------------------------------------------------------------------------
 
     async def run(self, port: Port) -> None:
-        self.connections.port = port
+        self.connections.port, self._closed = port, False
         async with anyio.create_task_group() as self._tasks:
             self._up.ring()
             await anyio.sleep_forever()
 
     async def ready(self) -> None:
-        """Wait until connections can be taken; soon after the node was started they can."""
+        """Wait until connections can be taken; soon after the node was started they can.
+
+        Raises:
+            StateError: the node was stopped.
+        """
         while self._tasks is None:
+            if self._closed:
+                raise StateError("the node was stopped meanwhile")
             await self._up.wait()
 
     async def path_to(self, address: Any) -> NetworkPath:
@@ -127,7 +134,8 @@ class ConnectionCarrier(Carrier):
                 anyio.notify_closing(sock)
                 sock.close()
         self._listening.clear()
-        self._tasks = None
+        self._tasks, self._closed = None, True
+        self._up.ring()
 
     # -- connections -----------------------------------------------------------------------------------------------
 

@@ -25,7 +25,10 @@ async def open_tcp(host: str, port: int) -> socket.socket:
     Raises:
         OSError: there is no such host, or no way there; what the last address to fail said.
     """
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except ValueError as error:
+        raise OSError(f"{host!r} cannot be the name of a host") from error
     winners: list[socket.socket] = []
     errors: list[OSError] = []
 

@@ -23,6 +23,10 @@ def check_address(address: Any) -> tuple[str, int]:
             return host, port
         case (str(host), int(port), int(), int(scope)) if host and 1 <= port <= 65_535:
             return f"{host}%{scope}" if scope else host, port
+    if isinstance(address, str) and "://" in address:  # not quoted: there may be a password in it
+        raise ArgumentError(
+            'address is a URL; it must be (host, port), or go with transport="websocket"', argument="address"
+        )
     raise ArgumentError(f"address is {address!r}; it must be (host, port), the port 1 to 65,535", argument="address")
 
 

@@ -34,6 +34,7 @@ class UdpCarrier(Carrier):
         self._config = config
         self.traits = config.udp_traits(never_cut=False)
         self.pool: SocketPool | None = None
+        self._closed = False
         self._blocked: dict[UdpSocket, anyio.Event] = {}
         self._scopes: dict[UdpSocket, anyio.CancelScope] = {}
         self._tasks: TaskGroup | None = None
@@ -59,13 +60,19 @@ class UdpCarrier(Carrier):
         self._begin_with(UdpSocket(*found[0], self._config))
 
     def _begin_with(self, first: UdpSocket) -> None:
-        self.pool = SocketPool(first)
+        self.pool, self._closed = SocketPool(first), False
         self.traits = self._config.udp_traits(never_cut=first.never_cut)
 
     def _pool(self) -> SocketPool:
         if self.pool is None:
             raise StateError("the node is not running")
         return self.pool
+
+    def _open_pool(self) -> SocketPool:
+        """The sockets, to which one may be added."""
+        if self._closed:
+            raise StateError("the node was stopped meanwhile")
+        return self._pool()
 
     async def run(self, port: Port) -> None:
         async with anyio.create_task_group() as self._tasks:
@@ -125,9 +132,10 @@ class UdpCarrier(Carrier):
         Raises:
             ArgumentError: `address` is no such pair.
             OSError: the name is unknown.
+            StateError: the node was stopped.
         """
         found = await _look_up(*check_address(address))
-        pool = self._pool()
+        pool = self._open_pool()
         family, remote = min(found, key=lambda entry: entry[0] != pool.all[0].family)
         sock = pool.of_family(family)
         if sock is None:
@@ -142,7 +150,7 @@ class UdpCarrier(Carrier):
         Raises:
             OSError: the address that the node is bound to is not this machine's any more.
         """
-        sock = self._pool().open_beside(path, self._config)
+        sock = self._open_pool().open_beside(path, self._config)
         self._start(sock)
         return sock.path(path.remote)  # type: ignore[arg-type]  # an address, as all of this carrier
 
@@ -170,6 +178,7 @@ class UdpCarrier(Carrier):
             self._node.writable()  # what was kept for it is lost
 
     def close(self) -> None:
+        self._closed = True
         self._tasks = self._node = None
         for sock in self.sockets:
             if sock.fileno() >= 0:

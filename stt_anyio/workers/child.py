@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 from anyio.abc import UNIXSocketStream
 
+from stt_anyio.errors import SttError
 from stt_anyio.workers.setup import GONE, Control, Setup, find_app, read
 from stt_anyio.workers.statistics import figures_of
 from stt_anyio.workers.worker import Place, WorkerNode
@@ -25,7 +26,7 @@ logger = logging.getLogger("stt.workers")
 def main() -> None:
     """Run the worker; the descriptor of the control socket is the first argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent tells us
-    control = socket.socket(fileno=int(sys.argv[1]))
+    control = _inherited(int(sys.argv[1]))
     try:
         setup = read(control)
     except (EOFError, OSError):
@@ -37,10 +38,16 @@ def place_of(setup: Setup) -> Place:
     """The sockets that this process has inherited."""
     return Place(
         ids=WorkerIds(setup.secret, setup.index, setup.count),
-        sock=socket.socket(fileno=setup.sock),
-        inbox=socket.socket(fileno=setup.inbox),
-        outboxes=[None if each is None else socket.socket(fileno=each) for each in setup.outboxes],
+        sock=_inherited(setup.sock),
+        inbox=_inherited(setup.inbox),
+        outboxes=[None if each is None else _inherited(each) for each in setup.outboxes],
     )
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    """A socket that was left open for this process, and for none that it starts."""
+    os.set_inheritable(descriptor, False)
+    return socket.socket(fileno=descriptor)
 
 
 async def _run(setup: Setup, control_socket: socket.socket) -> int:
@@ -55,8 +62,12 @@ async def _run(setup: Setup, control_socket: socket.socket) -> int:
             server_mode=True,
         )
         await node.start()
-    except Exception as error:
+    except (SttError, OSError) as error:
         await _tell(control, failed=str(error) or type(error).__name__)
+        return 1
+    except Exception as error:  # of the application's module
+        logger.exception("the module of worker %d cannot be imported", setup.index)
+        await _tell(control, failed=f"{type(error).__name__}: {error}")
         return 1
     worker = _Worker(node, control, setup)
     try:
@@ -98,6 +109,9 @@ class _Worker:
             result = app(self._node)
             if inspect.isawaitable(result):
                 await result
+            logger.warning(
+                "the application of worker %d has returned; it is to go on until it is cancelled", self._index
+            )
         except Exception:
             logger.exception("the application of worker %d failed", self._index)
             self.exit_code = 1

@@ -38,6 +38,8 @@ STEADY = 60.0
 """Seconds after which a worker counts as one that works, whatever became of it before."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before a worker that died is started again; twice as many each time."""
+LAST_WORDS = 1.0
+"""Seconds in which all is read that a worker said before it died; what it has forked may keep the socket open."""
 GRACE = 5.0
 """Seconds that workers give their sessions to close."""
 
@@ -105,14 +107,15 @@ class WorkerFleet:
         if port is not None:
             parameters["port"] = port
         given = NodeConfig.from_environment(**parameters) if config is None else evolve(config, **parameters)
-        self.config = _checked(given, workers)
+        actual = workers if can_share() else 1
+        self.config = _checked(given, workers, actual)
         pickled(self.config)
         self._app = name_of(app)
         self._seeds = _seeds(node_seed, shared_seed)
         identity = Identity.from_seed(self._seeds[0])
         self.config.core_config(identity, self._seeds[1])  # so that what is wrong with it is said here
         self.node_id = identity.node_id
-        self.workers = workers if can_share() else 1
+        self.workers = actual
         self._restarts, self._backend, self._grace = restarts, backend, grace
         self._slots: list[_Slot] = []
         self._port: SharedPort | None = None
@@ -222,11 +225,16 @@ class WorkerFleet:
             if self._port is not None:
                 self._port.close()
 
-    async def _leave(self, *how: Any) -> None:
+    async def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
-            await self._exit.__aexit__(*how)
+            await self._exit.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
-            raise _reason(group) from None
+            if len(group.exceptions) == 1 and group.exceptions[0] is error:
+                return  # it goes on its way as it is
+            reason = _reason(group)
+            raise reason from reason.__cause__
 
     async def _stop(self) -> None:
         """Have all workers close their sessions and end; kill those that do not."""
@@ -249,7 +257,12 @@ class WorkerFleet:
         with slot.scope:
             while True:
                 began = anyio.current_time()
-                await self._live(slot)
+                try:
+                    await self._live(slot)
+                except OSError as error:  # no memory, no descriptors, no processes: that may pass
+                    if not slot.ready.is_set():
+                        raise StateError(f"worker {slot.index} did not start: {error}") from error
+                    logger.error("worker %d cannot be started: %s", slot.index, error)
                 if self._stopping:
                     return
                 if not slot.ready.is_set():
@@ -263,13 +276,15 @@ class WorkerFleet:
                 await anyio.sleep(pause)
 
     async def _live(self, slot: _Slot) -> None:
-        """One life of a worker, from the start of its process to its end."""
+        """One life of a worker, from the start of its process to its end; none when the fleet stops meanwhile."""
+        if self._stopping:
+            return
         ours, theirs = socket.socketpair()
+        slot.gone = anyio.Event()
         try:
-            setup, inherited = self.setup(slot.index)
-            message = encode(setup)
-            slot.gone = anyio.Event()
             with theirs:
+                setup, inherited = self.setup(slot.index)
+                message = encode(setup)
                 process = await anyio.open_process(
                     [sys.executable, "-P", "-c", _COMMAND, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
@@ -284,11 +299,21 @@ class WorkerFleet:
             raise
         try:
             async with process, await UNIXSocketStream.from_socket(ours) as stream:
-                slot.begin(process, Control(stream))
-                await slot.hear(stream, message)
-                await process.wait()
+                self._begin(slot, process, stream)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(slot.hear, message)
+                    await process.wait()
+                    with anyio.move_on_after(LAST_WORDS):
+                        await slot.heard.wait()
+                    tasks.cancel_scope.cancel()
         finally:
             slot.end()
+
+    def _begin(self, slot: _Slot, process: Process, stream: UNIXSocketStream) -> None:
+        """A process has been started; one that comes too late to be told to stop has nothing to close."""
+        slot.begin(process, Control(stream))
+        if self._stopping:
+            slot.kill()
 
     def setup(self, index: int) -> tuple[Setup, list[int]]:
         """What a worker is told, and the descriptors that it inherits."""
@@ -338,6 +363,7 @@ class _Slot:
         index: of the worker.
         ready: whether it has ever served.
         gone: whether its process has ended.
+        heard: whether all was heard that its process said.
         restarts: how often it was started again.
         told: what it said of itself last.
         failure: why it did not start.
@@ -349,6 +375,7 @@ class _Slot:
         self.ready = anyio.Event()
         self.gone = anyio.Event()
         self.gone.set()
+        self.heard = anyio.Event()
         self.restarts = 0
         self.told: dict[str, Any] = {}
         self.failure = ""
@@ -366,6 +393,7 @@ class _Slot:
     def begin(self, process: Process, control: Control) -> None:
         """A process has been started for it."""
         self._process, self._control, self.told = process, control, {}
+        self.heard = anyio.Event()
 
     def end(self) -> None:
         """Its process has ended."""
@@ -379,12 +407,12 @@ class _Slot:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
-    async def hear(self, stream: UNIXSocketStream, setup: bytes) -> None:
+    async def hear(self, setup: bytes) -> None:
         """Tell the process what it is to be, and take in what it says, until it is gone."""
         control = self._control
         assert control is not None
         try:
-            await stream.send(setup)
+            await control.begin(setup)
             while True:
                 what = await control.hear()
                 if "ready" in what:
@@ -395,7 +423,7 @@ class _Slot:
                     self.told = what["stats"]
                     self._answer()
         except GONE:
-            pass
+            self.heard.set()
 
     async def say(self, **what: Any) -> bool:
         """Tell it something; False if it is not there."""
@@ -430,8 +458,8 @@ async def serve_workers(app: str | Callable[[STTNode], Any], workers: int, **par
         await anyio.sleep_forever()
 
 
-def _checked(config: NodeConfig, workers: int) -> NodeConfig:
-    """The configuration of each worker, with the secrets that all of them share."""
+def _checked(config: NodeConfig, workers: int, actual: int) -> NodeConfig:
+    """The configuration of each worker, of as many as there will be, with the secrets that all of them share."""
     if config.transport != "udp":
         raise ArgumentError(f"transport is {config.transport!r}; workers share a UDP port", argument="transport")
     if config.reuse_port:
@@ -442,7 +470,7 @@ def _checked(config: NodeConfig, workers: int) -> NodeConfig:
         raise ArgumentError("ticket_store is open in this process, and not in workers", argument="ticket_store")
     return evolve(
         config,
-        limits=_divided(config.limits, workers),
+        limits=_divided(config.limits, actual),
         fleet_secret=config.fleet_secret or os.urandom(32),
         reset_key=config.reset_key or os.urandom(32),
     )

@@ -148,6 +148,11 @@ class Control:
         self._turn = anyio.Lock()
         self._lines = BufferedByteReceiveStream(stream)
 
+    async def begin(self, setup: bytes) -> None:
+        """Tell a worker what it is to be. Raises `anyio.BrokenResourceError` when it is gone."""
+        async with self._turn:
+            await self._stream.send(setup)
+
     async def say(self, **what: Any) -> None:
         """Raises `anyio.BrokenResourceError` when the other side is gone."""
         async with self._turn:

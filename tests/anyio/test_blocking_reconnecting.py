@@ -27,7 +27,7 @@ from stt_anyio import (
     regaining,
 )
 from stt_anyio.blocking import BlockingReconnectingClient, ways
-from stt_anyio.errors import ArgumentError, BufferOverflowError, SessionClosedError
+from stt_anyio.errors import ArgumentError, BufferOverflowError, SessionClosedError, StateError
 from stt_proto.reconnect import Connected, Ended, GivenUp, Waiting
 
 HERE = "127.0.0.1"
@@ -210,6 +210,59 @@ def test_each_session_is_prepared() -> None:
         with pytest.raises(RuntimeError):
             client.session(timeout=10)
         assert not client.node.sessions
+
+
+def test_what_prepare_must_not_wait_for() -> None:
+    """A11: a session of the client, for which everybody waits, `prepare` included; it says so."""
+    server = Server()
+    tries: list[StateError] = []
+
+    def prepare(session: BlockingSession) -> None:
+        for call in (client.session, lambda: client.request(b"hello")):
+            with pytest.raises(StateError, match="prepare") as caught:
+                call()
+            tries.append(caught.value)
+
+    with server.up(), clients(server, prepare=prepare) as client:
+        client.session(timeout=10)
+        assert len(tries) == 2
+
+
+def test_interrupted_while_it_is_dialled() -> None:
+    """Ctrl-C ends the call; the next one dials."""
+    server, calls = Server(), list[BlockingSession]()
+
+    def prepare(session: BlockingSession) -> None:
+        calls.append(session)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    with server.up(), clients(server, prepare=prepare) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.session()
+        assert calls[0].is_closed
+        assert client.session(timeout=10) is calls[1]
+
+
+def test_answered_before_it_was_sent() -> None:
+    """G9: the answer stands, and the peer does not take what it has of the request for all of it."""
+    server, heard = Server(), threading.Event()
+
+    def serve(session: BlockingSession) -> None:
+        stream = session.accept_stream()
+        stream.receive(10)
+        stream.send(b"enough")
+        stream.send_eof()
+        try:
+            for _ in stream:
+                time.sleep(0.001)  # slower than who sends
+        except StreamClosedError:
+            heard.set()
+
+    server._serve = serve  # type: ignore[method-assign]
+    with server.up(), clients(server) as client:
+        assert client.request(bytes(50_000_000), timeout=30) == b"enough"
+        client.node.until(lambda: heard.is_set() or None, 10)
 
 
 def test_threads() -> None:

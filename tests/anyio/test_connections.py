@@ -20,6 +20,7 @@ from anyio.abc import SocketStream
 
 from stt_anyio import (
     ArgumentError,
+    BlockingNode,
     ConnectionRefusedError,
     ConnectionTimeoutError,
     Session,
@@ -27,11 +28,14 @@ from stt_anyio import (
     StateError,
     STTNode,
     UnreachableError,
+    WebSocketTarget,
+    udp,
 )
 from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.connections.connection import HIGH
 from stt_anyio.errors import TooManySessionsError, WebSocketHandshakeError
 from stt_anyio.memory import MemoryNetwork
+from stt_anyio.node_base import spoken
 from tests.anyio.certificates import contexts, files
 from tests.anyio.wires import LOOPBACK, Cable, HttpProxy, PipeStream, serving
 
@@ -429,6 +433,83 @@ async def test_one_session_too_many() -> None:
             await client.connect_tcp(host, port)
         while len(connections(client)) > 1:
             await anyio.sleep(0.001)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "websocket"])
+async def test_stopped_while_it_is_dialled(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever still looks up a name then is told; no socket is opened any more, and nobody waits for ever."""
+    real, found, stopped = anyio.getaddrinfo, anyio.Event(), anyio.Event()
+    opened: list[tuple[Any, ...]] = []
+
+    async def slow(*arguments: Any, **options: Any) -> Any:
+        found.set()
+        await stopped.wait()
+        return await real(LOOPBACK, port, **options)
+
+    async def slow_udp(*arguments: Any) -> Any:
+        await slow()
+        return [(socket.AF_INET6, ("::1", port, 0, 0))]
+
+    def udp_socket(*arguments: Any) -> Any:
+        opened.append(arguments)
+        return udp.UdpSocket(*arguments)
+
+    async def dial() -> None:
+        address = f"ws://localhost:{port}/" if transport == "websocket" else ("localhost", port)
+        with pytest.raises(StateError):
+            await node.connect(address, timeout=None, transport=transport)
+
+    node = STTNode(shared_seed="x", host=LOOPBACK)
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+        await node.start()
+        monkeypatch.setattr(anyio, "getaddrinfo", slow)
+        monkeypatch.setattr(udp.carrier, "_look_up", slow_udp)
+        monkeypatch.setattr(udp.carrier, "UdpSocket", udp_socket)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(dial)
+                await found.wait()
+                await node.stop()
+                stopped.set()
+    assert not opened
+
+
+@pytest.mark.parametrize("host", ["h" * 300, "a" * 70 + ".example", "\ud800"])
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_what_can_be_no_name(host: str, transport: str) -> None:
+    """A name that no resolver would be asked for is unknown, like others; without an event loop too."""
+    async with STTNode(shared_seed="x", host=LOOPBACK) as node:
+        with pytest.raises(UnreachableError):
+            await node.connect((host, 9), transport=transport)
+    with BlockingNode(shared_seed="x", host=LOOPBACK) as blocking, pytest.raises(UnreachableError):
+        blocking.connect((host, 9), transport=transport)
+
+
+@pytest.mark.parametrize("as_target", [False, True])
+async def test_passwords_in_a_url_are_shown_to_nobody(as_target: bool) -> None:
+    """No secrets in errors and representations: who is not answered is told by whom, and not with which password."""
+    with socket.create_server((LOOPBACK, 0)) as mute:
+        url = f"ws://user:hun@ter2@{LOOPBACK}:{mute.getsockname()[1]}/stt?token=hunter2#hunter2"
+        address = WebSocketTarget(url=url.partition("#")[0]) if as_target else url.partition("#")[0]
+        where = f"ws://{LOOPBACK}:{mute.getsockname()[1]}/stt"
+        assert spoken(url) == where
+        said: list[str] = []
+        async with STTNode(shared_seed="x", host=LOOPBACK) as node:
+            for transport, error in (("websocket", ConnectionTimeoutError), ("udp", ArgumentError)):
+                with pytest.raises(error) as caught:
+                    await node.connect(address, transport=transport, timeout=0.05)
+                said.append(str(caught.value))
+            async with node.reconnecting(address, transport="websocket") as client:
+                said += [repr(client), repr(client._peer)]
+        with BlockingNode(shared_seed="x", host=LOOPBACK) as blocking:
+            client = blocking.reconnecting(address, transport="websocket")
+            said.append(repr(client))
+            client.close()
+        assert where in said[0]
+        assert all(where in text for text in (said[2], said[4]))
+        for text in said:
+            assert "ter2" not in text
 
 
 async def test_what_needs_a_node_that_runs() -> None:

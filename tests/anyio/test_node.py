@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from stt_anyio import (
     NodeConfig,
@@ -163,6 +164,8 @@ async def test_a_node_shows_who_and_where_it_is() -> None:
     assert repr(node) == f"{name}, not running>"
     async with node:
         assert repr(node) == f"{name} at {LOOPBACK}:{node.port}, running>"
+    assert node.port == 0
+    assert repr(node) == f"{name}, not running>"
     async with memory_nodes() as (one, _):
         assert repr(one) == f"<STTNode {one.node_id.hex()[:16]}, running>"
 
@@ -501,6 +504,66 @@ async def test_streams_are_served_until_the_session_is_over(sessions: Sessions) 
             listener = theirs.listener()
             assert listener.extra(SttAttribute.session) is theirs
             await ours.close()
+
+
+async def test_a_handler_at_work_when_its_session_is_closed_is_no_fault(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It learns of the closing when it goes on, as of an end; nobody is told of a bug."""
+    begun = anyio.Event()
+
+    async def handle(stream: Any) -> None:
+        await stream.send(b"one")
+        begun.set()
+        while theirs.is_active():
+            await checkpoint()
+        await stream.send(b"two")
+
+    async with sessions() as (ours, theirs), anyio.create_task_group() as tasks:
+        tasks.start_soon(theirs.serve, handle)
+        await ours.open_stream().send(b"x")
+        await begun.wait()
+        with caplog.at_level(logging.INFO, logger="stt"):
+            await theirs.close()
+            await until(lambda: theirs.node.get_stats().handler_errors)
+        assert "gave up as the session" in caplog.text
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert await ours.wait_closed() == "graceful"
+
+
+async def test_a_peer_that_wants_no_answer_ends_no_session(
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One request that is given up must not end those beside it; a stream that the handler closed itself is a bug."""
+    given_up = anyio.Event()
+
+    async def answer(stream: Any) -> None:
+        request = b"".join([piece async for piece in stream])
+        if request == b"bug":
+            await stream.aclose()
+        elif request == b"slow":
+            await given_up.wait()
+            await anyio.sleep(0.05)
+        await stream.send(request.upper())
+        await stream.aclose()
+
+    async def ask(request: bytes) -> Any:
+        stream = ours.open_stream()
+        await stream.send(request)
+        await stream.send_eof()
+        return stream
+
+    async with sessions() as (ours, theirs), anyio.create_task_group() as tasks:
+        tasks.start_soon(theirs.serve, answer)
+        (await ask(b"slow")).stop(7)
+        given_up.set()
+        with caplog.at_level(logging.INFO, logger="stt"):
+            await until(lambda: theirs.node.get_stats().handler_errors)
+        assert "gave up" in caplog.text
+        assert await (await ask(b"fine")).receive() == b"FINE"
+        await until(lambda: not theirs.streams)
+        await ask(b"bug")
+        assert await ours.wait_closed() == "error"
 
 
 async def test_a_stream_handler_that_raises_ends_the_session(sessions: Sessions) -> None:

@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from stt_anyio import BlockingNode, BlockingSession, Session, STTNode, UdpCarrier
 from stt_anyio.errors import ArgumentError, ConnectionTimeoutError, SessionClosedError, StateError, UnreachableError
+from stt_anyio.moving import Attempt
 from stt_anyio.udp import UdpSocket
 from stt_proto import Endpoint, NetworkPath
 from stt_proto.types import Transmit
@@ -232,6 +233,27 @@ async def test_what_waits_for_a_socket_that_goes_is_lost() -> None:
         assert carrier.send(Transmit(path, (b"x",))) is None, "lost with its socket"
         while full.fileno() >= 0:
             await checkpoint()
+
+
+async def test_cancelled_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session goes on there, and the port that it has left is given up: who watches must not see both for long."""
+    async with pairs() as (_, client, session, peer):
+        real, old = session.wait_settled, client.port
+
+        async def settled(attempt: Attempt) -> None:
+            await real(attempt)
+            scope.cancel()
+            await checkpoint()
+
+        monkeypatch.setattr(session, "wait_settled", settled)
+        with anyio.CancelScope() as scope:
+            await session.migrate()
+        assert scope.cancelled_caught
+        assert session.local_addr[1] == client.port != old
+        assert len(session.paths) == 1
+        while not _is_free(old):
+            await checkpoint()
+        await _echo(session, peer)
 
 
 async def test_a_node_that_stops_in_the_middle_of_it() -> None:

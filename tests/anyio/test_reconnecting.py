@@ -216,6 +216,22 @@ async def test_a_wrong_seed_ends_it_at_once() -> None:
         assert client.sessions == 0
 
 
+async def test_somebody_else_answers_for_a_while() -> None:
+    """G9, A3: after a session another seed is no end: the state tells of it, and the peer is found when it is back."""
+    network = MemoryNetwork()
+    async with clients(network) as (_, client):
+        async with Server(network).up():
+            await client.session()
+        async with Server(network, shared_seed="y", node_seed=b"z" * 32).up():
+            events = client.events()
+            while not isinstance((await until(client, Waiting, events)).error, AuthenticationError):
+                pass
+            with pytest.raises(NotSentError):
+                await client.request(b"one", timeout=10)
+        async with Server(network).up():
+            assert await client.request(b"two") == b"TWO"
+
+
 async def test_another_peer_than_the_one_asked_for() -> None:
     network = MemoryNetwork()
     async with Server(network).up(), clients(network, peer_node_id=b"z" * 32) as (_, client):
@@ -375,6 +391,37 @@ async def test_cut_after_the_answer() -> None:
             assert await client.request(b"%d." % number) == b"%d." % number
         assert server.done == [b"0.", b"1.", b"2."]
         assert client.sessions == 3
+
+
+async def test_answered_before_it_was_sent() -> None:
+    """G9: the answer stands, and the peer does not take what it has of the request for all of it."""
+    network, heard = MemoryNetwork(), list[str]()
+
+    async def answer(stream: Stream) -> None:
+        await stream.receive(10)
+        await stream.send(b"enough")
+        await stream.send_eof()
+        await anyio.sleep(5)
+        with pytest.raises(StreamClosedError):
+            async for _ in stream:
+                pass
+        heard.append("reset")
+
+    radio = Radio(network, "server")
+    async with (
+        STTNode(SERVER_SEED, shared_seed="x", server_mode=True, carriers=[radio]) as node,
+        clients(network) as (_, client),
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def welcome(session: Session) -> None:
+            await session.serve(answer)
+
+        tasks.start_soon(node.serve, welcome)
+        assert await client.request(bytes(5_000_000)) == b"enough"
+        await anyio.sleep(10)
+        assert heard == ["reset"]
+        tasks.cancel_scope.cancel()
 
 
 async def test_what_may_be_done_twice_is_repeated() -> None:
@@ -651,6 +698,72 @@ async def test_a_session_that_ends_while_it_is_prepared() -> None:
         assert (tries, client.sessions) == (3, 1)
 
 
+async def test_a_session_that_ends_under_the_tasks_of_prepare() -> None:
+    """The group in which its tasks tell of that is no failure of the application's own."""
+    network = MemoryNetwork()
+    tries = 0
+
+    async def prepare(session: Session) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            for other in node.get_active_sessions():
+                other.abort()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.accept_stream if tries == 1 else checkpoint)
+
+    async with Server(network).up() as node, clients(network, prepare=prepare) as (_, client):
+        await client.session()
+        assert (tries, client.sessions) == (2, 1)
+
+
+@pytest.mark.parametrize("of_the_node", [False, True], ids=["client", "node"])
+@pytest.mark.parametrize("in_a_task", [False, True], ids=["itself", "its task"])
+async def test_preparing_ends_it(of_the_node: bool, in_a_task: bool) -> None:
+    """`prepare` may find that it is no use, and close the client or stop the node: neither waits for the other."""
+    network = MemoryNetwork()
+
+    async def prepare(session: Session) -> None:
+        end = node.stop if of_the_node else client.close
+        if in_a_task:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(end)
+        else:
+            await end()
+
+    async with (
+        Server(network).up() as server,
+        STTNode(shared_seed="x", carriers=[Radio(network, "client")]) as node,
+    ):
+        client = node.reconnecting("server", prepare=prepare)
+        with anyio.fail_after(60), pytest.raises(anyio.ClosedResourceError):
+            await client.session()
+        await client.close()
+        assert client.state == Ended()
+        await anyio.sleep(1)
+        assert not node.sessions
+        assert not server.sessions
+        assert node.running is not of_the_node
+
+
+async def test_what_prepare_must_not_wait_for() -> None:
+    """A11: a session of the client, for which everybody waits, `prepare` included; it says so."""
+    network = MemoryNetwork()
+    errors: list[StateError] = []
+
+    async def prepare(session: Session) -> None:
+        for call in (client.session, lambda: client.request(b"hello")):
+            with pytest.raises(StateError) as caught:
+                await call()
+            errors.append(caught.value)
+
+    async with Server(network).up(), STTNode(shared_seed="x", carriers=[Radio(network, "client")]) as node:
+        client = node.reconnecting("server", prepare=prepare)
+        await client.session()
+        assert ["prepare" in str(error) for error in errors] == [True, True]
+        await client.close()
+
+
 async def test_preparing_fails() -> None:
     """An exception of the application's own ends it, is counted, and closes the session."""
     network = MemoryNetwork()
@@ -674,6 +787,7 @@ async def test_what_is_no_argument() -> None:
             with pytest.raises(ArgumentError) as caught:
                 node.reconnecting("server", **{name: 5})  # type: ignore[arg-type]
             assert caught.value.argument == name
+            assert "it must be a" in str(caught.value)
         with pytest.raises(ArgumentError):
             await node.reconnecting("server", transport="pigeon").session()
 

@@ -340,6 +340,21 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
     file.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links and modes of POSIX")
+def test_what_stands_where_the_file_is_written_anew(tmp_path: Path) -> None:
+    """Whoever may write into the directory does not choose what is overwritten, nor who may read the new file."""
+    mine, beside = tmp_path / "mine", tmp_path / "used.new"
+    mine.write_text("precious")
+    beside.symlink_to(mine)
+    used(tmp_path / "used").close()
+    assert mine.read_text() == "precious"
+    beside.write_bytes(HEADER)
+    beside.chmod(0o666)
+    used(tmp_path / "used").close()
+    assert (tmp_path / "used").stat().st_mode & 0o777 == 0o600
+    assert not beside.exists()
+
+
 @pytest.mark.parametrize("call", ["replace", "open"])
 def test_systems_that_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Nothing is left open when the file cannot be put in its place; a directory that cannot be synced is no fault."""

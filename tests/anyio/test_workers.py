@@ -347,6 +347,80 @@ async def test_a_worker_is_asked_to_end() -> None:
 
 
 @ON_ONE_LOOP
+async def test_what_a_worker_has_started() -> None:
+    """It inherits no socket of the port; and a fork that has all of them does not hide that its parent is dead."""
+    async with serving(1, worker_apps.parents) as (served, client):
+        session = await client.connect((HOST, served.port))
+        pid = served.pids[0]
+        async with session.open_stream() as stream:
+            await stream.send(b"?")
+            inherited, _, child = (await stream.receive()).partition(b" ")
+            try:
+                assert int(inherited) == 0
+                await until(lambda: served.pids[0] not in (None, pid))
+            finally:
+                os.kill(int(child), signal.SIGKILL)
+
+
+@ON_ONE_LOOP
+async def test_the_system_has_no_room_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervision: when a worker is started again that counts as one that died young; at the beginning it is told."""
+    real, refused = anyio.open_process, 0
+
+    async def open_process(*arguments: Any, **options: Any) -> Any:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise BlockingIOError("no room")
+        return await real(*arguments, **options)
+
+    monkeypatch.setattr(anyio, "open_process", open_process)
+    monkeypatch.setattr(fleet, "FIRST_PAUSE", 0.001)
+    async with serving() as (served, client):
+        before, refused = served.pids, 3
+        assert before[0] is not None
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: served.pids[0] not in (None, before[0]))
+        assert served.pids[1] == before[1]
+        session = await client.connect((HOST, served.port))
+        assert await ask(session) in served.pids
+    refused = 1
+    with pytest.raises(StateError, match=r"did not start: .*no room") as caught:
+        async with serving():
+            pass
+    assert isinstance(caught.value.__cause__, BlockingIOError)
+
+
+@ON_ONE_LOOP
+async def test_stopping_while_a_worker_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for one that has not been told to stop, and none is started after that."""
+    real, starting, go_on, pids = anyio.open_process, anyio.Event(), anyio.Event(), list[int]()
+
+    async def open_process(*arguments: Any, **options: Any) -> Any:
+        if pids:
+            starting.set()
+            await go_on.wait()
+        process = await real(*arguments, **options)
+        pids.append(process.pid)
+        return process
+
+    async def release() -> None:
+        await until(lambda: served._stopping)
+        go_on.set()
+
+    monkeypatch.setattr(anyio, "open_process", open_process)
+    async with anyio.create_task_group() as tasks:
+        async with serving(1, grace=LIMIT) as (served, _):
+            os.kill(pids[0], signal.SIGKILL)
+            await starting.wait()
+            tasks.start_soon(release)
+            began = anyio.current_time()
+        assert anyio.current_time() - began < LIMIT / 2
+    assert len(pids) == 2
+    assert not any(map(alive, pids))
+
+
+@ON_ONE_LOOP
 async def test_an_orphan_ends() -> None:
     """Workers whose parent was killed do not stay behind."""
     code = (
@@ -381,6 +455,18 @@ async def test_an_application_that_fails(monkeypatch: pytest.MonkeyPatch) -> Non
                 await anyio.sleep_forever()
 
 
+@ON_ONE_LOOP
+async def test_what_comes_out_of_the_body() -> None:
+    """It is what went in: with its cause, and a group of one too."""
+    for raised in (KeyError("a"), ExceptionGroup("of the application's own", [KeyError("a")])):
+        raised.__cause__ = ValueError("why")
+        with pytest.raises((KeyError, ExceptionGroup)) as caught:
+            async with WorkerFleet(worker_apps.echo, 1, shared_seed=SEED, host=HOST):
+                raise raised
+        assert caught.value is raised
+        assert isinstance(raised.__cause__, ValueError)
+
+
 async def test_a_port_that_is_taken() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind((HOST, 0))
@@ -395,6 +481,23 @@ async def test_an_application_that_is_not_there(app: str) -> None:
     with pytest.raises(StateError, match="did not start: app is 'tests.* cannot be imported"):
         async with serving(1, app):
             pass
+
+
+@ON_ONE_LOOP
+async def test_an_application_whose_module_fails() -> None:
+    """It is said how, and not only about what."""
+    with pytest.raises(StateError, match="KeyError: 'DATABASE_URL'"):
+        async with serving(1, "tests.anyio.no_worker_app:serve"):
+            pass
+
+
+@ON_ONE_LOOP
+async def test_an_application_that_returns(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Then nothing serves, and it is said why the worker ends."""
+    with pytest.raises(StateError, match="died"):
+        async with serving(1, worker_apps.counts, restarts=0):
+            await anyio.sleep_forever()
+    assert "the application of worker 0 has returned" in capfd.readouterr().err
 
 
 @ON_ONE_LOOP

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 
@@ -50,6 +52,23 @@ async def _swallow(stream: Stream) -> None:
 async def raises(node: STTNode) -> None:
     """Fail."""
     raise RuntimeError("on purpose")
+
+
+async def parents(node: STTNode) -> None:
+    """Say which descriptors a program started from here would inherit; then fork, and die before the child does."""
+    session = await node.accept()
+    stream = await session.accept_stream()
+    open_ones = {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2}
+    found = []
+    for descriptor in open_ones:
+        with suppress(OSError):  # that of the directory
+            found += [descriptor] * os.get_inheritable(descriptor)
+    child = os.fork()
+    if not child:
+        signal.pause()
+        os._exit(0)
+    await stream.send(b"%d %d" % (len(found), child), timeout=10)
+    os._exit(1)
 
 
 def counts(node: STTNode) -> None:

@@ -202,6 +202,56 @@ def test_what_is_final() -> None:
         assert is_final(final)
 
 
+@pytest.mark.parametrize("error", [WRONG_SEED, errors.VersionError("none"), errors.HandshakeError("nonsense")])
+def test_somebody_else_answers_for_a_while(error: SttError) -> None:
+    """G9, H-12: who stands on the way proves nothing when he answers wrongly, and ends no client that had a session."""
+    engine = reconnector()
+    engine.dial()
+    engine.connected(0.0)
+    engine.lost("timeout", GONE, 50.0)
+    for now, until in ((50.0, 51.0), (51.0, 53.0), (53.0, 57.0)):
+        engine.dial()
+        engine.failed(error, now)
+        assert state_of(engine).until == until  # type: ignore[union-attr]
+        assert state_of(engine).error is error  # type: ignore[union-attr]
+    engine.dial()
+    engine.connected(57.0)
+    assert state_of(engine) == Connected()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ArgumentError("no"),
+        errors.StateError("no"),
+        RuntimeError("out of `prepare`"),
+        SessionClosedError(reason="auth_failure"),
+        SessionClosedError(reason="error", code=0x1234),
+    ],
+)
+def test_what_is_final_after_a_session_too(error: Exception) -> None:
+    """G9: mistakes of the caller, and what the peer has said in a session."""
+    engine = reconnector()
+    engine.dial()
+    engine.connected(0.0)
+    engine.lost("timeout", GONE, 50.0)
+    engine.dial()
+    engine.failed(error, 50.0)
+    assert state_of(engine) == GivenUp(error)
+
+
+def test_the_tries_of_a_policy_are_counted_whoever_answers() -> None:
+    engine = reconnector(attempts=2)
+    engine.dial()
+    engine.connected(0.0)
+    engine.lost("timeout", GONE, 50.0)
+    for now in (50.0, 51.0):
+        assert not engine.is_over
+        engine.dial()
+        engine.failed(WRONG_SEED, now)
+    assert state_of(engine) == GivenUp(WRONG_SEED)
+
+
 def test_a_peer_that_lets_us_in_no_longer() -> None:
     engine = reconnector()
     engine.dial()
@@ -329,6 +379,19 @@ def test_it_ends_while_it_is_dialled() -> None:
     engine.dial()
     engine.lost("timeout", GONE, 31.0)
     assert engine.next_dial == 31.0
+
+
+def test_a_try_that_is_called_off() -> None:
+    """It does not count, and the next is due at once."""
+    engine = reconnector(attempts=1)
+    engine.dial()
+    engine.withdrawn(3.0)
+    assert state_of(engine) == Waiting(3.0)
+    engine.dial()
+    assert state_of(engine) == Dialing(1)
+    engine.connected(3.0)
+    engine.withdrawn(4.0)
+    assert state_of(engine) == Connected()
 
 
 def test_the_application_closes_it() -> None:
