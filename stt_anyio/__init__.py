@@ -93,6 +93,7 @@ from stt_proto import (
     TicketRefusal,
     Transmit,
 )
+from stt_proto.broadcast import BroadcastPolicy, BroadcastResult, Fate, Receipt, SlowReceiver
 
 STTSession = Session
 STTStream = Stream
@@ -105,12 +106,15 @@ __all__ = [
     "BlockingSession",
     "BlockingSessionManager",
     "BlockingStream",
+    "BroadcastPolicy",
+    "BroadcastResult",
     "Carrier",
     "CarrierTraits",
     "ConfigError",
     "ConnectionTimeoutError",
     "DataExpiredError",
     "EncryptionError",
+    "Fate",
     "Identity",
     "InvalidFrameError",
     "NetworkPath",
@@ -123,6 +127,7 @@ __all__ = [
     "Priority",
     "ProtocolError",
     "ProxyError",
+    "Receipt",
     "ReceivedPacket",
     "ReconnectPolicy",
     "ReconnectingClient",
@@ -142,6 +147,7 @@ __all__ = [
     "SessionStats",
     "SessionTimeoutError",
     "ShuttingDownError",
+    "SlowReceiver",
     "StateError",
     "Stream",
     "StoreDamagedError",

@@ -326,8 +326,12 @@ def test_it_binds_what_was_asked_for_and_can_start_again() -> None:
 
 def test_a_node_that_was_never_stopped_warns() -> None:
     def forget() -> None:
-        BlockingNode(shared_seed="x", host=LOOPBACK).start()
-        gc.collect()
+        gc.disable()  # a collection in the middle of `start` would have the node outlive its sockets
+        try:
+            BlockingNode(shared_seed="x", host=LOOPBACK).start()
+            gc.collect()
+        finally:
+            gc.enable()
 
     with pytest.warns(ResourceWarning, match="was never stopped"):
         forget()
