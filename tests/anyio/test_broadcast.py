@@ -194,8 +194,7 @@ def test_without_an_event_loop() -> None:
         client = stack.enter_context(BlockingNode(shared_seed="x", host=LOOPBACK, background=True, **SMALL))
         sessions = []
         for _ in range(3):
-            connected: list[object] = []
-            thread = threading.Thread(target=lambda: connected.append(client.connect((LOOPBACK, server.port))))
+            thread = threading.Thread(target=client.connect, args=((LOOPBACK, server.port),))
             thread.start()
             sessions.append(server.accept(5.0))
             thread.join()
