@@ -29,11 +29,11 @@ from stt_anyio.errors import ArgumentError, StateError, SttError, connection_fai
 from stt_anyio.links import WebSocketTarget, target_of
 from stt_anyio.loops import clock_of, spawn
 from stt_anyio.node_base import Callback, ReceivedPacket, logger, no_answer
+from stt_anyio.patterns import Patterns
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming, finish
-from stt_anyio.ways import Ways
 from stt_proto import NetworkPath, Ticket
 from stt_proto.broadcast import BroadcastResult
 from stt_proto.events import (
@@ -69,7 +69,7 @@ _OF_STREAMS = (
 )
 
 
-class STTNode(Ways):
+class STTNode(Patterns):
     """A node: it dials and accepts sessions.
 
     Use it as `async with STTNode(...) as node:`, or call `start` and `stop`.

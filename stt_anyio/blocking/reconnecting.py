@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.stream import BlockingStream
 from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError, TooManyStreamsError
-from stt_anyio.operation import Operation
-from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
+from stt_anyio.operation import MAX_REPLY, Operation
+from stt_anyio.reconnecting_base import REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, ReconnectPolicy
 from stt_proto.types import Buffer
