@@ -402,6 +402,7 @@ async def test_a_pool_that_is_closed() -> None:
         pool = client.pool()
         session = await pool.get_or_create("server")
         town.radios["other"].silent = True
+        began = anyio.current_time()
         async with anyio.create_task_group() as tasks:
 
             async def ask() -> None:
@@ -412,6 +413,7 @@ async def test_a_pool_that_is_closed() -> None:
             await anyio.sleep(0.1)
             await pool.close()
         assert session.is_closed
+        assert anyio.current_time() - began < 1.0  # nobody dials for it any more
         town.radios["other"].silent = False
         await anyio.sleep(5.0)
         assert not client.sessions

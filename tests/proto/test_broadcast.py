@@ -131,6 +131,26 @@ def test_what_is_dropped_makes_room_or_is_not_dropped() -> None:
     assert (len(backlog), backlog.size) == (2, 10)
 
 
+def test_half_of_the_bytes_may_be_on_their_way() -> None:
+    """The other half can be dropped; a single message may be longer than half of all."""
+    backlog = Backlog(BroadcastPolicy(max_bytes=100))
+    for size in (30, 20, 1, 40):
+        assert backlog.put(Broadcast(bytes(size)).to_one()) == []
+    began = []
+    while backlog.peek() is not None:
+        began.append(backlog.begin())
+    assert [each.size for each in began] == [30, 20]
+    for each in began:
+        backlog.end(each)
+    backlog.begin()
+    backlog.end(next(iter(backlog.begun)))
+    assert backlog.put(Broadcast(bytes(60)).to_one()) == []
+    assert backlog.begin().size == 40
+    assert backlog.peek() is None
+    backlog.end(next(iter(backlog.begun)))
+    assert backlog.begin().size == 60
+
+
 # -- streams of their own ------------------------------------------------------------------------------------------
 
 
