@@ -21,6 +21,7 @@ from stt_anyio.cli.perf.yardstick import Watch, resident
 from stt_proto.events import KeepAliveSent
 from tests.bench.environments import ROOT
 from tests.bench.rows import OURS, Figure, Row, Subject
+from tests.figures import kept_waiting
 
 NAME = "live"
 DIALS_AT_ONCE = 50
@@ -83,7 +84,7 @@ async def _watch(node: STTNode, port: int, count: int, seconds: float) -> dict[s
     places, late = anyio.CapacityLimiter(DIALS_AT_ONCE), []
     await node.connect((_HOST, port), timeout=None)  # the first one also warms up
     gc.collect()
-    before, started = resident(), time.perf_counter()
+    before, started, starved = resident(), time.perf_counter(), kept_waiting()
 
     async def dial() -> None:
         async with places:
@@ -92,7 +93,7 @@ async def _watch(node: STTNode, port: int, count: int, seconds: float) -> dict[s
     async with anyio.create_task_group() as tasks:
         for _ in range(count):
             tasks.start_soon(dial)
-    established = time.perf_counter() - started
+    established, starved = time.perf_counter() - started, kept_waiting() - starved
     await anyio.sleep(1.0)
     gc.collect()
     kept = resident() - before
@@ -115,6 +116,7 @@ async def _watch(node: STTNode, port: int, count: int, seconds: float) -> dict[s
     late.sort()
     return {
         "established_s": established,
+        "without_processor_s": starved,
         "keep_alive_late_p50_s": late[len(late) // 2],
         "keep_alive_late_p99_s": late[-(-99 * len(late) // 100) - 1],
         "keep_alives": float(len(late)),
