@@ -206,6 +206,9 @@ async def _answer(stream: Stream, handler: Handler, policy: AnswerPolicy, in_all
         if code is not None:
             stream.stop(code)
             stream.reset(code)
+    except BaseException:
+        stream.reset(REQUEST_FAILED)  # so that the peer does not take a part of the answer for all of it
+        raise
     finally:
         stream._close()
 

@@ -49,7 +49,7 @@ class BroadcastPolicy:
     """Bounds for each receiver of broadcasts, and for each stream where a stream is named.
 
     A message counts from when it is sent until it is acknowledged. Half of what the bounds allow may be on its way at
-    once; the rest waits, and can be dropped. All receivers together hold no more than `max_bytes` for each, and far less
+    once; the rest waits, and can be dropped. All receivers together hold at most `max_bytes` for each, and far less
     where they wait for the same messages, of which there is one copy.
 
     Attributes:

@@ -157,6 +157,45 @@ async def test_a_handler_that_never_returns_is_cancelled_in_time() -> None:
             await session.request(b"late")
 
 
+async def test_who_stops_answering_in_the_middle_says_so() -> None:
+    """Nobody takes the half of an answer, or none, for the whole."""
+
+    async def handler(request: Request) -> bytes:
+        if request.data == b"much":
+            return bytes(20 << 20)
+        await anyio.sleep_forever()
+        return b""
+
+    town = Town()
+    async with town.node("server") as server, town.node("client") as client, anyio.create_task_group() as tasks:
+        answers = anyio.CancelScope()
+
+        async def answer() -> None:
+            with answers:
+                await server.answer(handler)
+
+        tasks.start_soon(answer)
+        session = await client.connect("server")
+        lost: list[bytes] = []
+
+        async def ask(data: bytes) -> None:
+            with pytest.raises(StreamClosedError) as caught:
+                await session.request(data)
+            assert caught.value.stream_code == REQUEST_FAILED
+            lost.append(data)
+
+        stream = session.open_stream()
+        await stream.send(b"much")
+        await stream.send_eof()
+        tasks.start_soon(ask, b"nothing")
+        await anyio.sleep(1.0)
+        answers.cancel()
+        with pytest.raises(StreamClosedError):
+            _ = [piece async for piece in stream]
+        await anyio.sleep(1.0)
+        assert lost == [b"nothing"]
+
+
 async def test_requests_that_are_too_long_or_one_way() -> None:
     async with answering(shout, AnswerPolicy(max_size=1000)) as (server, client):
         session = await client.connect("server")
