@@ -31,7 +31,8 @@ class Patterns(Ways):
         """Answer the requests of all sessions that peers establish, until the node stops.
 
         A request is what one direction of a stream carries, and the answer is the other. What a session asks beyond the
-        bounds of the policy waits on its streams; so one that asks too much delays itself.
+        bounds of the policy waits on its streams; so one that asks too much delays itself. On a node that takes early
+        data, `request.session.replayable` says whether a request may come a second time.
 
         Args:
             handler: `await handler(request)` gives the answer. What it raises is logged and counted, and refuses that
