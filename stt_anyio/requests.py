@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ REQUEST_TOO_LONG = 3
 """The code of a reset: the request is longer than it may be."""
 REQUEST_ONE_WAY = 4
 """The code of a stop: the stream is one-way, so that it cannot be answered."""
+REQUEST_REFUSED = 5
+"""The code of a reset: `session.track_request` took no more: too many in flight, too fast, or the node drains."""
 
 Handler = Callable[["Request"], Awaitable[Buffer]]
 
@@ -91,7 +93,7 @@ class RequestRefused(Exception):  # it is no error of anybody's
     """Raised by a handler: the peer gets a `StreamClosedError` with this `stream_code`.
 
     Args:
-        code: 0 to 2^62 - 1; 1 to 4 have a meaning already.
+        code: 0 to 2^62 - 1; 1 to 5 have a meaning already.
     """
 
     def __init__(self, code: int) -> None:
@@ -225,14 +227,20 @@ async def _handle(stream: Stream, handler: Handler, policy: AnswerPolicy, in_all
     except SttError:
         return REQUEST_FAILED  # the peer has given it up, or lost a part of it
     session: Any = stream.session
-    async with in_all:
-        try:
-            reply = single_bytes(await handler(Request(session, stream.purpose, bytes(data))))
-        except RequestRefused as refusal:
-            return refusal.code
-        except Exception as error:
-            session.node.handler_failed(error, None)  # the session goes on: other requests are none the worse
-            return REQUEST_FAILED
+    asked = Request(session, stream.purpose, bytes(data))
+    try:
+        async with in_all:
+            with ExitStack() as work:
+                try:
+                    work.enter_context(session.track_request())
+                except SttError:
+                    return REQUEST_REFUSED
+                reply = single_bytes(await handler(asked))
+    except RequestRefused as refusal:
+        return refusal.code
+    except Exception as error:
+        session.node.handler_failed(error, None)  # the session goes on: other requests are none the worse
+        return REQUEST_FAILED
     with suppress(SttError):  # the peer does not want it any more
         await stream.send(reply)
         stream._finish()

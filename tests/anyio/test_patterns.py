@@ -26,7 +26,14 @@ from stt_anyio import (
 )
 from stt_anyio.errors import ArgumentError, BufferOverflowError, ConnectionTimeoutError, StateError
 from stt_anyio.memory import MemoryNetwork
-from stt_anyio.requests import REQUEST_FAILED, REQUEST_ONE_WAY, REQUEST_TIMED_OUT, REQUEST_TOO_LONG, Handler
+from stt_anyio.requests import (
+    REQUEST_FAILED,
+    REQUEST_ONE_WAY,
+    REQUEST_REFUSED,
+    REQUEST_TIMED_OUT,
+    REQUEST_TOO_LONG,
+    Handler,
+)
 from tests.anyio.virtual import LOOPS, Radio, virtual
 
 
@@ -119,6 +126,28 @@ async def test_a_handler_that_raises_or_refuses() -> None:
             assert caught.value.stream_code == code
         assert await session.request(b"", purpose="word") == b"word"
         assert server.get_stats().handler_errors == 2
+
+
+async def test_answers_are_work_in_flight() -> None:
+    """H1, H8: each is tracked, and one that comes too fast is refused with a code."""
+    seen: list[int] = []
+
+    async def handler(request: Request) -> bytes:
+        seen.append(request.session.record.requests)
+        await anyio.sleep(1.0)
+        return b"done"
+
+    async with answering(handler) as (server, client):
+        session = await client.connect("server")
+        assert await session.request(b"") == b"done"
+        theirs = server.sessions[session.session_id]
+        assert (seen, theirs.record.requests) == ([1], 0)
+        theirs.configure(request_rate=0.1, request_burst=1)
+        assert await session.request(b"") == b"done"
+        with pytest.raises(StreamClosedError) as caught:
+            await session.request(b"")
+        assert caught.value.stream_code == REQUEST_REFUSED
+        assert len(seen) == 2
 
 
 async def test_a_handler_that_never_returns_is_cancelled_in_time() -> None:
