@@ -52,10 +52,6 @@ _SECRETS = re.compile(r"(?<=//).*@|[?#].*", re.DOTALL)
 PACKET_SIZE = 65_536
 """Bytes in the largest `ReceivedPacket`."""
 
-ALIASES = {"tcp": "stream", "websocket": "ws"}
-"""What else a carrier may be called in `connect(transport=)`."""
-HEAD_START = 0.25
-"""Seconds that UDP has to answer before a WebSocket is tried beside it, where `connect` was given both."""
 
 SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 Callback = Callable[..., Any]
