@@ -18,6 +18,7 @@ Errors are here too, all under `SttError`. Two of them have names that Python ha
 
 from __future__ import annotations
 
+from stt_anyio.affinity import ContentAffinityPool
 from stt_anyio.attributes import SttAttribute
 from stt_anyio.blocking import (
     BlockingNode,
@@ -73,10 +74,13 @@ from stt_anyio.errors import (
 from stt_anyio.errors import (
     ConnectionRefusedError as ConnectionRefusedError,
 )
+from stt_anyio.health import HealthMonitor
 from stt_anyio.links import WebSocketTarget
 from stt_anyio.node import STTNode
 from stt_anyio.node_base import NodeStats, ReceivedPacket, TransportStats
+from stt_anyio.pool import SessionPool
 from stt_anyio.reconnecting import ReconnectingClient
+from stt_anyio.requests import AnswerPolicy, Request, RequestRefused
 from stt_anyio.session import Session, SessionDatagrams
 from stt_anyio.session_manager import SessionManager
 from stt_anyio.stream import Stream
@@ -93,11 +97,14 @@ from stt_proto import (
     TicketRefusal,
     Transmit,
 )
+from stt_proto.broadcast import BroadcastPolicy, BroadcastResult, Fate, Receipt, SlowReceiver
+from stt_proto.health import HealthChanged, HealthPolicy, HealthReading
 
 STTSession = Session
 STTStream = Stream
 
 __all__ = [
+    "AnswerPolicy",
     "ArgumentError",
     "AuthenticationError",
     "BlockingNode",
@@ -105,12 +112,20 @@ __all__ = [
     "BlockingSession",
     "BlockingSessionManager",
     "BlockingStream",
+    "BroadcastPolicy",
+    "BroadcastResult",
     "Carrier",
     "CarrierTraits",
     "ConfigError",
     "ConnectionTimeoutError",
+    "ContentAffinityPool",
     "DataExpiredError",
     "EncryptionError",
+    "Fate",
+    "HealthChanged",
+    "HealthMonitor",
+    "HealthPolicy",
+    "HealthReading",
     "Identity",
     "InvalidFrameError",
     "NetworkPath",
@@ -123,38 +138,43 @@ __all__ = [
     "Priority",
     "ProtocolError",
     "ProxyError",
+    "RateLimitedError",
+    "Receipt",
     "ReceivedPacket",
     "ReconnectPolicy",
     "ReconnectingClient",
+    "Request",
+    "RequestRefused",
     "STTNode",
     "STTSession",
     "STTStream",
     "Session",
-    "RateLimitedError",
     "SessionClosedError",
     "SessionDatagrams",
     "SessionError",
     "SessionExpiredError",
     "SessionManager",
     "SessionNotFound",
+    "SessionPool",
     "SessionResumptionError",
     "SessionState",
     "SessionStats",
     "SessionTimeoutError",
     "ShuttingDownError",
+    "SlowReceiver",
     "StateError",
-    "Stream",
     "StoreDamagedError",
     "StoreUnavailableError",
+    "Stream",
     "StreamClosedError",
     "StreamConnectable",
     "StreamError",
     "StreamIdConflict",
     "SttAttribute",
     "SttError",
-    "TlsError",
     "Ticket",
     "TicketRefusal",
+    "TlsError",
     "TooManyRequestsError",
     "TooManySessionsError",
     "TooManyStreamsError",

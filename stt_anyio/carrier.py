@@ -16,6 +16,11 @@ from typing import Any, ClassVar, Protocol
 
 from stt_proto.types import Buffer, CarrierTraits, NetworkPath, Transmit
 
+ALIASES = {"tcp": "stream", "websocket": "ws"}
+"""What else a carrier may be called in `connect(transport=)`."""
+HEAD_START = 0.25
+"""Seconds that UDP has to answer before a WebSocket is tried beside it, where `connect` was given both."""
+
 
 class Port(Protocol):
     """The node, as its carriers see it: where they put what arrives."""

@@ -21,6 +21,7 @@ from stt_anyio.errors import ArgumentError
 from stt_anyio.links.proxy import proxy_of
 from stt_anyio.stores import SessionStore
 from stt_proto import CarrierTraits, Config, Identity
+from stt_proto.broadcast import BroadcastPolicy
 from stt_proto.config import CARRIERS, Limits
 from stt_proto.manager import ManagerLimits, SessionConfig
 from stt_proto.recovery import CONTROLLERS, ControllerFactory
@@ -122,6 +123,11 @@ def _check_limits(_: Any, attribute: Attribute[Any], value: Any) -> None:
         _refuse(attribute.name, value, "a stt_proto.Limits")
 
 
+def _check_broadcast(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, BroadcastPolicy):
+        _refuse(attribute.name, value, "a BroadcastPolicy")
+
+
 def _check_file(_: Any, attribute: Attribute[Any], value: Any) -> None:
     if value is not None and not (isinstance(value, str) and value and "\0" not in value):
         _refuse(attribute.name, value, "the path of a file or directory, or None")
@@ -220,6 +226,7 @@ class NodeConfig:
         extension_frames: the application's own types of frames that are understood here, 0x80 to 0xff.
         reset_key: secret of the stateless reset, so that a restarted server can tell its old peers at once.
         limits: bounds on what peers can make this node hold.
+        broadcast: how much of what is sent to many may wait for one of them, and what becomes of one that is slow.
         log_level: of the logger `stt`, set when the node starts; `None` leaves it alone.
         qlog_dir: a directory in which every session leaves qlog files; without one `STTQLOGDIR` names it, if it is set.
         keylog_file: a file to which the secrets of all sessions are appended, so that captures can be read; without one
@@ -288,6 +295,7 @@ class NodeConfig:
     )
     reset_key: bytes | None = field(default=None, repr=False, validator=_CORE["reset_key"].validator)
     limits: Limits = field(factory=Limits, validator=_check_limits)
+    broadcast: BroadcastPolicy = field(factory=BroadcastPolicy, validator=_check_broadcast)
     log_level: str | None = field(default=None, converter=_upper, validator=_one_of(None, *LOG_LEVELS))
     qlog_dir: str | None = field(default=None, converter=_text_of_path, validator=_check_file)
     keylog_file: str | None = field(default=None, converter=_text_of_path, validator=_check_file)

@@ -20,6 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
+from stt_anyio.broadcasting import Cast
 from stt_anyio.carrier import Carrier
 from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
@@ -28,13 +29,13 @@ from stt_anyio.errors import ArgumentError, StateError, SttError, connection_fai
 from stt_anyio.links import WebSocketTarget, target_of
 from stt_anyio.loops import clock_of, spawn
 from stt_anyio.node_base import Callback, ReceivedPacket, logger, no_answer
+from stt_anyio.patterns import Patterns
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
-from stt_anyio.stream_base import single_bytes
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming, finish
-from stt_anyio.ways import Ways
 from stt_proto import NetworkPath, Ticket
+from stt_proto.broadcast import BroadcastResult
 from stt_proto.events import (
     DatagramReceived,
     Event,
@@ -48,6 +49,7 @@ from stt_proto.events import (
     StreamsAvailable,
     StreamWritable,
 )
+from stt_proto.types import Buffer
 
 STOP_TIMEOUT = 5.0
 """Seconds that `stop` gives its sessions to close."""
@@ -67,7 +69,7 @@ _OF_STREAMS = (
 )
 
 
-class STTNode(Ways):
+class STTNode(Patterns):
     """A node: it dials and accepts sessions.
 
     Use it as `async with STTNode(...) as node:`, or call `start` and `stop`.
@@ -448,38 +450,46 @@ class STTNode(Ways):
 
     # -- broadcast -------------------------------------------------------------------------------------------------
 
-    async def send_to_all(self, data: bytes, stream_id: int | None = None, timeout: float | None = 10.0) -> list[bytes]:
+    async def send_to_all(
+        self, data: Buffer, stream_id: int | None = None, timeout: float | None = 10.0
+    ) -> BroadcastResult:
         """Send the same to every session, to all at once; see `send_to_sessions`."""
         return await self.send_to_sessions(list(self.sessions), data, stream_id, timeout)
 
     async def send_to_sessions(
-        self, session_ids: Iterable[bytes], data: bytes, stream_id: int | None = None, timeout: float | None = 10.0
-    ) -> list[bytes]:
+        self, session_ids: Iterable[bytes], data: Buffer, stream_id: int | None = None, timeout: float | None = 10.0
+    ) -> BroadcastResult:
         """Send the same to several sessions, to all at once: one that is slow or dead delays no other.
 
+        What a receiver does not take now waits for it, within the bounds of the node's `broadcast`, and leaves when it
+        can, also after this has returned. So does what the application sends next, behind it.
+
         Args:
-            session_ids: who; ids that no session has are passed over.
-            data: what.
+            session_ids: who.
+            data: what; all receivers share one copy.
             stream_id: on which open stream, and opened where it is not; a stream of its own for each when `None`.
-            timeout: seconds to wait for acknowledgements.
+            timeout: seconds to wait until it is known what became of it for each; 0 does not wait.
 
         Returns:
-            the ids of the sessions whose peers acknowledged all of it in time, in the order asked for.
+            what had become of it for each by then, in the order asked for.
 
         Raises:
-            ArgumentError: `data` is not bytes-like, or `session_ids` is something else than ids: a single one, say.
+            ArgumentError: `data` is not bytes-like or longer than `broadcast.max_bytes`, or `session_ids` is something
+                else than ids: a single one, say.
+
+        Cancelled, what had not begun to leave is withdrawn.
         """
-        wanted = list(session_ids)
-        if not all(isinstance(each, bytes) for each in wanted):
-            raise ArgumentError("session_ids holds something else; each must be bytes", argument="session_ids")
-        single_bytes(data)
-        got: set[bytes] = set()
-        sessions = [session for each in wanted if (session := self.sessions.get(each)) is not None]
-        with anyio.move_on_after(timeout):
-            async with anyio.create_task_group() as tasks:
-                for session in sessions:
-                    tasks.start_soon(_send_one, session, data, stream_id, got)
-        return [session.session_id for session in sessions if session.session_id in got]
+        settled = Bell(self.asyncio_loop)
+        cast = Cast(self, session_ids, data, stream_id, settled.ring)
+        try:
+            await checkpoint()
+            with anyio.move_on_after(timeout):
+                while not cast.settled:
+                    await settled.wait()
+        except BaseException:
+            cast.withdraw()
+            raise
+        return cast.result()
 
     # -- what the base asks for ------------------------------------------------------------------------------------
 
@@ -556,24 +566,6 @@ class _Watcher:
 
     def take(self) -> tuple[Session | None, Event] | None:
         return self._waiting.popleft() if self._waiting else None
-
-
-async def _send_one(session: Session, data: bytes, stream_id: int | None, got: set[bytes]) -> None:
-    """One receiver of a broadcast."""
-    try:
-        if stream_id is None:
-            async with session.open_stream(purpose="broadcast", bidirectional=False) as stream:
-                await stream.send(data)
-                await stream.send_eof()
-                await stream.flush()
-        else:
-            stream = session.streams.get(stream_id) or session.open_stream(stream_id)
-            await stream.send(data)
-            await stream.flush()
-    except (SttError, anyio.BusyResourceError) as error:
-        logger.debug("broadcast did not reach %r: %s", session, error)
-    else:
-        got.add(session.session_id)
 
 
 def _checked(carriers: Iterable[Carrier]) -> tuple[Carrier, ...]:

@@ -38,6 +38,7 @@ from stt_anyio.ticket_file import TicketFile
 from stt_anyio.ticket_store import TicketStore
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
+from stt_proto.broadcast import Broadcaster
 from stt_proto.endpoint import Admit
 from stt_proto.events import Event, HandshakeFailed, SessionClosed, SessionEstablished, TicketOffered, TraceFailed
 from stt_proto.lifecycle import NamespaceOf
@@ -51,10 +52,6 @@ _SECRETS = re.compile(r"(?<=//).*@|[?#].*", re.DOTALL)
 PACKET_SIZE = 65_536
 """Bytes in the largest `ReceivedPacket`."""
 
-ALIASES = {"tcp": "stream", "websocket": "ws"}
-"""What else a carrier may be called in `connect(transport=)`."""
-HEAD_START = 0.25
-"""Seconds that UDP has to answer before a WebSocket is tried beside it, where `connect` was given both."""
 
 SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 Callback = Callable[..., Any]
@@ -236,6 +233,7 @@ class NodeBase(Generic[SessionT]):
         self.attempts: dict[Attempt, SessionBase[Any]] = {}  # of all sessions
         self._on_established: list[Callback] = []
         self._on_closed: list[Callback] = []
+        self.broadcaster = Broadcaster(self.config.broadcast)
         self._collecting = False
         self._ready: dict[StreamBase, None] = {}  # where `receive` may find something
         self._left_behind: dict[SessionT, None] = {}  # sessions that ended with something unread in there
@@ -420,6 +418,8 @@ class NodeBase(Generic[SessionT]):
             return
         session: SessionT = core.host or self.session_class(self, core)
         session.deliver(event)
+        if self.broadcaster and self.broadcaster.on_event(core, event, session.driver.clock()):
+            session.driver.pump()
         kind = type(event)
         if kind is SessionEstablished:
             self._on_session_established(session)

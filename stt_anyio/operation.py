@@ -14,6 +14,9 @@ from stt_anyio.errors import (
 from stt_anyio.stream_base import StreamBase, single_bytes
 from stt_proto.types import Buffer
 
+MAX_REPLY = 64 << 20
+"""Bytes of an answer that `request` collects."""
+
 
 class Operation:
     """One request, on one stream after the other, until an answer has come.

@@ -17,11 +17,11 @@ import anyio
 from anyio.abc import AsyncResource
 from anyio.lowlevel import checkpoint
 
-from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError, TooManyStreamsError
-from stt_anyio.operation import Operation
-from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
+from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError
+from stt_anyio.operation import MAX_REPLY, Operation
+from stt_anyio.reconnecting_base import REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
+from stt_anyio.requests import exchange
 from stt_anyio.session import Session
-from stt_anyio.stream import Stream
 from stt_anyio.waiting import Bell, Feed, finish, inside
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, ReconnectPolicy, State
@@ -134,7 +134,7 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
                 except Exception as error:
                     raise operation.failed(str(error)) from error
                 try:
-                    return await _exchange(session, operation, purpose, max_size)
+                    return await exchange(session, operation, purpose, max_size)
                 except SttError as error:
                     if isinstance(error, ArgumentError | BufferOverflowError):
                         raise
@@ -241,54 +241,6 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
             session.abort()
             raise
         return session
-
-
-async def _exchange(session: Session, operation: Operation, purpose: str, max_size: int) -> bytes:
-    """One try at a request."""
-    while True:
-        try:
-            stream = session.open_stream(purpose=purpose)
-            break
-        except TooManyStreamsError:
-            await session.wait_streams_available()
-    answer = bytearray()
-    failure: SttError | None = None
-    whole = False
-
-    async def send() -> None:
-        nonlocal whole
-        with suppress(SttError):  # the peer has read enough; or `receive` tells
-            await stream.send(operation.data)
-            await stream.send_eof()
-            whole = True
-
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(send)
-            try:
-                await _collect(stream, answer, max_size)
-            except SttError as error:
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if not whole:  # the answer came first
-            stream.reset()
-    except BaseException:
-        operation.note(stream, len(answer))
-        stream.reset()  # so that the peer does not take a part of the request for all of it
-        raise
-    finally:
-        stream._close()
-    return bytes(answer)
-
-
-async def _collect(stream: Stream, answer: bytearray, max_size: int) -> None:
-    with suppress(anyio.EndOfStream):
-        while True:
-            answer += await stream.receive()
-            if len(answer) > max_size:
-                raise BufferOverflowError(f"the answer is longer than {max_size:,} bytes")
 
 
 class _States:

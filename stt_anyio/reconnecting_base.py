@@ -15,8 +15,6 @@ from stt_anyio.session_base import SessionBase
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, GivenUp, Reconnector, ReconnectPolicy, State
 
-MAX_REPLY = 64 << 20
-"""Bytes of an answer that `request` collects."""
 REATTACHING = 3.0
 """Seconds that each way has to bring a detached session back before a new one is dialled."""
 WITHIN_PREPARE = "`prepare` waits for what waits for it: use the session that it is given"

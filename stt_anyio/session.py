@@ -14,12 +14,14 @@ from anyio.lowlevel import checkpoint
 from stt_anyio.attributes import attributes_of
 from stt_anyio.errors import StreamClosedError
 from stt_anyio.moving import Attempt
+from stt_anyio.operation import MAX_REPLY
+from stt_anyio.requests import AnswerPolicy, Handler, answer, request
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream import Stream
 from stt_anyio.waiting import Bell, Incoming, within
 from stt_proto import Session as CoreSession
 from stt_proto import SessionState
-from stt_proto.types import CloseReason
+from stt_proto.types import Buffer, CloseReason
 
 if TYPE_CHECKING:
     from stt_anyio.node import STTNode
@@ -89,6 +91,34 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         self.node.handler_gave_up(error, self)
         stream.reset()
         stream._close()
+
+    async def request(
+        self, data: Buffer, timeout: float | None = None, *, purpose: str = "", max_size: int = MAX_REPLY
+    ) -> bytes:
+        """Send a request on a stream of its own, end that direction, and return the whole answer.
+
+        Args:
+            data: the request.
+            timeout: seconds in all, waiting for a stream included.
+            purpose: a word for the peer, at most 255 bytes.
+            max_size: bytes of the longest answer, 64 MiB when not given.
+
+        Raises:
+            NotSentError: nothing of it has left this machine, and nothing will. Also a `TimeoutError` when the time was
+                over.
+            OutcomeUnknownError: it was sent, at least in part, and there will be no answer: it may have been done.
+                Also a `TimeoutError` when the time was over.
+            StreamClosedError: the peer's answer was to reset the stream; `stream_code` tells why.
+            BufferOverflowError: the answer is longer than `max_size`.
+            ArgumentError: `data` is not bytes-like, or another argument is none.
+
+        Cancelled, what had not been sent is withdrawn.
+        """
+        return await request(self, data, timeout, purpose, max_size)
+
+    async def answer(self, handler: Handler, policy: AnswerPolicy | None = None) -> None:
+        """Answer the peer's requests, as `STTNode.answer` does for all sessions, until the session is over."""
+        await answer(self, handler, policy)
 
     async def wait_streams_available(self, *, bidirectional: bool = True) -> None:
         """Wait until `open_stream` is worth another try, after it raised `TooManyStreamsError`."""

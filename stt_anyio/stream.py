@@ -36,7 +36,6 @@ class Stream(StreamBase, ByteStream):
         super().__init__(session, core)
         loop = session.node.asyncio_loop
         self._receiving = False
-        self._sending = False
         self._rested = False  # `receive` has just waited: others had their turn
         self._readable = Bell(loop)
         self._writable = Bell(loop)

@@ -30,6 +30,7 @@ from stt_proto.types import Buffer
 if TYPE_CHECKING:
     from stt_anyio.driver import Driver
     from stt_anyio.session_base import SessionBase
+    from stt_proto.broadcast import StreamOutbox
 
 
 def single_bytes(data: Buffer) -> bytes | memoryview:
@@ -63,11 +64,13 @@ class StreamBase:
         "_receive_ended",
         "_send_ended",
         "_send_over",
+        "_sending",
         "_stopped",
         "_withdrawn",
         "can_receive",
         "can_send",
         "collected",
+        "fed",
         "kept",
         "session",
     )
@@ -78,8 +81,10 @@ class StreamBase:
         self.can_receive = core.can_read
         self.collected = False  # by `node.receive()`
         self.kept = False  # by an application that asked for it by its id
+        self.fed: StreamOutbox | None = None  # broadcasts on it
         self._core = core
         self._driver: Driver = session.driver
+        self._sending = False  # a call that has more to send waits for room
         self._send_ended = False  # finished or reset
         self._withdrawn = False  # reset
         self._receive_ended = False
@@ -208,6 +213,20 @@ class StreamBase:
             raise self._refused(self._stopped)
         if self.session.is_closed:
             raise self.session.ended()
+        if self.fed is not None and self.fed.is_writing:
+            raise StateError(f"a broadcast on stream {self.stream_id} has not left yet")
+
+    def feed(self) -> CoreStream:
+        """The core's stream, for a broadcast.
+
+        Raises:
+            SttError: nothing can be sent here, or the application is in the middle of something.
+        """
+        if self.fed is None or not self.fed.is_writing:
+            self._check_send()
+        if self._sending:
+            raise StateError(f"the application is sending on stream {self.stream_id}")
+        return self._core
 
     def _is_acknowledged(self, offset: int) -> bool:
         """Whether everything below `offset` is; if not, this asks to be woken when it is."""
@@ -243,6 +262,8 @@ class StreamBase:
         if self.can_send and not self._withdrawn:
             self._command(self._core.reset, code)
             self._send_ended = self._send_over = self._withdrawn = True
+            if self.fed is not None:
+                self.fed.fail(StreamClosedError("this side has reset the stream"))
             self._wake_writer()
             self._wake_flusher()
 

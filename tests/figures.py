@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 RecordProperty = Callable[[str, object], None]
@@ -17,3 +18,11 @@ def tell(record_property: RecordProperty, /, **figures: Any) -> None:
     for name, value in rounded.items():
         record_property(name, value)
     sys.stdout.write("\n" + ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in rounded.items()) + "\n")
+
+
+def kept_waiting() -> float:
+    """Seconds for which this thread could have gone on, and the system had no processor for it (Linux)."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0

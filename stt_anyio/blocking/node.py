@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from math import inf
 from socket import AddressFamily
 from types import TracebackType
@@ -16,6 +17,7 @@ from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.sockets import Sockets
 from stt_anyio.blocking.ways import BlockingWays
+from stt_anyio.broadcasting import Cast
 from stt_anyio.errors import ArgumentError, SessionClosedError, StateError, SttError
 from stt_anyio.managed import DRAIN_TIMEOUT
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_way
@@ -23,8 +25,10 @@ from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
 from stt_proto import NetworkPath
 from stt_proto import Session as CoreSession
+from stt_proto.broadcast import BroadcastResult
 from stt_proto.events import Event
 from stt_proto.manager import DrainStatus
+from stt_proto.types import Buffer
 
 STOP_TIMEOUT = 5.0
 """Seconds that `stop` gives its sessions to close."""
@@ -361,6 +365,28 @@ class BlockingNode(BlockingWays):
                 yield self.receive()
         except SessionClosedError:
             return
+
+    # -- broadcast -------------------------------------------------------------------------------------------------
+
+    def send_to_all(self, data: Buffer, stream_id: int | None = None, timeout: float | None = 10.0) -> BroadcastResult:
+        """Send the same to every session, to all at once; see `STTNode.send_to_sessions`."""
+        with self.lock:
+            everybody = list(self.sessions)
+        return self.send_to_sessions(everybody, data, stream_id, timeout)
+
+    def send_to_sessions(
+        self, session_ids: Iterable[bytes], data: Buffer, stream_id: int | None = None, timeout: float | None = 10.0
+    ) -> BroadcastResult:
+        """Send the same to several sessions, to all at once; see `STTNode.send_to_sessions`.
+
+        What waits for a receiver leaves while something pumps the node.
+        """
+        with self.lock:
+            cast = Cast(self, session_ids, data, stream_id)
+        with suppress(TimeoutError):
+            self.until(lambda: cast.settled or None, timeout)
+        with self.lock:
+            return cast.result()
 
     # -- what the base asks for ------------------------------------------------------------------------------------
 

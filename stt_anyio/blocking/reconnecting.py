@@ -13,34 +13,17 @@ from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from stt_anyio.blocking.requests import Deadline, exchange
 from stt_anyio.blocking.session import BlockingSession
-from stt_anyio.blocking.stream import BlockingStream
-from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError, TooManyStreamsError
-from stt_anyio.operation import Operation
-from stt_anyio.reconnecting_base import MAX_REPLY, REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
+from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError
+from stt_anyio.operation import MAX_REPLY, Operation
+from stt_anyio.reconnecting_base import REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, ReconnectPolicy
 from stt_proto.types import Buffer
 
 if TYPE_CHECKING:
     from stt_anyio.blocking.ways import BlockingWays
-
-
-class _Deadline:
-    """When a call is to be over."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self._at = inf if timeout is None else time.monotonic() + timeout
-
-    @property
-    def left(self) -> float | None:
-        """Seconds until then; `None` when never."""
-        return None if self._at == inf else max(0.0, self._at - time.monotonic())
-
-    def least(self, seconds: float | None) -> float | None:
-        """What is left, and no more than so many seconds."""
-        left = self.left
-        return seconds if left is None else left if seconds is None else min(left, seconds)
 
 
 class BlockingReconnectingClient(Reconnecting[BlockingSession]):
@@ -80,7 +63,7 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
             StateError: this is `prepare`, for which everybody waits; it has the session as its argument.
         """
         self._check_outside()
-        deadline = _Deadline(timeout)
+        deadline = Deadline(timeout)
         if not self._dialling.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError(f"no session within {timeout:g} seconds")
         self._dialler = threading.get_ident()
@@ -120,7 +103,7 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
         with suppress(TimeoutError):
             self.node.until(look, None if seconds == inf else seconds)
 
-    def _try(self, deadline: _Deadline) -> None:
+    def _try(self, deadline: Deadline) -> None:
         """Find the session that is detached, or dial."""
         with self.node.lock:
             ticket, old = self._begin(), self._session
@@ -141,7 +124,7 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
             with self.node.lock:
                 self._on_dialled(session)
 
-    def _reattach(self, session: BlockingSession, deadline: _Deadline) -> bool:
+    def _reattach(self, session: BlockingSession, deadline: Deadline) -> bool:
         """Whether a detached session has a path again: it is looked for over every way to the peer."""
         for address, transport in self._peer.ways():
             if session.is_closed or not session.is_detached:
@@ -150,7 +133,7 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
                 session.add_path(address, transport, deadline.least(REATTACHING))
         return self._is_back(session)
 
-    def _dial(self, ticket: Ticket | None, deadline: _Deadline) -> BlockingSession:
+    def _dial(self, ticket: Ticket | None, deadline: Deadline) -> BlockingSession:
         """Dial, and have the application do with the session what it does with each."""
         peer, timeout = self._peer, deadline.least(self._peer.timeout)
         session = self.node.connect(
@@ -180,7 +163,7 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
         Arguments and errors are those of `ReconnectingClient.request`.
         """
         self._check_outside()
-        operation, deadline = Operation(data, repeat=repeat), _Deadline(timeout)
+        operation, deadline = Operation(data, repeat=repeat), Deadline(timeout)
         while True:
             try:
                 session = self.session(deadline.left)
@@ -189,36 +172,13 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
                     raise operation.timed_out(timeout) from None
                 raise operation.failed(str(error)) from error
             try:
-                return self._exchange(session, operation, deadline, purpose, max_size)
+                return exchange(session, operation, deadline, purpose, max_size)
             except SttError as error:
                 if isinstance(error, ArgumentError | BufferOverflowError):
                     raise
                 operation.goes_on_after(error, session_is_over=not session.is_active())
             except TimeoutError:
                 raise operation.timed_out(timeout) from None
-
-    def _exchange(
-        self, session: BlockingSession, operation: Operation, deadline: _Deadline, purpose: str, max_size: int
-    ) -> bytes:
-        """One try at a request."""
-        stream = self._open(session, purpose, deadline)
-        answer = bytearray()
-        try:
-            return session.exchange_into(answer, stream, operation.data, deadline.left, max_size)
-        except BaseException:
-            with self.node.lock:
-                operation.note(stream, len(answer))
-                stream.reset()  # so that the peer does not take a part of the request for all of it
-            raise
-        finally:
-            stream.close()
-
-    def _open(self, session: BlockingSession, purpose: str, deadline: _Deadline) -> BlockingStream:
-        while True:
-            try:
-                return session.open_stream(purpose=purpose)
-            except TooManyStreamsError:
-                session.wait_streams_available(deadline.left)
 
     def close(self) -> None:
         """End for good, and close the session gracefully; threads that wait are told."""

@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stt_anyio.blocking.locked import locked
+from stt_anyio.blocking.requests import request
 from stt_anyio.blocking.stream import BlockingStream
 from stt_anyio.errors import BufferOverflowError, StreamClosedError
+from stt_anyio.operation import MAX_REPLY
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import single_bytes
 from stt_proto.types import Buffer
@@ -17,8 +19,6 @@ from stt_proto.types import Buffer
 if TYPE_CHECKING:
     from stt_anyio.blocking.node import BlockingNode
 
-MAX_EXCHANGE = 64 << 20
-"""Bytes of an answer that `exchange` collects."""
 _DONE = memoryview(b"")
 """What `exchange` has left when it has sent everything."""
 
@@ -86,8 +86,14 @@ class BlockingSession(SessionBase[BlockingStream]):
 
         return self.until(take, timeout)
 
+    def request(
+        self, data: Buffer, timeout: float | None = None, *, purpose: str = "", max_size: int = MAX_REPLY
+    ) -> bytes:
+        """Send a request on a stream of its own, and return the whole answer; see `Session.request`."""
+        return request(self, data, timeout, purpose, max_size)
+
     def exchange(
-        self, stream: BlockingStream, data: Buffer, timeout: float | None = None, max_size: int = MAX_EXCHANGE
+        self, stream: BlockingStream, data: Buffer, timeout: float | None = None, max_size: int = MAX_REPLY
     ) -> bytes:
         """Send a request, end that direction, and return the whole answer.
 

@@ -72,7 +72,11 @@ class BlockingStream(StreamBase):
             return True if timeout is None or self._is_acknowledged(self.bytes_accepted) else None
 
         self._check_send()
-        self.session.until(write, timeout)
+        self._sending = True
+        try:
+            self.session.until(write, timeout)
+        finally:
+            self._sending = False
 
     def send_all(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
         """The same as `send`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
@@ -116,6 +116,10 @@ class ContentAffinityPool(Generic[V]):
 
     def __contains__(self, session: V) -> bool:
         return session in self._members
+
+    def __iter__(self) -> Iterator[V]:
+        """The sessions in it, the one used longest ago first."""
+        return iter(self._members)
 
     def add_session(self, session: V, content_hash: bytes, now: float) -> V | None:
         """Take one in, at home at a hash of 32 bytes; give the one that had to go for it, if one had.

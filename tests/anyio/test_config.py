@@ -81,6 +81,7 @@ BAD: list[tuple[str, Any]] = [
     ("reset_key", b"short"),
     ("congestion", "none"),
     ("limits", {"half_open": 1}),
+    ("broadcast", {"max_messages": 3}),
     ("log_level", "LOUD"),
     ("qlog_dir", ""),
     ("qlog_dir", b"bytes"),

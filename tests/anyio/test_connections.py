@@ -208,7 +208,7 @@ async def test_udp_and_websocket_and_tcp_on_one_node(tmp_path: Path) -> None:
         theirs = [await server.accept() for _ in sessions]
         assert [session.transport_type for session in theirs] == ["udp", "ws", "stream", "ws", "stream"]
         assert {session.peer_addr[0] for session in theirs} == {LOOPBACK}
-        assert set(await server.send_to_all(b"to all")) == {session.session_id for session in sessions}
+        assert set((await server.send_to_all(b"to all")).acknowledged) == {session.session_id for session in sessions}
 
 
 # -- nodes without UDP ---------------------------------------------------------------------------------------------

@@ -860,14 +860,16 @@ async def test_broadcast_tells_who_got_it(udp_nodes: Nodes) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(check)
             got = await server.send_to_all(bytes(100_000), timeout=0.5)
-        assert got == [quick.session_id]
-        assert await server.send_to_sessions([b"nobody.."], b"x") == []
+        assert got.acknowledged == (quick.session_id,)
+        assert got.queued == (stuck.session_id,)
+        assert list((await server.send_to_sessions([b"nobody.."], b"x")).failed) == [b"nobody.."]
         with pytest.raises(ArgumentError):
             await server.send_to_sessions(quick.session_id, b"x")  # type: ignore[arg-type]
         with pytest.raises(ArgumentError):
             await server.send_to_all("text")  # type: ignore[arg-type]
         for text in (b"one", b"two"):
-            assert await server.send_to_sessions([quick.session_id], text, stream_id=9) == [quick.session_id]
+            got = await server.send_to_sessions([quick.session_id], text, stream_id=9)
+            assert got.acknowledged == (quick.session_id,)
         stream = await quick.accept_stream()
         assert (stream.stream_id, await stream.receive(6)) == (9, b"onetwo")
         stuck.abort()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,9 +16,10 @@ import anyio
 import pytest
 
 from stt_anyio import NodeConfig, Session, Stream, STTNode, TooManySessionsError
-from tests.figures import RecordProperty, tell
+from tests.figures import RecordProperty, kept_waiting, tell
 
 LOOPBACK = "127.0.0.1"
+ROOT = Path(__file__).parents[2]
 SEED = "a seed for tests"
 PROMISED = 15.0
 """Seconds in which every one of a thousand sessions has its echo, on a machine that is there for nothing else."""
@@ -24,14 +28,6 @@ LIMIT = 180.0
 DEFAULT_BUFFER = NodeConfig().recv_buffer_size
 STOCK_BUFFER = 212_992 // 2
 """Bytes to ask for so that Linux, which doubles it, grants what it grants everybody."""
-
-
-def kept_waiting() -> float:
-    """Seconds for which this thread could have gone on, and the system had no processor for it (Linux)."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except OSError:
-        return 0.0
 
 
 async def echo(session: Session) -> None:
@@ -160,3 +156,15 @@ async def test_of_a_crowd_too_large_a_hundred_get_in() -> None:
         for number, stream in enumerate(streams):
             await ask(stream, b"%d" % number)
         assert len(server.sessions) == sum(len(node.sessions) for node in nodes) == 100
+
+
+@pytest.mark.long
+def test_ten_thousand_live_in_one_process(record_property: RecordProperty) -> None:
+    """Established in a minute; from then on keep-alives leave in time (K-4), and take little of a processor."""
+    command = [sys.executable, "-m", "tests.bench.live", "--sessions", "10000", "--seconds", "30"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    told = json.loads(done.stdout)
+    tell(record_property, **told)
+    assert told["established_s"] - told["without_processor_s"] < 60.0
+    assert told["keep_alive_late_p99_s"] < 1.0
+    assert told["cpu_percent"] < 50.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from rich.console import Console
 
-from tests.bench import chart, goals, report, simulated, workers
+from tests.bench import casting, chart, goals, live, report, simulated, workers
 from tests.bench.environments import PEERS, ROOT, install
 from tests.bench.measure import Result, measure, run
 from tests.bench.rows import PLANS
@@ -19,6 +19,8 @@ from tests.bench.rows import PLANS
 BUILD = ROOT / "build"
 PAGE = ROOT / "docs" / "performance.md"
 ROUNDS = 5
+WHOLE = (workers, live, casting)
+"""Rows that are programs of their own."""
 WIDTH = 140
 """Columns of the tables where there is no terminal."""
 
@@ -63,7 +65,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--publish", action="store_true", help="put tables and chart into docs/; for a full, quiet run")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows; all when none is given")
     chosen = parser.parse_args(words)
-    names = [*(plan.name for plan in PLANS), workers.NAME, simulated.NAME]
+    names = [*(plan.name for plan in PLANS), *(each.NAME for each in WHOLE), simulated.NAME]
     for name in chosen.rows:
         if name not in names:
             parser.error(f"no row {name!r}; there are {', '.join(names)}")
@@ -85,8 +87,8 @@ def _measure(chosen: argparse.Namespace, tell: Callable[[str], None]) -> list[Re
     try:
         missing = _install({peer for row in rows for peer in row.peers}, tell)
         results.extend(measure(row, chosen.rounds, run, missing=missing, tell=tell) for row in rows)
-        if not chosen.rows or workers.NAME in chosen.rows:
-            results.append(measure(workers.row(quick=chosen.quick), chosen.rounds, run, tell=tell))
+        whole = [each.row(quick=chosen.quick) for each in WHOLE if not chosen.rows or each.NAME in chosen.rows]
+        results.extend(measure(row, chosen.rounds, run, tell=tell) for row in whole)
         if not chosen.rows or simulated.NAME in chosen.rows:
             tell("simulated links")
             results += simulated.results(lambda subject: run(subject, simulated.SECONDS), quick=chosen.quick)

@@ -7,7 +7,7 @@ from enum import Enum
 
 from attrs import frozen
 
-from tests.bench import simulated, workers
+from tests.bench import casting, live, simulated, workers
 from tests.bench.measure import Result
 from tests.bench.rows import OURS
 
@@ -65,6 +65,10 @@ GOALS: tuple[Goal, ...] = (
     Goal("a packet, 10,000 sessions against 1: in turn", "sessions-10000", "times_alone_turns", None, 1.3, 1.1),
     Goal("bulk, two workers against one: MB/s", workers.NAME, "mb_per_s", workers.ONE, 0.95),
     Goal("bulk, two workers against one: CPU seconds a byte", workers.NAME, "cpu_s_per_gb", workers.ONE, 1.1),
+    Goal("10,000 live sessions: s until all are established", live.NAME, "established_s", None, 60.0),
+    Goal("10,000 live sessions: s, keep-alives late, p99", live.NAME, "keep_alive_late_p99_s", None, 1.0),
+    Goal("10,000 live sessions: % of a core, one end", live.NAME, "cpu_percent", None, 50.0),
+    Goal("1,000 receivers, a tenth of them dead, against 900", casting.NAME, "all_have_it_s", casting.ALIVE, 1.2),
     Goal("8 sessions, two workers: %, the worker with fewest", workers.NAME, "least_share_percent", None, 25.0),
     _link("goodput, %, simulated 100 Mbit/s, 20 ms, no loss, CUBIC", 0.0, "cubic", 90.0, 95.0),
     _link("goodput, %, simulated 100 Mbit/s, 20 ms, 1 % random loss, BBR", 0.01, "bbr", 60.0, 85.0),

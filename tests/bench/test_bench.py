@@ -16,7 +16,7 @@ from rich.console import Console
 
 from stt_anyio.cli.perf import perf
 from tests.bench import __main__ as bench
-from tests.bench import chart, environments, report, simulated, workers
+from tests.bench import chart, environments, report, simulated
 from tests.bench.environments import PEERS, ROOT, SCRIPTS, command, install
 from tests.bench.goals import GOALS, Goal, State, judge
 from tests.bench.measure import Result, RunFailed, Spread, measure, run
@@ -187,7 +187,9 @@ def test_a_line_that_was_not_measured() -> None:
 
 
 def test_every_line_is_about_a_row_that_there_is() -> None:
-    rows = {plan.name: plan.row(quick=False) for plan in PLANS} | {workers.NAME: workers.row(quick=False)}
+    rows = {plan.name: plan.row(quick=False) for plan in PLANS} | {
+        each.NAME: each.row(quick=False) for each in bench.WHOLE
+    }
     for goal in GOALS:
         if goal.key == simulated.GOODPUT.key:
             assert goal.row == "link, 100 Mbit/s, 20 ms, loss " + ("0 %" if goal.who == "cubic" else "1 %")
@@ -275,7 +277,7 @@ def test_everybody_gets_the_same_work() -> None:
 
 
 def test_rows_have_names_of_their_own() -> None:
-    names = [*(plan.name for plan in PLANS), workers.NAME, simulated.NAME]
+    names = [*(plan.name for plan in PLANS), *(each.NAME for each in bench.WHOLE), simulated.NAME]
     assert len(set(names)) == len(names)
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in names)
@@ -377,7 +379,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fake(monkeypatch: pytest.MonkeyPatch, figure: float) -> None:
     """Every process prints the same for everything."""
     keys = {figure.key for plan in PLANS for figure in plan.row(quick=True).figures}
-    keys |= {figure.key for figure in workers.FIGURES}
+    keys |= {figure.key for each in bench.WHOLE for figure in each.FIGURES}
     monkeypatch.setattr(
         bench, "run", lambda subject, *_: {**dict.fromkeys(keys, figure), "outcomes": [outcome("cubic")]}
     )

@@ -1,0 +1,209 @@
+"""A pool of sessions: one for each peer, dialled once however many ask, and shared by all of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+from anyio.abc import AsyncResource
+from anyio.lowlevel import checkpoint
+
+from stt_anyio.errors import (
+    ArgumentError,
+    SessionClosedError,
+    SttError,
+    TooManySessionsError,
+    closed_here,
+    connection_failed,
+)
+from stt_anyio.node_base import no_answer
+from stt_anyio.session import Session
+
+if TYPE_CHECKING:
+    from stt_anyio.ways import Ways
+
+MAX_SESSIONS = 65_536
+
+
+class _Entry:
+    """A peer: its session, or the dial that leads to it."""
+
+    __slots__ = ("dialled", "error", "leases", "scope", "session")
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.error: Exception | None = None
+        self.dialled = anyio.Event()
+        self.scope = anyio.CancelScope()
+        self.leases = 0
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether it was dialled, and nothing is left of that."""
+        return self.dialled.is_set() and (self.session is None or not self.session.is_active())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody would miss it."""
+        session = self.session
+        return not self.leases and session is not None and not (session.streams or session.incoming)
+
+
+class SessionPool(AsyncResource):
+    """Sessions that are dialled when they are first asked for. Made by `STTNode.pool`.
+
+    A peer is who has the `peer_node_id` that was asked for, wherever; without one, who answers at an address. A session
+    that has ended is dialled again by the next who asks. `async with pool:` closes all of them at the end.
+
+    Args:
+        node: who dials.
+        max_sessions: peers at once, 1 to 65,536. For one more, the session goes that was asked for longest ago among
+            those on which no stream is open and that nobody has leased.
+
+    Raises:
+        ArgumentError: `max_sessions` is out of its range.
+    """
+
+    def __init__(self, node: Ways, max_sessions: int = 100) -> None:
+        if type(max_sessions) is not int or not 1 <= max_sessions <= MAX_SESSIONS:
+            raise ArgumentError(
+                f"max_sessions is {max_sessions!r}; it must be a whole number from 1 to {MAX_SESSIONS:,}",
+                argument="max_sessions",
+            )
+        self._node = node
+        self._max = max_sessions
+        self._entries: OrderedDict[Any, _Entry] = OrderedDict()  # the one asked for longest ago first
+        self._closed = False
+
+    def __len__(self) -> int:
+        """The sessions that are there, and the dials."""
+        return sum(not entry.is_useless for entry in self._entries.values())
+
+    async def get_or_create(
+        self,
+        address: Any,
+        peer_node_id: bytes | None = None,
+        timeout: float | None = 10.0,
+        transport: str | None = None,
+    ) -> Session:
+        """The session with a peer; it is dialled if there is none.
+
+        All who ask meanwhile wait for the same dial, each as long as his `timeout`, and get the same error. One who is
+        cancelled takes nothing from the others.
+
+        Args:
+            address, peer_node_id, timeout, transport: as for `STTNode.connect`.
+
+        Raises:
+            SttError: all that `connect` raises.
+            TooManySessionsError: the pool is full, and all in it are in use.
+            SessionClosedError: the pool is closed.
+        """
+        return (await self._entry(address, peer_node_id, timeout, transport))[1]
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        address: Any,
+        peer_node_id: bytes | None = None,
+        timeout: float | None = 10.0,
+        transport: str | None = None,
+    ) -> AsyncIterator[Session]:
+        """The same, as `async with pool.lease(...) as session:`: it is not closed to make room inside."""
+        entry, session = await self._entry(address, peer_node_id, timeout, transport)
+        entry.leases += 1
+        try:
+            yield session
+        finally:
+            entry.leases -= 1
+
+    async def _entry(
+        self, address: Any, peer_node_id: bytes | None, timeout: float | None, transport: str | None
+    ) -> tuple[_Entry, Session]:
+        key = (transport, address) if peer_node_id is None else peer_node_id
+        await checkpoint()
+        self._check_open()
+        try:
+            entry = self._entries.get(key)
+        except TypeError:
+            raise ArgumentError(f"address is {address!r}; it must be hashable here", argument="address") from None
+        if entry is None or entry.is_useless:
+            entry = self._begin(key, entry, (address, peer_node_id, timeout, transport))
+        self._entries.move_to_end(key)
+        with anyio.move_on_after(timeout):
+            await entry.dialled.wait()
+        if not entry.dialled.is_set():
+            raise no_answer(address, timeout)
+        self._check_open()
+        if isinstance(entry.error, SttError):
+            raise connection_failed(entry.error) from entry.error  # a new one for each who waits
+        if entry.error is not None:
+            raise entry.error
+        assert entry.session is not None
+        return entry, entry.session
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed_here(SessionClosedError("the pool is closed"))
+
+    def _begin(self, key: Any, old: _Entry | None, arguments: tuple[Any, ...]) -> _Entry:
+        if old is None and len(self._entries) >= self._max:
+            self._make_room()
+        entry = self._entries[key] = _Entry()
+        try:
+            self._node.start_task(self._dial, key, entry, arguments)
+        except BaseException:
+            del self._entries[key]
+            raise
+        return entry
+
+    def _make_room(self) -> None:
+        for useless in (True, False):
+            for key, entry in self._entries.items():
+                if entry.is_useless if useless else entry.is_idle:
+                    del self._entries[key]
+                    if entry.session is not None:
+                        entry.session.begin_close()
+                    return
+        raise TooManySessionsError(f"the pool has {self._max:,} sessions, and all are in use")
+
+    async def _dial(self, key: Any, entry: _Entry, arguments: tuple[Any, ...]) -> None:
+        """In a task of the node, so that it is nobody's who may be cancelled."""
+        try:
+            with entry.scope:
+                entry.session = await self._node.connect(*arguments)
+        except Exception as error:
+            entry.error = error
+        finally:  # also when the node stops
+            if entry.session is None:
+                over = SessionClosedError("the pool was closed, or its node stopped")
+                entry.error = entry.error or closed_here(over)
+                if self._entries.get(key) is entry:
+                    del self._entries[key]
+            entry.dialled.set()
+
+    async def aclose(self) -> None:
+        """Close all its sessions; in a cancelled scope, abort them."""
+        self._closed = True
+        entries, self._entries = self._entries, OrderedDict()
+        async with anyio.create_task_group() as tasks:
+            for entry in entries.values():
+                entry.scope.cancel()
+                if entry.session is not None:
+                    tasks.start_soon(entry.session.close)
+
+    async def close(self) -> None:
+        """The same as `aclose`."""
+        await self.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
