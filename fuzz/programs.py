@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from fuzz import fuzz_endpoint, fuzz_header, fuzz_initiator, fuzz_responder, fuzz_session, fuzz_tickets
+from fuzz import fuzz_endpoint, fuzz_header, fuzz_initiator, fuzz_records, fuzz_responder, fuzz_session, fuzz_tickets
 from fuzz.genuine import FRAMES
-from fuzz.harness import Part, Seeds, packed, program
+from fuzz.harness import Choices, Part, Seeds, packed, program
 from stt_proto.types import CloseReason
 from stt_proto.wire import (
     Frame,
@@ -20,7 +20,7 @@ from stt_proto.wire import (
     Stream,
 )
 
-__all__ = ["endpoint", "header", "initiator", "responder", "session", "tickets", "tokens"]
+__all__ = ["endpoint", "header", "initiator", "records", "responder", "session", "tickets", "tokens"]
 
 
 def step(steps: Sequence[Callable[..., object]], which: Callable[..., object], *parts: Part) -> bytes:
@@ -67,6 +67,46 @@ def header() -> Seeds:
         seeds[f"far-{far}"] = program(0, seal(b"near", 64), receive(0), sealed, receive(1), receive(0))
     seeds["made-up"] = program(0, 6, 1, 0x60, 0, packed(b"\0\0\0\0\0\3" + b"p" * 30), 0x40, 1, packed(b"q" * 40), 3)
     seeds["numbers"] = program(0, 8, b"\xc0\0\0\1\0\0\0\0", b"\x80\0\0\0", 8, 0, b"\xbf\xff\xff\xff")
+    return seeds
+
+
+def records() -> Seeds:
+    """Records taken back as they were, damaged, resealed, and at the wrong time."""
+
+    def kept(name: bytes, state: int = 0, age: int = 0, extended: int = 0, ttl: int = 2, sliding: int = 1) -> bytes:
+        return program(state, age, name.ljust(2, b"_"), b"p", 1, extended, ttl, sliding, b"xy", 50)
+
+    def read(how: int, record: bytes, damage: Part, later: int = 0, swept: int = 0) -> bytes:
+        return program(how, record, damage, later, swept)
+
+    same = program(2, 0, 0, 0)  # of `Choices.damage`: nothing is put in between
+    seeds = {
+        "as-it-was": read(2, kept(b"a"), same),
+        "five-of-them": b"".join(read(2, kept(bytes((name,))), same) for name in b"abcda"),
+        "over": read(2, kept(b"a", state=2), same) + read(2, kept(b"b", age=3), same),
+        "extended": read(2, kept(b"a", age=2, extended=1, ttl=0), same) + read(2, kept(b"b", age=1, extended=1), same),
+        "from-the-future": read(2, kept(b"a", age=4), same, 3, 1) + read(2, kept(b"a", age=4), same, 4, 1),
+        "expires": read(2, kept(b"a", ttl=1), same, 1) + read(2, kept(b"b", ttl=0), same, 2, 1),
+        "no-record": program(0, packed(b"SR"), 0, 0, 0, packed(b""), 0, 0, 1, packed(b"\0" * 80), 0, 0),
+    }
+    for kind in range(6):
+        for at in (0, 5, 45, 60, 80, 110, 150):
+            damage = program(kind, 0, at, 3, b"\x01\xff\x7f", 0)
+            seeds[f"damaged-{kind}-{at}"] = read(2, kept(b"a"), damage)
+            seeds[f"resealed-{kind}-{at}"] = read(3, kept(b"a"), damage)
+    body = fuzz_records.genuine(Choices(kept(b"a"))).to_bytes()[len(fuzz_records.MAGIC) : -8]
+    forged = {
+        "longer": body + b"\0",
+        "shorter": body[:-1],
+        "strange-state": body[:40] + b"\3" + body[41:],
+        "strange-reason": body[:41] + b"\x63" + body[42:],
+        "no-time": body[:42] + b"\x7f\xf8" + body[44:],
+        "endless": body[:58] + b"\x7f\xf0" + bytes(6) + body[66:],
+        "ages-ago": body[:42] + b"\xff\xef" + b"\xff" * 14 + body[58:],
+        "for-ever": body[:58] + b"\x7f\xef" + b"\xff" * 6 + body[66:],
+    }
+    for name, data in forged.items():
+        seeds[f"forged-{name}"] = program(1, packed(data), 1, 1) + read(2, kept(b"b"), same, 4, 1)
     return seeds
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from fuzz.genuine import frames, links, messages, parameters, texts
 from fuzz.harness import CORPUS, Seeds
-from fuzz.programs import endpoint, header, initiator, responder, session, tickets, tokens
+from fuzz.programs import endpoint, header, initiator, records, responder, session, tickets, tokens
 
 TARGETS: tuple[Callable[[], Seeds], ...] = (
     endpoint,
@@ -19,6 +19,7 @@ TARGETS: tuple[Callable[[], Seeds], ...] = (
     links,
     messages,
     parameters,
+    records,
     responder,
     session,
     texts,

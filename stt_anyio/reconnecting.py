@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError
 from stt_anyio.operation import MAX_REPLY, Operation
-from stt_anyio.reconnecting_base import REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
+from stt_anyio.reconnecting_base import WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
 from stt_anyio.requests import exchange
 from stt_anyio.session import Session
 from stt_anyio.waiting import Bell, Feed, finish, inside
@@ -206,9 +206,11 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
     async def _try(self) -> None:
         """Find the session that is detached, or dial."""
         ticket, old = self._begin(), self._session
-        if old is not None and await self._reattach(old):
-            self._on_reattached(old)
-            return
+        if old is not None:
+            if await self._reattach(old):
+                self._on_reattached(old)
+                return
+            self._leave()
         try:
             session = await self._dial(ticket)
         except Exception as error:
@@ -218,11 +220,11 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
 
     async def _reattach(self, session: Session) -> bool:
         """Whether a detached session has a path again: it is looked for over every way to the peer."""
-        for address, transport in self._peer.ways():
+        for address, transport in self._home.ways():
             if session.is_closed or not session.is_detached:
                 break
             with suppress(SttError, OSError):
-                await session.add_path(address, transport, REATTACHING)
+                await session.add_path(address, transport, self._reattaching)
         return self._is_back(session)
 
     async def _dial(self, ticket: Ticket | None) -> Session:

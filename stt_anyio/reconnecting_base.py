@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, closed_here, connection_failed
 from stt_anyio.links import WebSocketTarget
@@ -16,7 +16,8 @@ from stt_proto import Ticket
 from stt_proto.reconnect import Connected, GivenUp, Reconnector, ReconnectPolicy, State
 
 REATTACHING = 3.0
-"""Seconds that each way has to bring a detached session back before a new one is dialled."""
+"""Seconds that each way has to bring a detached session back before a new one is dialled; the first wait of the policy,
+where that is shorter and there are other addresses to dial."""
 WITHIN_PREPARE = "`prepare` waits for what waits for it: use the session that it is given"
 
 SessionT = TypeVar("SessionT", bound=SessionBase[Any])
@@ -24,9 +25,10 @@ SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 
 @frozen(kw_only=True)
 class Peer:
-    """Whom to dial, and how: the arguments of `connect`."""
+    """Whom to dial, and how: the arguments of `connect`, and where else the same node is."""
 
     address: Any = field(repr=False)  # a URL may hold a password
+    others: tuple[Any, ...] = field(default=(), repr=False)
     peer_node_id: bytes | None = None
     transport: str | None = None
     websocket: WebSocketTarget | None = None
@@ -36,6 +38,22 @@ class Peer:
         """The addresses to find a detached session at, the best first."""
         other = [] if self.websocket is None else [(self.websocket, "ws")]
         return [(self.address, self.transport), *other]
+
+    def elsewhere(self) -> Peer:
+        """The same at its next address; after the last comes the first."""
+        first, *rest = *self.others, self.address
+        return evolve(self, address=first, others=tuple(rest))
+
+
+def check_addresses(addresses: Any) -> tuple[Any, ...]:
+    """Further addresses of a peer.
+
+    Raises:
+        ArgumentError: it is no list or tuple of them; one pair of host and port is none.
+    """
+    if not isinstance(addresses, list | tuple) or any(isinstance(address, int | None) for address in addresses):
+        raise ArgumentError("addresses is no list of addresses", argument="addresses")
+    return tuple(addresses)
 
 
 class Reconnecting(Generic[SessionT]):
@@ -53,7 +71,8 @@ class Reconnecting(Generic[SessionT]):
             if not fits:
                 raise ArgumentError(f"{name} is of type {type(value).__name__}; it must be {allowed}", argument=name)
         self._owner = node
-        self._peer = peer
+        self._peer = self._home = peer  # whom to dial next; and where the session is, or was
+        self._reattaching = min(REATTACHING, policy.first) if peer.others else REATTACHING
         self._engine = Reconnector(policy, now=node.driver.clock(), entropy=os.urandom, ticket=ticket)
         self._session: SessionT | None = None
         self._sessions = 0
@@ -96,6 +115,7 @@ class Reconnecting(Generic[SessionT]):
         if session is None or engine.is_over:
             return
         if session.is_closed:
+            self._leave()
             self._session = None
             engine.keep(session.ticket)
             if session.ended_here:
@@ -119,10 +139,12 @@ class Reconnecting(Generic[SessionT]):
 
     def _on_failed(self, error: Exception) -> None:
         """A try came to nothing."""
-        old = self._session
+        old, now = self._session, self._now()
         if not isinstance(error, SttError):
             self._owner.handler_failed(error, None)  # out of `prepare`
-        self._engine.failed(error, self._now())
+        self._engine.failed(error, now)
+        if self._engine.next_dial > now:  # else the same is dialled again at once, without the ticket
+            self._peer = self._peer.elsewhere()
         if old is not None and (old.ended_here or self._engine.is_over):
             old.abort()  # it has no path, and nobody waits for it
         self._tell()
@@ -135,6 +157,7 @@ class Reconnecting(Generic[SessionT]):
             session.abort()
         else:
             self._session = session
+            self._home = self._peer
             self._sessions += 1
         if old is not None and not self._is_back(old):
             old.abort()
@@ -145,6 +168,11 @@ class Reconnecting(Generic[SessionT]):
     def _is_back(self, session: SessionT) -> bool:
         """Whether a session that was detached goes on."""
         return not (session.is_closed or session.is_detached)
+
+    def _leave(self) -> None:
+        """The session is not to be had where it was: the next address, but once for each session."""
+        if self._peer is self._home:
+            self._peer = self._peer.elsewhere()
 
     def _on_reattached(self, session: SessionT) -> None:
         """A try brought the session back."""

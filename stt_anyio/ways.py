@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -20,7 +20,7 @@ from stt_anyio.managed import DRAIN_TIMEOUT
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import NodeBase, no_answer, no_move, no_way
 from stt_anyio.reconnecting import ReconnectingClient
-from stt_anyio.reconnecting_base import Peer
+from stt_anyio.reconnecting_base import Peer, check_addresses
 from stt_anyio.regaining import regain
 from stt_anyio.session import Session
 from stt_anyio.session_manager import SessionManager
@@ -133,6 +133,7 @@ class Ways(NodeBase[Session]):
         ticket: Ticket | None = None,
         policy: ReconnectPolicy | None = None,
         prepare: Callable[[Session], Awaitable[Any]] | None = None,
+        addresses: Sequence[Any] = (),
     ) -> ReconnectingClient:
         """A peer that is dialled, and dialled again whenever its session is lost, until that is closed.
 
@@ -143,13 +144,18 @@ class Ways(NodeBase[Session]):
             prepare: `await prepare(session)` is called with each new session before anybody else gets it: to set up
                 again what it is to have. When it raises, the session is ended; it is dialled again if the session was
                 lost, and otherwise given up.
+            addresses: where else the same node is, servers with one `fleet_secret` say. When a session is lost, or a
+                try fails, the next of them is dialled, and after the last `address` again; the waits are the same. A
+                session without a path is looked for where it was, and nowhere else, for as long as the first wait.
 
         Raises:
             StateError: the node is not running.
-            ArgumentError: `policy`, `ticket`, `prepare` or `websocket` is none. What `connect` would not take ends it.
+            ArgumentError: `policy`, `ticket`, `prepare`, `websocket` or `addresses` is none. What `connect` would not
+                take ends it.
         """
         peer = Peer(
             address=address,
+            others=check_addresses(addresses),
             peer_node_id=peer_node_id,
             transport=transport,
             websocket=None if websocket is None else target_of(websocket),

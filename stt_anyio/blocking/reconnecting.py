@@ -17,7 +17,7 @@ from stt_anyio.blocking.requests import Deadline, exchange
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.errors import ArgumentError, BufferOverflowError, StateError, SttError
 from stt_anyio.operation import MAX_REPLY, Operation
-from stt_anyio.reconnecting_base import REATTACHING, WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
+from stt_anyio.reconnecting_base import WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, ReconnectPolicy
 from stt_proto.types import Buffer
@@ -108,10 +108,12 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
         with self.node.lock:
             ticket, old = self._begin(), self._session
         try:
-            if old is not None and self._reattach(old, deadline):
-                with self.node.lock:
-                    self._on_reattached(old)
-                return
+            if old is not None:
+                if self._reattach(old, deadline):
+                    with self.node.lock:
+                        self._on_reattached(old)
+                    return
+                self._leave()
             session = self._dial(ticket, deadline)
         except Exception as error:
             with self.node.lock:
@@ -126,11 +128,11 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
 
     def _reattach(self, session: BlockingSession, deadline: Deadline) -> bool:
         """Whether a detached session has a path again: it is looked for over every way to the peer."""
-        for address, transport in self._peer.ways():
+        for address, transport in self._home.ways():
             if session.is_closed or not session.is_detached:
                 break
             with suppress(SttError, OSError):
-                session.add_path(address, transport, deadline.least(REATTACHING))
+                session.add_path(address, transport, deadline.least(self._reattaching))
         return self._is_back(session)
 
     def _dial(self, ticket: Ticket | None, deadline: Deadline) -> BlockingSession:

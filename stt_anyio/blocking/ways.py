@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from stt_anyio.errors import ArgumentError, SttError, connection_failed
 from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import NodeBase, no_answer, no_move, no_way
-from stt_anyio.reconnecting_base import Peer
+from stt_anyio.reconnecting_base import Peer, check_addresses
 from stt_anyio.regaining import PATIENCE, backoff, is_elsewhere
 from stt_anyio.udp import check_address
 from stt_proto import NetworkPath, ReconnectPolicy, SessionState, Ticket
@@ -154,15 +154,18 @@ class BlockingWays(NodeBase[BlockingSession]):
         ticket: Ticket | None = None,
         policy: ReconnectPolicy | None = None,
         prepare: Callable[[BlockingSession], Any] | None = None,
+        addresses: Sequence[Any] = (),
     ) -> BlockingReconnectingClient:
         """A peer that is dialled when a session with it is asked for and there is none; see `STTNode.reconnecting`.
 
         Raises:
             StateError: the node is not running.
-            ArgumentError: `policy`, `ticket`, `prepare` or `websocket` is none. What `connect` would not take ends it.
+            ArgumentError: `policy`, `ticket`, `prepare`, `websocket` or `addresses` is none. What `connect` would not
+                take ends it.
         """
         peer = Peer(
             address=address,
+            others=check_addresses(addresses),
             peer_node_id=peer_node_id,
             transport=transport,
             websocket=None if websocket is None else target_of(websocket),

@@ -98,6 +98,35 @@ def test_a_server_that_restarts() -> None:
             assert isinstance(client.state, Connected)
 
 
+@pytest.mark.parametrize("word", [True, False])
+def test_another_address(word: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G9: where one server is gone, with or without a word, the next one is dialled; see `test_addresses.py`."""
+    one, other = Server(), Server()
+    with other.up() as second, BlockingNode(shared_seed="x", host=HERE, background=True) as node:
+        with one.up() as first:
+            addresses = [first.listen_tcp(), second.listen_tcp()]
+            connect, dialled = node.connect, []
+            monkeypatch.setattr(node, "connect", lambda *whom, **how: dialled.append(whom[0]) or connect(*whom, **how))
+            client = node.reconnecting(addresses[0], transport="tcp", policy=QUICK, addresses=addresses[1:])
+            assert client.request(b"one", timeout=10) == b"ONE"
+            if not word:
+                cut(node, client.session())
+        assert client.request(b"two", timeout=10, repeat=True) == b"TWO"
+        assert dialled == addresses
+        client.close()
+        with pytest.raises(ArgumentError):
+            node.reconnecting((HERE, 1), addresses=(HERE, 2))
+    assert (one.done, other.done) == ([b"one"], [b"two"])
+
+
+def cut(node: BlockingNode, session: BlockingSession) -> None:
+    """Its connections break, and it has no path."""
+    with node.lock:
+        for connection in tuple(node._connections["stream"].registry.by_path.values()):
+            connection.close("cut")
+    node.until(lambda: session.is_detached or None, 5)
+
+
 def test_nobody_is_there() -> None:
     """G9: not sent, whether the time is over or the tries are; a session that is asked for is a plain timeout."""
     server = Server()
@@ -322,16 +351,13 @@ def test_closed_while_it_is_dialled() -> None:
 @pytest.mark.parametrize("known", [True, False])
 def test_a_session_without_a_path(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """C9, G9: it is found again, and nothing is lost; where the peer knows it no longer there is a new one."""
-    monkeypatch.setattr("stt_anyio.blocking.reconnecting.REATTACHING", 5.0 if known else 0.1)
+    monkeypatch.setattr("stt_anyio.reconnecting_base.REATTACHING", 5.0 if known else 0.1)
     server = Server()
     with server.up() as node, BlockingNode(shared_seed="x", host=HERE, background=True) as ours:
         address = node.listen_tcp()
         with ours.reconnecting(address, transport="tcp", policy=QUICK) as client:
             session = client.session()
-            with ours.lock:
-                for connection in tuple(ours._connections["stream"].registry.by_path.values()):
-                    connection.close("cut")
-            ours.until(lambda: session.is_detached or None, 5)
+            cut(ours, session)
             if not known:
                 node.until(lambda: node.get_active_sessions() or None, 5)[0].abort()
             assert client.request(b"hello", timeout=10) == b"HELLO"

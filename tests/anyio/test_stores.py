@@ -301,4 +301,4 @@ def test_three_who_share(
             enter = portal.wrap_async_context_manager
             return lambda: Asked(portal, stack.enter_context(enter(shared.open())), clock)
 
-        run(Sharing, examples=25, steps=40, opens=staticmethod(opens))
+        run(Sharing, examples=12, steps=40, opens=staticmethod(opens))
