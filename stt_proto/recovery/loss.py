@@ -274,7 +274,8 @@ class Recovery:
         if sample_ok and newest.eliciting and newest.number == ranges[0][1]:
             sample = now - newest.time
             self.rtt.update(sample, delay if delay < self.max_ack_delay else self.max_ack_delay, now)
-        self.pto_count = 0
+        if sample_ok or now - newest.time <= self.pto:  # else the answer's own way is longer than anybody measured
+            self.pto_count = 0
         self.probes = self._unanswered = 0
         self._extra = False
         self.packets_acked += len(acked)

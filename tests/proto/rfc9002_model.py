@@ -99,7 +99,8 @@ class Model:
         if newest.beside_a_full_window:
             for packet in newly_acked:
                 self.on_packet_acked(packet)
-        self.pto_count = 0
+        if same_path or now - newest.time_sent <= self.pto:  # nobody has measured the other way
+            self.pto_count = 0
         return [packet.packet_number for packet in newly_acked], [packet.packet_number for packet in lost]
 
     def update_rtt(self, latest_rtt: float, ack_delay: float, now: float) -> None:

@@ -224,6 +224,33 @@ def test_a_timeout_is_no_congestion() -> None:
     assert recovery.bytes_in_flight == DATAGRAM
 
 
+def test_answers_that_take_a_longer_way() -> None:
+    """R-5: an answer over another path measures nothing (R-3), so it ends the back-off only if it came within a PTO.
+
+    Else each answer made the next timeout as short, and two PINGs went out for each, a thousand times a second.
+    """
+    recovery = path(initial_rtt=0.0)
+    recovery.set_max_ack_delay(0.0)
+    now, longest, number, probes = 1.0, 0.0014, 0, 0
+    recovery.on_sent(packet(number, now))
+    while (at := recovery.deadline) < 2.0:
+        if at > now + longest:
+            acknowledge(recovery, range(number + 1), now + longest, sample_ok=False)
+            continue
+        now = at
+        assert recovery.on_timeout(now) == []
+        for _ in range(recovery.probes):
+            number += 1
+            probes += 1
+            recovery.on_sent(packet(number, now))
+    assert probes == 2
+    assert recovery.pto_count == 1
+
+    recovery.on_sent(packet(number + 1, 3.0))
+    acknowledge(recovery, [number + 1], 3.0 + recovery.pto, sample_ok=False)
+    assert recovery.pto_count == 0
+
+
 def test_the_back_off_ends() -> None:
     """R-5: doubled, at most 6 times, or up to 1 s where that is more, and at most 10 s.
 
