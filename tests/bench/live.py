@@ -43,7 +43,12 @@ def row(*, quick: bool) -> Row:
 
 def _node(sessions: int, **options: object) -> STTNode:
     return STTNode(
-        shared_seed=_SEED, host=_HOST, max_concurrent_sessions=sessions + 1, handshake_timeout=60.0, **options
+        shared_seed=_SEED,
+        host=_HOST,
+        max_concurrent_sessions=sessions + 1,
+        max_sessions_per_peer=sessions + 1,
+        handshake_timeout=60.0,
+        **options,
     )
 
 
