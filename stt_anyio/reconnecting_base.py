@@ -7,9 +7,10 @@ from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
 from attrs import evolve, field, frozen
+from attrs.converters import optional
 
 from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, closed_here, connection_failed
-from stt_anyio.links import WebSocketTarget
+from stt_anyio.links import WebSocketTarget, target_of
 from stt_anyio.node_base import NodeBase, spoken
 from stt_anyio.session_base import SessionBase
 from stt_proto import Ticket
@@ -23,15 +24,25 @@ WITHIN_PREPARE = "`prepare` waits for what waits for it: use the session that it
 SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 
 
+def _addresses(addresses: Any) -> tuple[Any, ...]:
+    if not isinstance(addresses, list | tuple) or any(isinstance(address, int | None) for address in addresses):
+        raise ArgumentError("addresses is no list of addresses", argument="addresses")
+    return tuple(addresses)
+
+
 @frozen(kw_only=True)
 class Peer:
-    """Whom to dial, and how: the arguments of `connect`, and where else the same node is."""
+    """Whom to dial, and how: the arguments of `connect`, and where else the same node is.
+
+    Raises:
+        ArgumentError: `others` is no list of addresses (one pair of host and port is none), or `websocket` no target.
+    """
 
     address: Any = field(repr=False)  # a URL may hold a password
-    others: tuple[Any, ...] = field(default=(), repr=False)
+    others: tuple[Any, ...] = field(default=(), repr=False, converter=_addresses)
     peer_node_id: bytes | None = None
     transport: str | None = None
-    websocket: WebSocketTarget | None = None
+    websocket: WebSocketTarget | None = field(default=None, converter=optional(target_of))
     timeout: float | None = 10.0
 
     def ways(self) -> list[tuple[Any, str | None]]:
@@ -43,17 +54,6 @@ class Peer:
         """The same at its next address; after the last comes the first."""
         first, *rest = *self.others, self.address
         return evolve(self, address=first, others=tuple(rest))
-
-
-def check_addresses(addresses: Any) -> tuple[Any, ...]:
-    """Further addresses of a peer.
-
-    Raises:
-        ArgumentError: it is no list or tuple of them; one pair of host and port is none.
-    """
-    if not isinstance(addresses, list | tuple) or any(isinstance(address, int | None) for address in addresses):
-        raise ArgumentError("addresses is no list of addresses", argument="addresses")
-    return tuple(addresses)
 
 
 class Reconnecting(Generic[SessionT]):

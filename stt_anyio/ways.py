@@ -20,7 +20,7 @@ from stt_anyio.managed import DRAIN_TIMEOUT
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import NodeBase, no_answer, no_move, no_way
 from stt_anyio.reconnecting import ReconnectingClient
-from stt_anyio.reconnecting_base import Peer, check_addresses
+from stt_anyio.reconnecting_base import Peer
 from stt_anyio.regaining import regain
 from stt_anyio.session import Session
 from stt_anyio.session_manager import SessionManager
@@ -155,10 +155,10 @@ class Ways(NodeBase[Session]):
         """
         peer = Peer(
             address=address,
-            others=check_addresses(addresses),
+            others=addresses,
             peer_node_id=peer_node_id,
             transport=transport,
-            websocket=None if websocket is None else target_of(websocket),
+            websocket=websocket,
             timeout=timeout,
         )
         return ReconnectingClient(self, peer, policy, ticket, prepare)

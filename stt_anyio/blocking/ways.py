@@ -23,7 +23,7 @@ from stt_anyio.errors import ArgumentError, SttError, connection_failed
 from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import NodeBase, no_answer, no_move, no_way
-from stt_anyio.reconnecting_base import Peer, check_addresses
+from stt_anyio.reconnecting_base import Peer
 from stt_anyio.regaining import PATIENCE, backoff, is_elsewhere
 from stt_anyio.udp import check_address
 from stt_proto import NetworkPath, ReconnectPolicy, SessionState, Ticket
@@ -165,10 +165,10 @@ class BlockingWays(NodeBase[BlockingSession]):
         """
         peer = Peer(
             address=address,
-            others=check_addresses(addresses),
+            others=addresses,
             peer_node_id=peer_node_id,
             transport=transport,
-            websocket=None if websocket is None else target_of(websocket),
+            websocket=websocket,
             timeout=timeout,
         )
         return BlockingReconnectingClient(self, peer, policy, ticket, prepare)
