@@ -188,7 +188,7 @@ def _record(cls: type[SessionRecord], reader: Reader) -> SessionRecord:
         last_active=_time(last_active),
         extended_until=None if extended_until == _NEVER else _time(extended_until),
         config=SessionConfig(**config),
-        config_version=int(str(version)),
+        config_version=_version(version),
         metadata=reader.take_metadata(),
         close_reason=_REASONS[reason],
         closed_at=None if closed_at == _NEVER else _time(closed_at),
@@ -199,6 +199,12 @@ def _time(value: float) -> float:
     if not isfinite(value):
         raise damaged()
     return value
+
+
+def _version(value: Any) -> int:
+    if not 1 <= value <= MAX_VERSION:
+        raise damaged()
+    return int(value)
 
 
 def _check(body: bytes) -> bytes:
