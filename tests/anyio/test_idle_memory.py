@@ -36,7 +36,7 @@ FORGOTTEN = 400.0
 OURS = [tracemalloc.Filter(True, f"{Path(package.__file__).parent}/*") for package in (stt_proto, stt_anyio)]
 """Where that was asked for: an event loop keeps timers that were cancelled for a while, now more and now fewer."""
 LEFT = 100
-"""Bytes an end, less than an entry in any table: the interpreter's own caches grow a little, and dictionaries at times."""
+"""Bytes an end, less than an entry in any table: caches of the interpreter grow a little, and dictionaries at times."""
 CONTAINERS = (dict, set, list, deque)
 SMALL = sys.getsizeof({})
 
