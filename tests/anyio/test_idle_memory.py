@@ -141,3 +141,21 @@ async def test_nothing_is_left_of_what_is_over(traced: Callable[[], tuple[int, i
             assert not server.sessions
         _, before, after = held
         assert after - before < 2 * SESSIONS * LEFT
+
+
+async def test_an_ended_session_is_kept_for_what_it_left_and_no_longer() -> None:
+    """`receive` gives what came before the end, also long after it; then the session is gone."""
+    async with nodes() as (client, server):
+        packets = server.receive()
+        session = await client.connect("server")
+        await session.open_stream().send(b"unread", timeout=5.0)
+        kept = [weakref.ref(each) for each in server.sessions.values()]
+        await session.close()
+        await anyio.sleep(FORGOTTEN)
+        gc.collect()
+        assert kept[0]() is not None
+        assert (await anext(packets)).data == b"unread"
+        with anyio.move_on_after(1.0):
+            await anext(packets)
+        gc.collect()
+        assert kept[0]() is None
