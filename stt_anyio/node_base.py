@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any, ClassVar, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from attrs import evolve, field, frozen
 
@@ -236,7 +237,8 @@ class NodeBase(Generic[SessionT]):
         self.broadcaster = Broadcaster(self.config.broadcast)
         self._collecting = False
         self._ready: dict[StreamBase, None] = {}  # where `receive` may find something
-        self._left_behind: dict[SessionT, None] = {}  # sessions that ended with something unread in there
+        # Sessions that ended with something unread in there. Nothing but that keeps them.
+        self._left_behind: WeakKeyDictionary[SessionT, None] = WeakKeyDictionary()
         self._listening = False
         self._backlog: dict[SessionT, None] = {}  # for `accept`
         self._established = 0
@@ -484,6 +486,8 @@ class NodeBase(Generic[SessionT]):
 
     def _leave_behind(self, session: SessionT) -> None:
         """Keep what an ended session has for `receive`, for as many sessions as may be live, and no more."""
+        if self._ready.keys().isdisjoint(session.streams.values()):
+            return
         self._left_behind[session] = None
         if len(self._left_behind) > self.config.max_concurrent_sessions:
             oldest = next(iter(self._left_behind))

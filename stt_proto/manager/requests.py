@@ -29,7 +29,7 @@ class Work:
     __slots__ = ("_requests", "counted", "use")
 
     def __init__(self, use: Use | None = None) -> None:
-        self._requests: set[RequestToken] = set()
+        self._requests: dict[RequestToken, None] = {}  # an empty set is three times as large
         self.counted = 0
         self.use = use
 
@@ -56,12 +56,12 @@ class Work:
     def begin(self, session_id: bytes) -> RequestToken:
         """Begin a request."""
         token = RequestToken(session_id)
-        self._requests.add(token)
+        self._requests[token] = None
         return token
 
     def end(self, token: RequestToken) -> bool:
         """End a request; False when it has ended, or was never one of these."""
         if token not in self._requests:
             return False
-        self._requests.remove(token)
+        del self._requests[token]
         return True

@@ -28,6 +28,7 @@ from stt_proto.wire.header import (
 )
 
 __all__ = [
+    "FRUGAL",
     "HEADER",
     "LOW_BITS",
     "MASK",
@@ -52,6 +53,10 @@ LOW_BITS = 0xFFFF_FFFF
 
 _PACKET_OVERHEAD = PACKET_HEADER + TAG_SIZE
 
+FRUGAL = 4
+"""Packets that a direction seals, or opens, with objects made for each, before it keeps some: at first, and after rest.
+What a handshake, a ticket and signs of life take is no more than that."""
+
 Cipher = Callable[[Buffer, Buffer, Buffer | None], bytes]
 """Seals or opens under one key: nonce, data, associated data."""
 
@@ -72,7 +77,7 @@ def capacity(segment_size: int, segments: int) -> int:
 
 
 class Sealer(Secret):
-    """Seals the packets of one direction under one key version.
+    """Seals the packets of one direction under one key version. It begins at rest.
 
     Attributes:
         keys: what it seals with.
@@ -82,16 +87,14 @@ class Sealer(Secret):
             sealed as many as it may; whoever seals asks, at the price of one comparison.
     """
 
-    __slots__ = ("_alone", "_encrypt", "_flags", "_iv", "_last", "_mask", "keys", "limit", "review_at", "sealed")
+    __slots__ = ("_flags", "_frugal", "_iv", "_last", "_tools", "keys", "limit", "review_at", "sealed")
 
-    _encrypt: Cipher
-    _mask: HeaderMask
+    _tools: tuple[Cipher, HeaderMask] | None
 
     def __init__(self, keys: PacketKeys) -> None:
         self.keys = keys
         self.sealed = 0
-        self._alone = False
-        self._wake()
+        self.rest()
         self._iv = keys.iv
         self._flags = FIXED_BIT | keys.epoch
         self.limit = self.review_at = keys.suite.confidentiality_limit
@@ -103,27 +106,22 @@ class Sealer(Secret):
         return self.sealed >= self.limit
 
     def rest(self) -> None:
-        """Let go of the library's objects, some 4 KiB: there was nothing to seal for long.
+        """Hold none of the library's objects, some 4 KiB: there was nothing to seal for long.
 
-        One packet that follows does without them, since it may be a sign of life and the only one; a second one brings
+        The next `FRUGAL` packets do without them, since they may be signs of life and the only ones; one more brings
         them back. Neither costs more than a few microseconds.
         """
-        self._alone = True
-        self._encrypt, self._mask = self._encrypt_resting, self._mask_resting
+        self._frugal = FRUGAL
+        self._tools = None
 
-    def _wake(self) -> None:
-        self._encrypt = self.keys.aead.encrypt
-        self._mask = self.keys.header_mask
-
-    def _encrypt_resting(self, nonce: Buffer, plain: Buffer, associated: Buffer | None) -> bytes:
-        if self._alone:
-            self._alone = False
-            return self.keys.aead.encrypt(nonce, plain, associated)
-        self._wake()
-        return self._encrypt(nonce, plain, associated)
-
-    def _mask_resting(self, sample: Buffer) -> bytes:
-        return self.keys.header_mask(sample)
+    def _make_tools(self) -> tuple[Cipher, HeaderMask]:
+        """What seals and masks the next packet."""
+        tools = self.keys.aead.encrypt, self.keys.header_mask
+        if self._frugal:
+            self._frugal -= 1
+        else:
+            self._tools = tools
+        return tools
 
     def seal(self, number: int, dcid: bytes, plain_parts: Sequence[Buffer], segment_size: int) -> Sealed:
         """Seal one packet, in one datagram if it fits into one, else as a train.
@@ -153,8 +151,9 @@ class Sealer(Secret):
         self._last = number
         self.sealed += 1
         flags, low = self._flags, number & LOW_BITS
-        sealed = self._encrypt((self._iv ^ number).to_bytes(12, "big"), plain, HEADER.pack(flags, dcid, low))
-        flags_mask, low_mask = MASK.unpack(self._mask(sealed[:SAMPLE_SIZE]))
+        encrypt, mask = self._tools or self._make_tools()
+        sealed = encrypt((self._iv ^ number).to_bytes(12, "big"), plain, HEADER.pack(flags, dcid, low))
+        flags_mask, low_mask = MASK.unpack(mask(sealed[:SAMPLE_SIZE]))
         header = HEADER.pack(flags ^ (flags_mask & MASKED_BITS), dcid, low ^ low_mask)
         return (header, sealed), 1, PACKET_HEADER + len(sealed)
 
@@ -169,22 +168,23 @@ class Sealer(Secret):
         self.sealed += 1
         flags, low = self._flags | TRAIN_BIT, number & LOW_BITS
         nonce = (self._iv ^ number).to_bytes(12, "big")
-        sealed = self._encrypt(nonce, plain, TRAIN_DATA.pack(flags, dcid, low, segments - 1))
-        flags_mask, low_mask = MASK.unpack(self._mask(sealed[:SAMPLE_SIZE]))
+        encrypt, mask = self._tools or self._make_tools()
+        sealed = encrypt(nonce, plain, TRAIN_DATA.pack(flags, dcid, low, segments - 1))
+        flags_mask, low_mask = MASK.unpack(mask(sealed[:SAMPLE_SIZE]))
         prefix = HEADER.pack(flags ^ (flags_mask & MASKED_BITS), dcid, low ^ low_mask)
         return cut_train(prefix, sealed, room, segments), segments, total
 
 
 class Opener(Secret):
-    """Opens the packets of one direction under one key version."""
+    """Opens the packets of one direction under one key version. It begins at rest."""
 
     __slots__ = ("_decrypt", "_iv", "keys")
 
-    _decrypt: Cipher
+    _decrypt: Cipher | None
 
     def __init__(self, keys: PacketKeys) -> None:
         self.keys = keys
-        self.wake()
+        self.rest()
         self._iv = keys.iv
 
     def wake(self) -> None:
@@ -193,10 +193,7 @@ class Opener(Secret):
 
     def rest(self) -> None:
         """Make it for each packet, until `wake`."""
-        self._decrypt = self._decrypt_resting
-
-    def _decrypt_resting(self, nonce: Buffer, sealed: Buffer, associated: Buffer | None) -> bytes:
-        return self.keys.aead.decrypt(nonce, sealed, associated)
+        self._decrypt = None
 
     def open_untrusted(self, number: int, sealed: Buffer, associated: bytes) -> bytes | None:
         """Give the plaintext of a packet, or `None` when it does not open. Raises nothing.
@@ -206,8 +203,9 @@ class Opener(Secret):
             sealed: all of its ciphertext, the tag at the end.
             associated: its unmasked header (P-2).
         """
+        decrypt = self._decrypt or self.keys.aead.decrypt
         try:
-            return self._decrypt((self._iv ^ number).to_bytes(12, "big"), sealed, associated)
+            return decrypt((self._iv ^ number).to_bytes(12, "big"), sealed, associated)
         except InvalidTag:
             return None
 

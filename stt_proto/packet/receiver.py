@@ -17,6 +17,7 @@ from stt_proto.packet.counters import PacketCounters
 from stt_proto.packet.keys import PacketKeys
 from stt_proto.packet.numbers import MAX_PACKET_NUMBER, decode_number
 from stt_proto.packet.protection import (
+    FRUGAL,
     HEADER,
     LOW_BITS,
     MASK,
@@ -81,7 +82,7 @@ class Opened:
 
 
 class PacketReceiver:
-    """Opens the packets of one session, of all its paths, carriers and key versions.
+    """Opens the packets of one session, of all its paths, carriers and key versions. It begins at rest.
 
     Attributes:
         window: the packet numbers opened.
@@ -89,7 +90,9 @@ class PacketReceiver:
         counters: what was dropped.
     """
 
-    __slots__ = ("_alone", "_forgery_limit", "_keys", "_mask", "_openers", "counters", "trains", "window")
+    __slots__ = ("_forgery_limit", "_frugal", "_keys", "_mask", "_openers", "counters", "trains", "window")
+
+    _mask: HeaderMask | None
 
     def __init__(
         self, keys: PacketKeys, budget: TrainBudget, *, max_trains: int = 32, max_train_bytes: int = 2 << 20
@@ -106,9 +109,8 @@ class PacketReceiver:
         self.window = ReplayWindow()
         self.trains = TrainReassembler(budget, self.counters, max_trains=max_trains, max_bytes=max_train_bytes)
         self._keys = keys
-        self._alone = False
-        self._mask: HeaderMask = keys.header_mask
         self._openers: dict[int, Opener] = {keys.epoch: Opener(keys)}
+        self.rest()
         self._forgery_limit = keys.suite.integrity_limit
 
     def overlap(self, traffic_secret: bytes, told: Callable[[], None]) -> None:
@@ -118,28 +120,39 @@ class PacketReceiver:
         """
         (before,) = self._openers.values()
         last, keys = LastOpener(before.keys), before.keys.next(traffic_secret)
-        self._openers = {last.keys.epoch: last, keys.epoch: FirstOpener(keys, last, told)}
+        self._use(last, FirstOpener(keys, last, told))
 
     def settle(self) -> None:
         """Open packets of the newest key version only."""
         *_, newest = self._openers.values()
-        self._openers = {newest.keys.epoch: Opener(newest.keys)}
+        self._use(Opener(newest.keys))
+
+    def _use(self, *openers: Opener) -> None:
+        """Open packets with these, the newest last."""
+        self._openers = {opener.keys.epoch: opener for opener in openers}
+        if self._mask is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        for opener in self._openers.values():
+            opener.wake()
 
     def rest(self) -> None:
-        """Let go of the library's objects, as `Sealer.rest` does."""
-        self._alone = True
-        self._mask = self._mask_resting
+        """Hold none of the library's objects, as `Sealer.rest` says."""
+        self._frugal = FRUGAL
+        self._mask = None
         for opener in self._openers.values():
             opener.rest()
 
-    def _mask_resting(self, sample: Buffer) -> bytes:
+    def _make_mask(self) -> HeaderMask:
+        """What unmasks the next header."""
         mask = self._keys.header_mask
-        if not self._alone:
+        if self._frugal:
+            self._frugal -= 1
+        else:
             self._mask = mask
-            for opener in self._openers.values():
-                opener.wake()
-        self._alone = False
-        return mask(sample)
+            self._wake()
+        return mask
 
     @property
     def exhausted(self) -> bool:
@@ -327,7 +340,8 @@ class PacketReceiver:
         Returns:
             The flags, and the full packet number.
         """
-        flags_mask, low_mask = MASK.unpack(self._mask(sample))
+        mask = self._mask or self._make_mask()
+        flags_mask, low_mask = MASK.unpack(mask(sample))
         flags ^= flags_mask & MASKED_BITS
         window = self.window
         number = decode_number(low ^ low_mask, window.largest)

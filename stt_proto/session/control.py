@@ -64,11 +64,12 @@ class ControlQueue:
 
     __slots__ = (
         "_ack_rate",
-        "_answers",
+        "_answer",
         "_asked",
         "_awaited",
         "_close",
         "_local_ids",
+        "_question",
         "_remote_ids",
         "frames",
         "ready",
@@ -90,7 +91,7 @@ class ControlQueue:
         self._remote_ids = remote_ids
         self._ack_rate = ack_rate
         self.frames = frames
-        self._answers: dict[str, bytes] = {}
+        self._question = self._answer = b""  # the token of our KEEP_ALIVE, and that of the peer's
         self._asked = 0  # signs of life asked for and not given
         self._awaited: dict[ControlKey, None] = {}  # kept until they are acknowledged
         self._close: SessionClose | None = None
@@ -104,15 +105,22 @@ class ControlQueue:
         if key[0] not in UNRELIABLE:
             self._awaited[key] = None
 
-    def answer(self, key: ControlKey, token: bytes) -> None:
-        """Ask for the answer to a frame that carried `token`; of a kind the newest one waits."""
-        self._answers[key[0]] = token
-        self.ready[key] = None
+    def take(self, key: ControlKey) -> None:
+        """This frame leaves, or means nothing any more."""
+        del self.ready[key]
+        if not self.ready:
+            self.ready.clear()  # an emptied dictionary keeps its memory, a cleared one does not
+
+    def answer(self, token: bytes) -> None:
+        """Give the peer the sign of life for which it asked with `token`; the newest one waits."""
+        self._answer = token
+        self.put(KEEP_ALIVE_ACK)
 
     def ask(self, token: bytes) -> None:
         """Ask the peer for a sign of life."""
         self._asked += 1
-        self.answer(KEEP_ALIVE, token)
+        self._question = token
+        self.put(KEEP_ALIVE)
 
     def on_asked(self) -> bool:
         """The peer gave a sign of life; False when it was not asked for so many (F-5)."""
@@ -141,9 +149,9 @@ class ControlQueue:
             case "ping":
                 return Ping().encode()
             case "keep_alive":
-                return KeepAlive(self._answers[kind]).encode()
+                return KeepAlive(self._question).encode()
             case "keep_alive_ack":
-                return KeepAliveAck(self._answers[kind]).encode()
+                return KeepAliveAck(self._answer).encode()
             case "new_id":
                 announcement = self._local_ids.frame(number)
                 if announcement is None:
@@ -185,7 +193,7 @@ class ControlQueue:
             del self._awaited[key]
             self.ready.pop(key, None)
             if not self._awaited:
-                self._awaited.clear()  # an emptied dictionary keeps its memory, a cleared one does not
+                self._awaited.clear()  # as in `take`
             if key[0] == "retire":
                 self._remote_ids.on_retire_acked(key[1])
             elif key[0] == ROTATE:

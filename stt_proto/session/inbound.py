@@ -16,7 +16,7 @@ from stt_proto.events import DatagramReceived, ExtensionFrameReceived, TicketRec
 from stt_proto.packet import Opened
 from stt_proto.paths import Path
 from stt_proto.session.context import EventSink
-from stt_proto.session.control import ACK_FREQUENCY, KEEP_ALIVE_ACK
+from stt_proto.session.control import ACK_FREQUENCY
 from stt_proto.session.engines import Engines
 from stt_proto.session.moves import Moves
 from stt_proto.types import Buffer, NetworkPath
@@ -307,7 +307,7 @@ class Inbound:
 
     def _on_keep_alive(self, frame: KeepAlive, now: float) -> bool:
         self._engines.rest()  # the peer has heard nothing for long
-        self._engines.control.answer(KEEP_ALIVE_ACK, frame.token)
+        self._engines.control.answer(frame.token)
         self._suspect(1, now)
         return True
 

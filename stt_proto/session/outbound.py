@@ -207,7 +207,7 @@ class Outbound:
                 parts.append(frame)
                 contents.controls.append(key)
                 silent += key[0] in NON_ELICITING
-            del control.ready[key]
+            control.take(key)
         if not control.closing:
             streams, datagrams = engines.streams, engines.datagrams
             if streams.control_ready:

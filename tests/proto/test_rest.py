@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stt_proto import NetworkPath
 from stt_proto.crypto import SUITES
 from stt_proto.packet import PacketKeys, PacketReceiver, Sealer, TrainBudget
+from stt_proto.packet.protection import FRUGAL
 from stt_proto.testing import Conditions
 from stt_proto.wire import KeepAlive
 from tests.proto.worlds import Mover, filler, session_pair
@@ -75,9 +76,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
 
 
 def test_an_idle_session_holds_no_cipher(watched: type[Watched]) -> None:
-    """Nor does a sign of life bring it back, however many there are; data does, and the next silence ends that."""
+    """None from the start: a handshake brings none, nor does a sign of life, however many there are. Data does, and
+    the next silence ends that."""
     pair = session_pair()
-    assert len(watched.held) == 8
+    assert not watched.held
     pair.world.run(15.0)
     assert not watched.held
     pair.world.run(200.0)
@@ -87,7 +89,7 @@ def test_an_idle_session_holds_no_cipher(watched: type[Watched]) -> None:
     mover.send(pair.session.open_stream(), pair.session, filler(100_000))
     pair.settle()
     assert len(watched.held) == 8
-    assert watched.made <= made + 16  # not one for each packet
+    assert watched.made <= made + 8 * (FRUGAL + 1)  # not one for each packet
     pair.world.run(15.0)
     assert not watched.held
 
@@ -96,12 +98,43 @@ def test_a_busy_session_keeps_its_ciphers(watched: type[Watched]) -> None:
     """Nothing is made anew while there are packets, but for a peer that asks for signs of life all the time."""
     pair = session_pair(conditions=Conditions(delay=0.01))
     mover = Mover(pair.server)
+    mover.send(pair.session.open_stream(), pair.session, filler(100_000))
+    pair.settle()
+    held = set(map(id, watched.held))
+    made = watched.made
+    assert len(held) == 8
+    assert made == 8 * (FRUGAL + 1)
     for _ in range(30):
         mover.send(pair.session.open_stream(), pair.session, filler(100_000))
         pair.settle()
-    assert watched.made == 8
+    assert watched.made == made
+    assert set(map(id, watched.held)) == held
     pair.inject(KeepAlive(bytes(8)))
     pair.settle()
     mover.send(pair.session.open_stream(), pair.session, filler(100_000))
     pair.settle()
     assert len(watched.held) == 8
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_new_keys_are_held_if_the_old_ones_were(watched: type[Watched], busy: bool) -> None:
+    """V-1: a session that is used holds those of the next version, one that is not used does without."""
+    pair = session_pair(conditions=Conditions(delay=0.01))
+    mover = Mover(pair.server)
+
+    def use() -> None:
+        mover.send(pair.session.open_stream(), pair.session, filler(100_000))
+        pair.settle()
+
+    if busy:
+        use()
+    pair.session.rotate_key(pair.now)
+    pair.settle()
+    assert pair.session.key_version == 1
+    assert bool(watched.held) is busy
+    if busy:
+        use()
+        made = watched.made
+        use()
+        assert watched.made == made
+        assert len(watched.held) == 8
