@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ class BlockingStream(StreamBase):
     """
 
     session: BlockingSession
+    _waiter: Callable[[], None] | None = None  # called when something can go on here, with the lock held
 
     @property
     def lock(self) -> threading.RLock:
@@ -122,6 +123,8 @@ class BlockingStream(StreamBase):
         self.close()
 
     def _wake(self) -> None:
-        """Nothing to do: whoever waits looks again after every event."""
+        """Whoever waits looks again after every event; but one who waits for many is told which."""
+        if self._waiter is not None:
+            self._waiter()
 
     _wake_reader = _wake_writer = _wake_flusher = _wake
