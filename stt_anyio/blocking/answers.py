@@ -223,6 +223,7 @@ class _Answering:
         self._returned: list[_Exchange] = []
         self._starting: deque[_Exchange] = deque()
         self._finished: list[threading.Thread] = []
+        self._due = inf  # until when `_round` waits: the end of the time of the oldest
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -278,7 +279,7 @@ class _Answering:
 
     def _round(self) -> bool:
         """Wait until something is to be done for which the lock must be free, and do it; False when all is over."""
-        due = next((exchange.deadline for exchange in self._open), inf)
+        self._due = due = next((exchange.deadline for exchange in self._open), inf)
         try:
             self._node.until(self._look, None if due == inf else due - time.monotonic())
         except TimeoutError:
@@ -313,7 +314,8 @@ class _Answering:
         while self._goes_on():
             pass
         over = not (self._takes_all or self._places or self._open)
-        return True if self._starting or self._finished or over else None
+        must_look_sooner = self._due == inf and self._open
+        return True if self._starting or self._finished or must_look_sooner or over else None
 
     def _goes_on(self) -> bool:
         """Do one of the things that can be done; False when there is none."""

@@ -147,7 +147,8 @@ class BlockingNode(BlockingWays):
         try:
             self.until(lambda: True if not self.sessions else None, timeout)
         except TimeoutError:
-            pass
+            if self._failure is not None:  # which may be one, of a network that is gone
+                raise
         finally:
             self._end()
         if self._thread is not None:
