@@ -339,9 +339,7 @@ class _Answering:
 
     def _accept(self, session: BlockingSession) -> None:
         """Begin with as many requests of a session as there are places for."""
-        places = self._places.get(session)
-        if places is None:
-            return
+        places = self._places[session]
         if session.is_closed:
             del self._places[session]
             session._waiter = None

@@ -73,10 +73,17 @@ class Asker:
     def code_on(self, stream: Any) -> int | None:
         """What a stream is reset with."""
         limit = {"timeout": LIMIT} if isinstance(stream, BlockingStream) else {}
-        with pytest.raises(StreamClosedError) as caught:
-            while True:
-                self.call(stream.receive, **limit)
-        return caught.value.stream_code
+        return self.raises(lambda: self.call(stream.receive, **limit))
+
+    def raises(self, act: Callable[[], Any]) -> int | None:
+        """The code of the error that something raises, which is done again until it does."""
+        give_up = time.monotonic() + LIMIT
+        try:
+            while time.monotonic() < give_up:
+                act()
+        except StreamClosedError as error:
+            return error.stream_code
+        raise AssertionError("nothing was raised")
 
 
 Connect = Callable[[BlockingNode], Asker]
@@ -352,11 +359,7 @@ def test_requests_that_are_too_long_or_one_way(connect: Connect) -> None:
         assert asker.code_of(b"x" * 1001) == REQUEST_TOO_LONG
         assert asker.code_on(asker.begin(b"x" * 1001)) == REQUEST_TOO_LONG
         stream = asker.begin(bytes(100), bidirectional=False)
-        with pytest.raises(StreamClosedError) as caught:
-            while True:
-                asker.call(stream.send, bytes(100))
-                asker.call(stream.flush)
-        assert caught.value.stream_code == REQUEST_ONE_WAY
+        assert asker.raises(lambda: asker.call(stream.send, bytes(100))) == REQUEST_ONE_WAY
         asker.call(asker.begin(b"half").reset, 5)
         until(server, lambda: not theirs(server, asker).streams)
         assert asker.request(b"good") == b"GOOD"
@@ -391,6 +394,21 @@ def test_who_wants_no_answer_any_more(connect: Connect, stuck: Stuck) -> None:
         stuck.wait()
         asker.call(stream.stop, 9)
         assert asker.request(b"quick") == b"done"
+        stuck.go.set()
+        until(server, lambda: not theirs(server, asker).streams)
+        assert server.get_stats().handler_errors == 0
+
+
+def test_who_wants_no_answer_while_there_is_no_place_for_it(connect: Connect, stuck: Stuck) -> None:
+    with answering(stuck, AnswerPolicy(max_in_all=1)) as server:
+        asker = connect(server)
+        asker.call(asker.begin(b"slow").send_eof)
+        stuck.wait()
+        stream = asker.begin(b"quick")
+        asker.call(stream.send_eof)
+        until(server, lambda: len(theirs(server, asker).streams) == 2)
+        asker.call(stream.stop, 9)
+        until(server, lambda: theirs(server, asker).streams[stream.stream_id]._stopped == 9)
         stuck.go.set()
         until(server, lambda: not theirs(server, asker).streams)
         assert server.get_stats().handler_errors == 0
@@ -554,14 +572,35 @@ def test_whoever_answers_is_interrupted(connect: Connect, stuck: Stuck, threads:
             thread.join(LIMIT)
 
 
+def test_interrupted_before_the_handler_has_a_thread(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is no work in flight, either."""
+    start = threading.Thread.start
+
+    def interrupt(thread: threading.Thread) -> None:
+        if thread.name == "BlockingAnswer":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    with BlockingNode(server_mode=True, background=True, **OPTIONS) as server:
+        asker = connect(server)
+        done = answer_in_thread(server, shout)
+        assert asker.code_of(b"hello") == REQUEST_FAILED
+        with pytest.raises(KeyboardInterrupt):
+            done.result(LIMIT)
+        assert theirs(server, asker).record.requests == 0  # type: ignore[union-attr]
+
+
 def test_what_ends_the_node_is_told_to_who_answers(connect: Connect, stuck: Stuck) -> None:
     """Also where it is a `TimeoutError`, as of a network that is gone; the handlers are waited for."""
     server = BlockingNode(server_mode=True, **OPTIONS)
     server.start()
     done = answer_in_thread(server, stuck)
     asker = connect(server)
+    asker.begin(b"half")
     asker.call(asker.begin(b"slow").send_eof)
     stuck.wait()
+    until(server, lambda: len(theirs(server, asker).streams) == 2)
     failure = TimeoutError("the network is gone")
     with server.lock:
         server._fail(failure)
@@ -605,13 +644,18 @@ def test_codes_of_refusals(code: Any) -> None:
 
 
 def test_one_answers_a_session_at_a_time() -> None:
+    """Who answers all sessions leaves one alone that somebody answers already."""
     with BlockingNode(server_mode=True, background=True, **OPTIONS) as server, BlockingNode(**OPTIONS) as client:
         session = client.connect((LOOPBACK, server.port))
-        other = server.accept(LIMIT)
-        done = answer_in_thread(other, shout)
-        assert session.request(b"hello", LIMIT) == b"HELLO"
+        until(server, lambda: server.sessions)
+        other = server.sessions[session.session_id]
+        done = answer_in_thread(other, lambda request: b"one")
+        assert session.request(b"", LIMIT) == b"one"
         with pytest.raises(StateError):
             other.answer(shout)
-        assert session.request(b"again", LIMIT) == b"AGAIN"
+        all_done = answer_in_thread(server, lambda request: b"all")
+        assert client.connect((LOOPBACK, server.port)).request(b"", LIMIT) == b"all"
+        assert session.request(b"", LIMIT) == b"one"
         session.close(timeout=LIMIT)
         done.result(LIMIT)
+    all_done.result(LIMIT)
