@@ -65,7 +65,8 @@ class AnswerPolicy:
         max_in_all: handlers of all sessions that run at once, 1 to 1,048,576.
         max_size: bytes of the longest request, 1 to 2^30; one that is longer is refused with `REQUEST_TOO_LONG`.
         timeout: seconds from the beginning of a request until its answer has been taken, 0.001 to 86,400; then it is
-            refused with `REQUEST_TIMED_OUT`, and its handler is cancelled.
+            refused with `REQUEST_TIMED_OUT`, and its handler is cancelled; a thread cannot be, see
+            `BlockingNode.answer`.
 
     Raises:
         ArgumentError: names the attribute, its value and what is allowed.

@@ -88,6 +88,12 @@ class BlockingStream(StreamBase):
         offset = self.bytes_accepted
         self.session.until(lambda: self._is_acknowledged(offset) or None, timeout)
 
+    def wait_writable(self, timeout: float | None = None) -> None:
+        """Wait until a quarter of the send buffer is free, so that a `send` of that much will not wait."""
+        self._check_send()
+        offset = self.bytes_accepted - self._core.send_buffer * 3 // 4
+        self.session.until(lambda: self._is_acknowledged(offset) or None, timeout)
+
     @locked
     def send_eof(self) -> None:
         """End this direction; receiving goes on."""
