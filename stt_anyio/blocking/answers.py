@@ -343,8 +343,6 @@ class _Answering:
         if session.is_closed:
             del self._places[session]
             session._waiter = None
-            for exchange in places:
-                exchange.step()
             return
         while session.incoming and len(places) < self.policy.max_requests:
             stream = session.incoming.pop(next(iter(session.incoming)))

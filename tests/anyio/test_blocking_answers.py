@@ -320,7 +320,7 @@ def test_a_handler_that_does_not_return_in_time(connect: Connect, stuck: Stuck, 
         with pytest.raises(OutcomeUnknownError) as unknown:
             asker.request(b"quick", timeout=0.3)
         assert isinstance(unknown.value, TimeoutError)
-        assert len(at_work()) == 1
+        until(server, lambda: len(at_work()) == 1)
         waiting = threads.submit(asker.request, b"quick")
         stuck.go.set()
         assert waiting.result(LIMIT) == b"done"
@@ -337,6 +337,7 @@ def test_places_of_all_that_never_come_free(connect: Connect, stuck: Stuck) -> N
         assert len(at_work()) == 2
         stuck.go.set()
         assert other.request(b"quick") == b"done"
+        until(server, lambda: not at_work())
 
 
 def test_the_system_has_no_more_threads(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,14 +382,16 @@ def test_a_request_whose_end_does_not_come(connect: Connect) -> None:
         assert asker.request(b"whole") == b"WHOLE"
 
 
-def test_an_answer_that_nobody_takes(connect: Connect) -> None:
+@pytest.mark.parametrize("buffer", [1 << 20, 32 << 20], ids=["waits for room", "waits to be taken"])
+def test_an_answer_that_nobody_takes(connect: Connect, buffer: int) -> None:
     """It costs no thread, and is withdrawn when its time is over: then there is a place for the next."""
-    with answering(lambda request: bytes(int(request.data)), AnswerPolicy(timeout=1.0, max_requests=1)) as server:
+    policy = AnswerPolicy(timeout=1.0, max_requests=1)
+    with answering(lambda request: bytes(int(request.data)), policy, stream_send_buffer=buffer) as server:
         asker, other = connect(server), connect(server)
         stream = asker.begin(b"%d" % (20 << 20))
         asker.call(stream.send_eof)
         until(server, lambda: (stream := theirs(server, asker).streams.get(0)) and stream.bytes_sent)
-        assert not at_work()
+        until(server, lambda: not at_work())
         assert other.request(b"3") == bytes(3)
         assert asker.request(b"3") == bytes(3)  # in the place of the first
         assert asker.code_on(stream) == REQUEST_TIMED_OUT
@@ -434,7 +437,7 @@ def test_one_session_is_answered_so_many_at_once_and_all_so_many(
         asked = [threads.submit(greedy.request, b"slow") for _ in range(12)]
         stuck.wait(4)
         assert modest.request(b"quick") == b"done"
-        assert len(at_work()) == 4
+        until(server, lambda: len(at_work()) == 4)
         asked += [threads.submit(modest.request, b"slow") for _ in range(4)]
         stuck.wait(2)
         # Places of its own are left to the second session, but those of all are taken: its next two wait.
