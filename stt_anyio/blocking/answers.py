@@ -279,11 +279,11 @@ class _Answering:
 
     def _round(self) -> bool:
         """Wait until something is to be done for which the lock must be free, and do it; False when all is over."""
-        self._due = due = next((exchange.deadline for exchange in self._open), inf)
+        self._due = next((exchange.deadline for exchange in self._open), inf)
         try:
-            self._node.until(self._look, None if due == inf else due - time.monotonic())
+            self._node.until(self._look, None if self._due == inf else self._due - time.monotonic())
         except TimeoutError:
-            if time.monotonic() < due:
+            if time.monotonic() < self._due:
                 raise  # it is what ended the node
             return True
         while self._finished:

@@ -605,6 +605,20 @@ def test_interrupted_before_the_handler_has_a_thread(connect: Connect, monkeypat
         assert theirs(server, asker).record.requests == 0  # type: ignore[union-attr]
 
 
+def test_a_thread_that_is_slow_to_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is left, though its answer is there already."""
+    run, never = threading.Thread.run, threading.Event()
+
+    def slow(thread: threading.Thread) -> None:
+        run(thread)
+        if thread.name == "BlockingAnswer":
+            never.wait(0.2)
+
+    monkeypatch.setattr(threading.Thread, "run", slow)
+    with answering(shout) as server, BlockingNode(**OPTIONS) as client:
+        assert client.connect((LOOPBACK, server.port)).request(b"hello", LIMIT) == b"HELLO"
+
+
 def test_what_ends_the_node_is_told_to_who_answers(connect: Connect, stuck: Stuck) -> None:
     """Also where it is a `TimeoutError`, as of a network that is gone; the handlers are waited for."""
     server = BlockingNode(server_mode=True, **OPTIONS)
