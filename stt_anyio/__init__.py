@@ -23,6 +23,7 @@ from stt_anyio.attributes import SttAttribute
 from stt_anyio.blocking import (
     BlockingNode,
     BlockingReconnectingClient,
+    BlockingRequest,
     BlockingSession,
     BlockingSessionManager,
     BlockingStream,
@@ -109,6 +110,7 @@ __all__ = [
     "AuthenticationError",
     "BlockingNode",
     "BlockingReconnectingClient",
+    "BlockingRequest",
     "BlockingSession",
     "BlockingSessionManager",
     "BlockingStream",

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 from attrs import Attribute, field, frozen
 
 from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooManyStreamsError
 from stt_anyio.operation import Operation
-from stt_anyio.stream_base import single_bytes
+from stt_anyio.session_base import SessionBase
+from stt_anyio.stream_base import StreamBase, single_bytes
 from stt_proto.types import Buffer
+from stt_proto.wire import MAX_VARINT
 
 if TYPE_CHECKING:
     from stt_anyio.session import Session
@@ -30,6 +32,7 @@ REQUEST_ONE_WAY = 4
 REQUEST_REFUSED = 5
 """The code of a reset: `session.track_request` took no more: too many in flight, too fast, or the node drains."""
 
+SessionT = TypeVar("SessionT", bound=SessionBase[Any])
 Handler = Callable[["Request"], Awaitable[Buffer]]
 
 
@@ -62,7 +65,8 @@ class AnswerPolicy:
         max_in_all: handlers of all sessions that run at once, 1 to 1,048,576.
         max_size: bytes of the longest request, 1 to 2^30; one that is longer is refused with `REQUEST_TOO_LONG`.
         timeout: seconds from the beginning of a request until its answer has been taken, 0.001 to 86,400; then it is
-            refused with `REQUEST_TIMED_OUT`, and its handler is cancelled.
+            refused with `REQUEST_TIMED_OUT`, and its handler is cancelled; a thread cannot be, see
+            `BlockingNode.answer`.
 
     Raises:
         ArgumentError: names the attribute, its value and what is allowed.
@@ -75,7 +79,16 @@ class AnswerPolicy:
 
 
 @frozen
-class Request:
+class RequestBase(Generic[SessionT]):
+    """What a peer asks, under every host."""
+
+    session: SessionT
+    purpose: str
+    data: bytes = field(repr=False)
+
+
+@frozen
+class Request(RequestBase["Session"]):
     """What a peer asks.
 
     Attributes:
@@ -84,19 +97,22 @@ class Request:
         data: all of it.
     """
 
-    session: Session
-    purpose: str
-    data: bytes = field(repr=False)
-
 
 class RequestRefused(Exception):  # it is no error of anybody's
     """Raised by a handler: the peer gets a `StreamClosedError` with this `stream_code`.
 
     Args:
         code: 0 to 2^62 - 1; 1 to 5 have a meaning already.
+
+    Raises:
+        ArgumentError: `code` is none.
     """
 
     def __init__(self, code: int) -> None:
+        if type(code) is not int or not 0 <= code <= MAX_VARINT:
+            raise ArgumentError(
+                f"code is {code!r}; it must be a whole number from 0 to {MAX_VARINT:,}", argument="code"
+            )
         super().__init__(f"refused with code {code}")
         self.code = code
 
@@ -191,12 +207,26 @@ async def answer(
         tasks.cancel_scope.cancel()
 
 
-def checked(handler: Handler, policy: AnswerPolicy | None) -> AnswerPolicy:
+def checked(handler: Callable[..., Any], policy: AnswerPolicy | None) -> AnswerPolicy:
     if not callable(handler):
         raise ArgumentError(f"handler is {handler!r}; it must be a function", argument="handler")
     if not isinstance(policy, AnswerPolicy | None):
         raise ArgumentError(f"policy is of type {type(policy).__name__}; it must be an AnswerPolicy", argument="policy")
     return policy or AnswerPolicy()
+
+
+def refuse(stream: StreamBase, code: int) -> None:
+    """Give a request no answer, and say why."""
+    stream.stop(code)
+    stream.reset(code)
+
+
+def code_of(error: BaseException, session: SessionBase[Any]) -> int:
+    """What a request is refused with whose handler raised this; a failure is logged and counted."""
+    if isinstance(error, RequestRefused):
+        return error.code
+    session.node.handler_failed(error, None)  # the session goes on: other requests are none the worse
+    return REQUEST_FAILED
 
 
 async def _answer(stream: Stream, handler: Handler, policy: AnswerPolicy, in_all: anyio.Semaphore) -> None:
@@ -206,8 +236,7 @@ async def _answer(stream: Stream, handler: Handler, policy: AnswerPolicy, in_all
         with anyio.move_on_after(policy.timeout):
             code = await _handle(stream, handler, policy, in_all)
         if code is not None:
-            stream.stop(code)
-            stream.reset(code)
+            refuse(stream, code)
     except BaseException:
         stream.reset(REQUEST_FAILED)  # so that the peer does not take a part of the answer for all of it
         raise
@@ -236,11 +265,8 @@ async def _handle(stream: Stream, handler: Handler, policy: AnswerPolicy, in_all
                 except SttError:
                     return REQUEST_REFUSED
                 reply = single_bytes(await handler(asked))
-    except RequestRefused as refusal:
-        return refusal.code
     except Exception as error:
-        session.node.handler_failed(error, None)  # the session goes on: other requests are none the worse
-        return REQUEST_FAILED
+        return code_of(error, session)
     with suppress(SttError):  # the peer does not want it any more
         await stream.send(reply)
         stream._finish()

@@ -129,4 +129,4 @@ def test_the_program_of_several_files(tmp_path: Path) -> None:
 
 
 def test_programs_with_output_are_found() -> None:
-    assert [page.name for page, *_ in PRINTED] == ["README.md", *["using.md"] * 9]
+    assert [page.name for page, *_ in PRINTED] == ["README.md", *["using.md"] * 10]

@@ -17,10 +17,18 @@ or make the node with `background=True`, which keeps a thread for it.
 
 from __future__ import annotations
 
+from stt_anyio.blocking.answers import BlockingRequest
 from stt_anyio.blocking.node import BlockingNode
 from stt_anyio.blocking.reconnecting import BlockingReconnectingClient
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.session_manager import BlockingSessionManager
 from stt_anyio.blocking.stream import BlockingStream
 
-__all__ = ["BlockingNode", "BlockingReconnectingClient", "BlockingSession", "BlockingSessionManager", "BlockingStream"]
+__all__ = [
+    "BlockingNode",
+    "BlockingReconnectingClient",
+    "BlockingRequest",
+    "BlockingSession",
+    "BlockingSessionManager",
+    "BlockingStream",
+]

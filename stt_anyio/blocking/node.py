@@ -12,6 +12,7 @@ from socket import AddressFamily
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from stt_anyio.blocking.answers import BlockingHandler, answer
 from stt_anyio.blocking.connections import Connections
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.session import BlockingSession
@@ -21,6 +22,7 @@ from stt_anyio.broadcasting import Cast
 from stt_anyio.errors import ArgumentError, SessionClosedError, StateError, SttError
 from stt_anyio.managed import DRAIN_TIMEOUT
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_way
+from stt_anyio.requests import AnswerPolicy
 from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
 from stt_proto import NetworkPath
@@ -145,7 +147,8 @@ class BlockingNode(BlockingWays):
         try:
             self.until(lambda: True if not self.sessions else None, timeout)
         except TimeoutError:
-            pass
+            if self._failure is not None:  # which may be one, of a network that is gone
+                raise
         finally:
             self._end()
         if self._thread is not None:
@@ -351,6 +354,37 @@ class BlockingNode(BlockingWays):
         """Wait for the next session that a peer has established with this node; see `STTNode.accept`."""
         self._listening = True
         return self.until(self._next_arrival, timeout)
+
+    def answer(self, handler: BlockingHandler, policy: AnswerPolicy | None = None) -> None:
+        """Answer the requests of all sessions that peers establish, until the node stops; see `STTNode.answer`.
+
+        The thread that calls this reads requests, sends answers and keeps their time. Each handler has a thread for as
+        long as it works, so there are as many as the policy lets handlers run: `max_requests` of a session,
+        `max_in_all` of all.
+
+        A thread cannot be cancelled. A handler that does not return in time has its request refused all the same, with
+        `REQUEST_TIMED_OUT`, but it keeps its thread, and its places in the policy and in `track_request`, until it
+        returns. Where that never is, so many requests fewer are answered at once. So let it wait for nothing without a
+        timeout.
+
+        When the node has stopped, or the session is over, this waits for the handlers that are at work, for each no
+        longer than is left of the policy's `timeout`; one that takes longer is left to itself, in a daemon thread.
+        `stop` and `close` do not wait for handlers.
+
+        Args:
+            handler: `handler(request)` gives the answer to a `BlockingRequest`, in any thread. What it raises is logged
+                and counted, and refuses that request with `REQUEST_FAILED`; `RequestRefused(code)` refuses it with
+                another code.
+            policy: the bounds; an `AnswerPolicy()` when not given.
+
+        Raises:
+            ArgumentError: an argument is none.
+            StateError: the node was never started.
+            OSError: what ended the node.
+
+        Interrupted, by Ctrl-C for one, it refuses what is open with `REQUEST_FAILED`, and waits for nobody.
+        """
+        answer(self, handler, policy)
 
     def receive(self, timeout: float | None = None) -> ReceivedPacket:
         """Wait for data on a stream that a peer opened and nobody claimed; see `STTNode.receive`."""

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stt_anyio.blocking.answers import BlockingHandler, answer
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.requests import request
 from stt_anyio.blocking.stream import BlockingStream
 from stt_anyio.errors import BufferOverflowError, StreamClosedError
 from stt_anyio.operation import MAX_REPLY
+from stt_anyio.requests import AnswerPolicy
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import single_bytes
 from stt_proto.types import Buffer
@@ -31,6 +33,7 @@ class BlockingSession(SessionBase[BlockingStream]):
     stream_class = BlockingStream
     node: BlockingNode
     over: threading.Event | None = None  # for a thread that waits for nothing else but time
+    _waiter: Callable[[], None] | None = None  # called when a stream has come in, and at the end; with the lock held
 
     @property
     def lock(self) -> threading.RLock:
@@ -92,6 +95,14 @@ class BlockingSession(SessionBase[BlockingStream]):
         """Send a request on a stream of its own, and return the whole answer; see `Session.request`."""
         return request(self, data, timeout, purpose, max_size)
 
+    def answer(self, handler: BlockingHandler, policy: AnswerPolicy | None = None) -> None:
+        """Answer the peer's requests, as `BlockingNode.answer` does for all sessions, until the session is over.
+
+        Raises:
+            StateError: somebody else answers them already.
+        """
+        answer(self.node, handler, policy, self)
+
     def exchange(
         self, stream: BlockingStream, data: Buffer, timeout: float | None = None, max_size: int = MAX_REPLY
     ) -> bytes:
@@ -144,6 +155,11 @@ class BlockingSession(SessionBase[BlockingStream]):
         """It has ended."""
         if self.over is not None:
             self.over.set()
+        self._wake_accept()
+
+    def _wake_accept(self) -> None:
+        if self._waiter is not None:
+            self._waiter()
 
     def rotate_key(self, timeout: float | None = None) -> int:
         """Replace the keys of both sides, and wait until both use the new ones; see `Session.rotate_key`."""
@@ -192,4 +208,4 @@ class BlockingSession(SessionBase[BlockingStream]):
     def _wake(self) -> None:
         """Nothing to do: whoever waits looks again after every event."""
 
-    _wake_accept = _wake_datagrams = _wake_frames = _wake_openers = _wake_rotation = _wake_moves = _wake
+    _wake_datagrams = _wake_frames = _wake_openers = _wake_rotation = _wake_moves = _wake

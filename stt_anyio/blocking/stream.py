@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ class BlockingStream(StreamBase):
     """
 
     session: BlockingSession
+    _waiter: Callable[[], None] | None = None  # called when something can go on here, with the lock held
 
     @property
     def lock(self) -> threading.RLock:
@@ -87,6 +88,12 @@ class BlockingStream(StreamBase):
         offset = self.bytes_accepted
         self.session.until(lambda: self._is_acknowledged(offset) or None, timeout)
 
+    def wait_writable(self, timeout: float | None = None) -> None:
+        """Wait until a quarter of the send buffer is free, so that a `send` of that much will not wait."""
+        self._check_send()
+        offset = self.bytes_accepted - self._core.send_buffer * 3 // 4
+        self.session.until(lambda: self._is_acknowledged(offset) or None, timeout)
+
     @locked
     def send_eof(self) -> None:
         """End this direction; receiving goes on."""
@@ -122,6 +129,8 @@ class BlockingStream(StreamBase):
         self.close()
 
     def _wake(self) -> None:
-        """Nothing to do: whoever waits looks again after every event."""
+        """Whoever waits looks again after every event; but one who waits for many is told which."""
+        if self._waiter is not None:
+            self._waiter()
 
     _wake_reader = _wake_writer = _wake_flusher = _wake

@@ -100,6 +100,22 @@ def test_an_exchange_of_more_than_all_buffers_is_no_deadlock(threads: ThreadPool
         done.result(5)
 
 
+def test_wait_writable_waits_for_room(threads: ThreadPoolExecutor) -> None:
+    with sessions(**SMALL) as (ours, theirs):
+        stream, peer = pair(ours, theirs)
+        stream.wait_writable(5)
+        with pytest.raises(TimeoutError):
+            stream.send(bytes(1 << 20), timeout=0.2)
+        with pytest.raises(TimeoutError):
+            stream.wait_writable(0.05)
+        done = threads.submit(read_all, peer)
+        stream.wait_writable(5)
+        stream.send_eof()
+        assert stream.bytes_accepted == 1 + len(done.result(5))
+        with pytest.raises(StreamClosedError):
+            stream.wait_writable(5)
+
+
 def test_an_exchange_has_bounds(threads: ThreadPoolExecutor) -> None:
     with sessions() as (ours, theirs):
         done = threads.submit(echo, theirs)
