@@ -363,7 +363,7 @@ class STTNode(Patterns):
             check_one_way(early_data)
             return await self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
         driver = self.driver
-        carrier = self._carrier_for(transport)
+        carrier = self.carrier_for(transport)
         with anyio.move_on_after(timeout):
             path = await self._find_path(carrier, address)
             return await self._dial(driver, path, peer_node_id, ticket, early_data)

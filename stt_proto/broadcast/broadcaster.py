@@ -39,6 +39,10 @@ class Broadcaster:
     def __bool__(self) -> bool:
         return bool(self._outboxes)
 
+    def __contains__(self, session: Session) -> bool:
+        """Whether something is on its way to this session, or waits."""
+        return session in self._outboxes
+
     @property
     def held(self) -> int:
         """Bytes of messages for all receivers, each counted for each."""
