@@ -454,7 +454,7 @@ class STTNode(Patterns):
         self, data: Buffer, stream_id: int | None = None, timeout: float | None = 10.0
     ) -> BroadcastResult:
         """Send the same to every session, to all at once; see `send_to_sessions`."""
-        return await self.send_to_sessions(list(self.sessions), data, stream_id, timeout)
+        return await self.send_to_sessions(self.sessions.keys(), data, stream_id, timeout)
 
     async def send_to_sessions(
         self, session_ids: Iterable[bytes], data: Buffer, stream_id: int | None = None, timeout: float | None = 10.0
@@ -477,12 +477,12 @@ class STTNode(Patterns):
             ArgumentError: `data` is not bytes-like or longer than `broadcast.max_bytes`, or `session_ids` is something
                 else than ids: a single one, say.
 
-        Cancelled, what had not begun to leave is withdrawn.
+        Cancelled, what had not begun to leave is withdrawn; in a cancelled scope nothing is sent.
         """
+        await checkpoint()
         settled = Bell(self.asyncio_loop)
         cast = Cast(self, session_ids, data, stream_id, settled.ring)
         try:
-            await checkpoint()
             with anyio.move_on_after(timeout):
                 while not cast.settled:
                     await settled.wait()
