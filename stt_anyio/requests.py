@@ -13,6 +13,7 @@ from attrs import Attribute, field, frozen
 from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooManyStreamsError
 from stt_anyio.operation import Operation
 from stt_anyio.stream_base import single_bytes
+from stt_anyio.waiting import is_failure
 from stt_proto.types import Buffer
 
 if TYPE_CHECKING:
@@ -94,11 +95,19 @@ class RequestRefused(Exception):  # it is no error of anybody's
 
     Args:
         code: 0 to 2^62 - 1; 1 to 5 have a meaning already.
+
+    Raises:
+        ArgumentError: `code` is none.
     """
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"refused with code {code}")
+        if type(code) is not int or not 0 <= code < 1 << 62:
+            raise ArgumentError(f"code is {code!r}; it must be a whole number from 0 to 2^62 - 1", argument="code")
+        super().__init__(code)
         self.code = code
+
+    def __str__(self) -> str:
+        return f"refused with code {self.code}"
 
 
 # -- asking ----------------------------------------------------------------------------------------------------------
@@ -238,7 +247,9 @@ async def _handle(stream: Stream, handler: Handler, policy: AnswerPolicy, in_all
                 reply = single_bytes(await handler(asked))
     except RequestRefused as refusal:
         return refusal.code
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         session.node.handler_failed(error, None)  # the session goes on: other requests are none the worse
         return REQUEST_FAILED
     with suppress(SttError):  # the peer does not want it any more
