@@ -38,3 +38,17 @@ async def test_what_the_pool_counts_is_what_was_asked() -> None:
             pool.get_session_for_content(bytes(32))
         stats = pool.get_pool_stats()
         assert (stats.hits, stats.misses, stats.evicted) == (1, 1, 0)
+
+
+async def test_one_that_has_ended_goes_before_any_other() -> None:
+    """I1: however lately it was used; nobody has to go for a new one while there is such a one."""
+    town = Town()
+    async with town.node("server"), town.node("client") as client:
+        pool = client.affinity_pool(max_pool_size=2)
+        a, b, c, d = [await client.connect("server") for _ in range(4)]
+        pool.add_session(a, bytes(32))
+        pool.add_session(b, b"\xff" * 32)
+        b.abort()
+        assert pool.add_session(c, b"\xf0" * 32) is None
+        assert a in pool
+        assert pool.add_session(d, b"\xf0" * 32) is a
