@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stt_anyio.errors import ArgumentError
 from stt_anyio.session import Session
 from stt_proto.manager import ContentAffinityPool as Pool
 from stt_proto.manager import PoolStats
@@ -30,6 +31,7 @@ class ContentAffinityPool:
     def __init__(self, node: NodeBase[Session], max_pool_size: int = 100, *, half_life: float = 60.0) -> None:
         self._node = node
         self._pool: Pool[Session] = Pool(max_pool_size, half_life=half_life)
+        self._max = max_pool_size
 
     def _now(self) -> float:
         return self._node.driver.clock()
@@ -48,8 +50,17 @@ class ContentAffinityPool:
         return session in self._pool and session.is_active()
 
     def add_session(self, session: Session, content_hash: bytes) -> Session | None:
-        """Take one in, at home at a hash; give the one that had to go for it, if one had. It is not closed."""
-        return self._pool.add_session(session, content_hash, self._swept())
+        """Take one in, at home at a hash; give the one that had to go for it, if one had. It is not closed.
+
+        Raises:
+            SessionClosedError: it has ended, or is about to.
+        """
+        if not isinstance(session, Session):
+            raise ArgumentError(f"session is of type {type(session).__name__}", argument="session")
+        if not session.is_active():
+            raise session.ended()
+        now = self._swept() if len(self._pool) >= self._max else self._now()  # one that has ended is no loss
+        return self._pool.add_session(session, content_hash, now)
 
     def remove_session(self, session: Session) -> bool:
         """Take one out; False when it is not there. It is not closed."""
@@ -61,11 +72,10 @@ class ContentAffinityPool:
         Raises:
             PoolMissError: the pool is empty.
         """
-        while True:
-            session = self._pool.get_session_for_content(content_hash, self._now())
-            if session.is_active():
-                return session
+        now = self._now()
+        while (session := self._pool.nearest(content_hash, now)) is not None and not session.is_active():
             self._pool.remove_session(session)
+        return self._pool.get_session_for_content(content_hash, now)
 
     def calculate_affinity(self, session: Session, content_hash: bytes) -> int:
         """The distance of a session to a content: 0 the nearest, 2^256 - 1 the farthest.

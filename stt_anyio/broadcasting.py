@@ -22,10 +22,10 @@ class Cast:
         session_ids: who is to have it.
         data: the message.
         stream_id: on which stream; on one of its own for each when `None`.
-        on_settled: called once the fate of all is known, if that is not so from the start.
+        on_settled: called when the fate of all may be known, if that is not so from the start.
 
     Raises:
-        ArgumentError: `session_ids` or `data` is none.
+        ArgumentError: `session_ids`, `data` or `stream_id` is none; then it was sent to nobody.
     """
 
     __slots__ = ("_broadcaster", "_fates", "_message", "_stream_id")
@@ -38,9 +38,9 @@ class Cast:
         stream_id: int | None,
         on_settled: Callable[[], None] | None = None,
     ) -> None:
-        wanted = list(session_ids)
-        if not all(isinstance(each, bytes) for each in wanted):
-            raise ArgumentError("session_ids holds something else; each must be bytes", argument="session_ids")
+        wanted = _checked(session_ids)
+        if stream_id is not None and type(stream_id) is not int:
+            raise ArgumentError(f"stream_id is {stream_id!r}; it must be a whole number", argument="stream_id")
         driver, self._broadcaster = node.driver, node.broadcaster
         message = bytes(single_bytes(data))
         self._broadcaster.check(message)
@@ -63,8 +63,6 @@ class Cast:
                 stream = session.streams.get(stream_id) or session.open_stream(stream_id)
                 core = stream.feed()
             except SttError as error:
-                if isinstance(error, ArgumentError):
-                    raise
                 return error
         delivery = self._broadcaster.send(self._message, session.core, core, session.driver.clock())
         if core is not None:
@@ -87,6 +85,13 @@ class Cast:
     def result(self) -> BroadcastResult:
         """What has become of it for each."""
         return BroadcastResult({each: _receipt(fate) for each, fate in self._fates.items()})
+
+
+def _checked(session_ids: Any) -> list[bytes]:
+    wanted = list(session_ids) if isinstance(session_ids, Iterable) else [session_ids]
+    if isinstance(session_ids, bytes | bytearray | str) or not all(isinstance(each, bytes) for each in wanted):
+        raise ArgumentError("session_ids must be some ids, each of them bytes", argument="session_ids")
+    return wanted
 
 
 def _receipt(fate: tuple[SessionBase[Any], Delivery] | SttError) -> Receipt:

@@ -63,7 +63,7 @@ class HealthMonitor(AsyncResource):
     def events(self) -> Feed[tuple[Session, HealthChanged]]:
         """What changes, until the monitor is closed or the node stops. Those who iterate share it.
 
-        Of changes that nobody takes the last 10,000 are kept.
+        Of changes that nobody takes the last 10,000 are kept, and none of a session that is over.
         """
         return Feed(self._take, self._changed, self._finished.is_set)
 
@@ -77,6 +77,7 @@ class HealthMonitor(AsyncResource):
                     await anyio.sleep(self._policy.interval)
                     await self._look()
         finally:
+            self._watched = {}
             self._finished.set()
             self._changed.ring()
 
@@ -84,6 +85,9 @@ class HealthMonitor(AsyncResource):
         """Look at every session, a few at a time."""
         sessions: list[Any] = list(self._node.sessions.values())
         self._watched = {session: self._watched.get(session) or Health(self._policy) for session in sessions}
+        if any(session not in self._watched for session, _ in self._changes):
+            kept = [(session, change) for session, change in self._changes if session in self._watched]
+            self._changes = deque(kept, MAX_CHANGES)
         for number, session in enumerate(sessions):
             if number % AT_ONCE == AT_ONCE - 1:
                 await checkpoint()

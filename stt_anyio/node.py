@@ -363,7 +363,7 @@ class STTNode(Patterns):
             check_one_way(early_data)
             return await self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
         driver = self.driver
-        carrier = self._carrier_for(transport)
+        carrier = self.carrier_for(transport)
         with anyio.move_on_after(timeout):
             path = await self._find_path(carrier, address)
             return await self._dial(driver, path, peer_node_id, ticket, early_data)
@@ -454,7 +454,7 @@ class STTNode(Patterns):
         self, data: Buffer, stream_id: int | None = None, timeout: float | None = 10.0
     ) -> BroadcastResult:
         """Send the same to every session, to all at once; see `send_to_sessions`."""
-        return await self.send_to_sessions(list(self.sessions), data, stream_id, timeout)
+        return await self.send_to_sessions(self.sessions.keys(), data, stream_id, timeout)
 
     async def send_to_sessions(
         self, session_ids: Iterable[bytes], data: Buffer, stream_id: int | None = None, timeout: float | None = 10.0
@@ -477,12 +477,12 @@ class STTNode(Patterns):
             ArgumentError: `data` is not bytes-like or longer than `broadcast.max_bytes`, or `session_ids` is something
                 else than ids: a single one, say.
 
-        Cancelled, what had not begun to leave is withdrawn.
+        Cancelled, what had not begun to leave is withdrawn; in a cancelled scope nothing is sent.
         """
+        await checkpoint()
         settled = Bell(self.asyncio_loop)
         cast = Cast(self, session_ids, data, stream_id, settled.ring)
         try:
-            await checkpoint()
             with anyio.move_on_after(timeout):
                 while not cast.settled:
                     await settled.wait()

@@ -356,7 +356,7 @@ class NodeBase(Generic[SessionT]):
         if session is not None and not session.is_closed:
             session.begin_close("error", "a handler failed")
 
-    def handler_gave_up(self, error: Exception, session: SessionBase[Any]) -> None:
+    def handler_gave_up(self, error: BaseException, session: SessionBase[Any]) -> None:
         """A handler learned that its session, or its stream, is no more, and said so by that."""
         self._handler_errors += 1
         logger.info("handler of %r gave up as the session or the stream ended: %s", session, error)

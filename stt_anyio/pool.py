@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +23,7 @@ from stt_anyio.errors import (
 )
 from stt_anyio.node_base import no_answer
 from stt_anyio.session import Session
+from stt_proto.manager.checks import check_node_id
 
 if TYPE_CHECKING:
     from stt_anyio.ways import Ways
@@ -30,16 +32,23 @@ MAX_SESSIONS = 65_536
 
 
 class _Entry:
-    """A peer: its session, or the dial that leads to it."""
+    """A peer: its session, or the dial that leads to it.
 
-    __slots__ = ("dialled", "error", "leases", "scope", "session")
+    Attributes:
+        session, error: what has come of the dial; neither when its time was over.
+        dialled: set then.
+        scope: of the dial, whose deadline is that of the most patient of those who wait for it.
+        users: those who wait for the dial, and leases: while there are some, the session is not closed to make room.
+    """
+
+    __slots__ = ("dialled", "error", "scope", "session", "users")
 
     def __init__(self) -> None:
         self.session: Session | None = None
         self.error: Exception | None = None
         self.dialled = anyio.Event()
-        self.scope = anyio.CancelScope()
-        self.leases = 0
+        self.scope = anyio.CancelScope(deadline=-inf)
+        self.users = 0
 
     @property
     def is_useless(self) -> bool:
@@ -50,7 +59,36 @@ class _Entry:
     def is_idle(self) -> bool:
         """Whether nobody would miss it."""
         session = self.session
-        return not self.leases and session is not None and not (session.streams or session.incoming)
+        if self.users or session is None or session.streams or session.incoming:
+            return False
+        record = session.record
+        return not (record is not None and record.requests) and session.core not in session.node.broadcaster
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """One more needs it."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+
+    async def wait(self, until: float) -> None:
+        """Wait for the dial, which goes on at least as long."""
+        if not self.dialled.is_set():  # else nothing may happen between the look at the session and its use
+            self.scope.deadline = max(self.scope.deadline, until)
+            with self.used():
+                await self.dialled.wait()
+
+    def result(self) -> Session | None:
+        """What has come of the dial; `None` when its time was over. Raises what `connect` would."""
+        if isinstance(self.error, SttError):
+            raise connection_failed(self.error) from self.error  # a new one for each who waits
+        if self.error is not None:
+            raise self.error
+        if self.session is not None and not self.session.is_active():
+            raise connection_failed(self.session.ended())
+        return self.session
 
 
 class SessionPool(AsyncResource):
@@ -62,7 +100,7 @@ class SessionPool(AsyncResource):
     Args:
         node: who dials.
         max_sessions: peers at once, 1 to 65,536. For one more, the session goes that was asked for longest ago among
-            those on which no stream is open and that nobody has leased.
+            those that nobody has leased and on which nothing is in flight: no stream, tracked request or broadcast.
 
     Raises:
         ArgumentError: `max_sessions` is out of its range.
@@ -92,8 +130,8 @@ class SessionPool(AsyncResource):
     ) -> Session:
         """The session with a peer; it is dialled if there is none.
 
-        All who ask meanwhile wait for the same dial, each as long as his `timeout`, and get the same error. One who is
-        cancelled takes nothing from the others.
+        All who ask meanwhile wait for the same dial, each as long as his `timeout`, and get the same error. The dial
+        goes on as long as any of them would wait; one who is cancelled, or less patient, takes nothing from the others.
 
         Args:
             address, peer_node_id, timeout, transport: as for `STTNode.connect`.
@@ -101,7 +139,7 @@ class SessionPool(AsyncResource):
         Raises:
             SttError: all that `connect` raises.
             TooManySessionsError: the pool is full, and all in it are in use.
-            SessionClosedError: the pool is closed.
+            SessionClosedError: the pool is closed; or the session ended as soon as it was there.
         """
         return (await self._entry(address, peer_node_id, timeout, transport))[1]
 
@@ -115,36 +153,41 @@ class SessionPool(AsyncResource):
     ) -> AsyncIterator[Session]:
         """The same, as `async with pool.lease(...) as session:`: it is not closed to make room inside."""
         entry, session = await self._entry(address, peer_node_id, timeout, transport)
-        entry.leases += 1
-        try:
+        with entry.used():
             yield session
-        finally:
-            entry.leases -= 1
 
     async def _entry(
         self, address: Any, peer_node_id: bytes | None, timeout: float | None, transport: str | None
     ) -> tuple[_Entry, Session]:
-        key = (transport, address) if peer_node_id is None else peer_node_id
         await checkpoint()
+        with anyio.move_on_after(timeout) as patience:
+            while True:
+                entry = self._current(address, peer_node_id, transport)
+                await entry.wait(patience.deadline)
+                self._check_open()
+                session = entry.result()
+                if session is not None:
+                    return entry, session
+                if anyio.current_time() >= patience.deadline:
+                    break  # else another one's time was over, who asked just before this one did
+        raise no_answer(address, timeout)
+
+    def _current(self, address: Any, peer_node_id: bytes | None, transport: str | None) -> _Entry:
+        """What there is of a peer, or a dial that begins now."""
         self._check_open()
+        self._node.driver  # noqa: B018  # raises when the node is not running
+        carrier = self._node.carrier_for(transport).name
+        if peer_node_id is not None:
+            check_node_id(peer_node_id)
+        key = (carrier, address) if peer_node_id is None else peer_node_id
         try:
             entry = self._entries.get(key)
         except TypeError:
             raise ArgumentError(f"address is {address!r}; it must be hashable here", argument="address") from None
         if entry is None or entry.is_useless:
-            entry = self._begin(key, entry, (address, peer_node_id, timeout, transport))
+            entry = self._begin(key, entry, (address, peer_node_id, None, transport))
         self._entries.move_to_end(key)
-        with anyio.move_on_after(timeout):
-            await entry.dialled.wait()
-        if not entry.dialled.is_set():
-            raise no_answer(address, timeout)
-        self._check_open()
-        if isinstance(entry.error, SttError):
-            raise connection_failed(entry.error) from entry.error  # a new one for each who waits
-        if entry.error is not None:
-            raise entry.error
-        assert entry.session is not None
-        return entry, entry.session
+        return entry
 
     def _check_open(self) -> None:
         if self._closed:
@@ -173,28 +216,31 @@ class SessionPool(AsyncResource):
 
     async def _dial(self, key: Any, entry: _Entry, arguments: tuple[Any, ...]) -> None:
         """In a task of the node, so that it is nobody's who may be cancelled."""
+        over = True
         try:
             with entry.scope:
                 entry.session = await self._node.connect(*arguments)
+            over = self._closed
         except Exception as error:
             entry.error = error
         finally:  # also when the node stops
             if entry.session is None:
-                over = SessionClosedError("the pool was closed, or its node stopped")
-                entry.error = entry.error or closed_here(over)
+                if over and entry.error is None:
+                    entry.error = closed_here(SessionClosedError("the pool was closed, or its node stopped"))
                 if self._entries.get(key) is entry:
                     del self._entries[key]
+            elif self._closed:
+                entry.session.begin_close()  # it came in the moment in which the pool was closed
             entry.dialled.set()
 
     async def aclose(self) -> None:
-        """Close all its sessions; in a cancelled scope, abort them."""
+        """Close all its sessions, and end its dials; in a cancelled scope, abort them."""
         self._closed = True
         entries, self._entries = self._entries, OrderedDict()
         async with anyio.create_task_group() as tasks:
             for entry in entries.values():
                 entry.scope.cancel()
-                if entry.session is not None:
-                    tasks.start_soon(entry.session.close)
+                tasks.start_soon(_end, entry)
 
     async def close(self) -> None:
         """The same as `aclose`."""
@@ -207,3 +253,11 @@ class SessionPool(AsyncResource):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+async def _end(entry: _Entry) -> None:
+    try:
+        await entry.dialled.wait()
+    finally:
+        if entry.session is not None:
+            await entry.session.close()

@@ -14,6 +14,7 @@ from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooMa
 from stt_anyio.operation import Operation
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase, single_bytes
+from stt_anyio.waiting import is_failure
 from stt_proto.types import Buffer
 from stt_proto.wire import MAX_VARINT
 
@@ -110,11 +111,12 @@ class RequestRefused(Exception):  # it is no error of anybody's
 
     def __init__(self, code: int) -> None:
         if type(code) is not int or not 0 <= code <= MAX_VARINT:
-            raise ArgumentError(
-                f"code is {code!r}; it must be a whole number from 0 to {MAX_VARINT:,}", argument="code"
-            )
-        super().__init__(f"refused with code {code}")
+            raise ArgumentError(f"code is {code!r}; it must be a whole number from 0 to 2^62 - 1", argument="code")
+        super().__init__(code)
         self.code = code
+
+    def __str__(self) -> str:
+        return f"refused with code {self.code}"
 
 
 # -- asking ----------------------------------------------------------------------------------------------------------
@@ -265,7 +267,9 @@ async def _handle(stream: Stream, handler: Handler, policy: AnswerPolicy, in_all
                 except SttError:
                     return REQUEST_REFUSED
                 reply = single_bytes(await handler(asked))
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         return code_of(error, session)
     with suppress(SttError):  # the peer does not want it any more
         await stream.send(reply)

@@ -82,7 +82,7 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
         """
         await self.listener().serve(handler, task_group)
 
-    def _stream_failed(self, stream: Stream, error: Exception) -> None:
+    def _stream_failed(self, stream: Stream, error: BaseException) -> None:
         """Contain what a handler raised; that the peer wants no answer any more is no fault of the application."""
         gone = isinstance(error, StreamClosedError) and isinstance(error, anyio.BrokenResourceError)
         if not (gone and self.is_active()):

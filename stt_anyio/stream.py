@@ -165,11 +165,16 @@ class Stream(StreamBase, ByteStream):
             self._sending = False
 
     async def send_eof(self) -> None:
-        """End this direction; receiving goes on."""
+        """End this direction; receiving goes on.
+
+        Raises:
+            StateError: a broadcast on it has not left yet.
+        """
         if self._sending:
             await checkpoint()
             raise anyio.BusyResourceError("sending to")
         await checkpoint()
+        self._check_not_fed()
         self._finish()
 
     # -- ending ----------------------------------------------------------------------------------------------------
@@ -177,7 +182,7 @@ class Stream(StreamBase, ByteStream):
     async def aclose(self) -> None:
         """End both directions; what was accepted is still delivered, by the session, without waiting here.
 
-        In a cancelled scope it resets instead.
+        In a cancelled scope, and in the middle of a broadcast on it, it resets instead.
         """
         self._close()
         try:

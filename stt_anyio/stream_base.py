@@ -213,6 +213,10 @@ class StreamBase:
             raise self._refused(self._stopped)
         if self.session.is_closed:
             raise self.session.ended()
+        self._check_not_fed()
+
+    def _check_not_fed(self) -> None:
+        """Nothing, its end neither, comes between broadcasts that are on their way."""
         if self.fed is not None and self.fed.is_writing:
             raise StateError(f"a broadcast on stream {self.stream_id} has not left yet")
 
@@ -263,7 +267,8 @@ class StreamBase:
             self._command(self._core.reset, code)
             self._send_ended = self._send_over = self._withdrawn = True
             if self.fed is not None:
-                self.fed.fail(StreamClosedError("this side has reset the stream"))
+                error = StreamClosedError("this side has reset the stream")
+                self.session.node.broadcaster.fail(self.session.core, self.stream_id, error)
             self._wake_writer()
             self._wake_flusher()
 
@@ -281,6 +286,8 @@ class StreamBase:
     def _close(self) -> None:
         """Finish sending and refuse to receive."""
         self._closed = True
+        if self.fed is not None and self.fed.is_inside:
+            self.reset()  # the peer must not take a part of a message for all of it
         self._finish()
         self.stop()
         self._wake_flusher()

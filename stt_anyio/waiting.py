@@ -33,6 +33,18 @@ async def finish(finished: anyio.Event, whose: object) -> None:
         await finished.wait()
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether what came out of a handler is its own, and not the cancellation of the task that it runs in.
+
+    Under asyncio who waits for a task or a future that somebody else cancels gets a `CancelledError` too. Let through,
+    it would end the task group of all other handlers with this one.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, Exception)
+
+
 class Signal(Protocol):
     """Something that is set once, and waited for: an `anyio.Event`, or less."""
 
@@ -148,7 +160,7 @@ class Incoming(Listener[T]):
     def __init__(
         self,
         accept: Callable[[], Awaitable[T]],
-        failed: Callable[[T, Exception], None],
+        failed: Callable[[T, BaseException], None],
         attributes: Callable[[], Mapping[Any, Callable[[], Any]]] = dict,
     ) -> None:
         self._accept = accept
@@ -185,7 +197,9 @@ class Incoming(Listener[T]):
     async def _handle(self, handler: Callable[[T], Any], item: T) -> None:
         try:
             await handler(item)
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             self._failed(item, error)
 
     async def aclose(self) -> None:

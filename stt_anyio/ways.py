@@ -207,7 +207,7 @@ class Ways(NodeBase[Session]):
                 session.abort()
             raise
         if won:
-            carrier = self._carrier_for(transport)
+            carrier = self.carrier_for(transport)
             if self.config.probe_udp and not carrier.traits.reliable:
                 self.start_task(regain, won[0], address, transport, carrier.name)
             return won[0]
@@ -278,7 +278,7 @@ class Ways(NodeBase[Session]):
     async def _try_path(self, session: Session, address: Any, transport: str | None, *, migrate: bool) -> Attempt:
         if isinstance(address, NetworkPath):
             return session.try_path(address, migrate=migrate)
-        carrier = self._carrier_for(transport)
+        carrier = self.carrier_for(transport)
         return self._try_opened(session, carrier, await self._find_path(carrier, address), migrate=migrate)
 
     def _try_opened(self, session: Session, carrier: Carrier, path: NetworkPath, *, migrate: bool) -> Attempt:
@@ -289,7 +289,7 @@ class Ways(NodeBase[Session]):
                 carrier.path_unused(path)
             raise
 
-    def _carrier_for(self, transport: str | None) -> Carrier:
+    def carrier_for(self, transport: str | None) -> Carrier:
         """The carrier of that name, or the usual one of the node."""
         if transport is None:
             transport = self.config.transport if self._given_carriers is None else next(iter(self._carriers))

@@ -40,7 +40,8 @@ class HealthPolicy:
             silent for the keep-alive interval, and a fifth of it more; so it should be well above that.
         recovery: a value counts as good again at this share of its bound, 0.01 to 1: what hovers about the bound makes
             no alarm after the other.
-        after: readings in a row that it takes, to become unwell and to become well, 1 to 1,000.
+        after: readings in a row that it takes, to become unwell and to become well, 1 to 1,000. One that cannot tell of
+            the loss breaks no row of those that told of it.
         interval: seconds between two readings, 0.01 to 86,400; for hosts.
 
     Raises:
@@ -96,13 +97,14 @@ class Health:
         problems: why not.
     """
 
-    __slots__ = ("_sent", "_lost", "_run", "healthy", "policy", "problems")
+    __slots__ = ("_lost", "_run", "_sent", "_suspected", "healthy", "policy", "problems")
 
     def __init__(self, policy: HealthPolicy) -> None:
         self.policy = policy
         self.healthy = True
         self.problems: frozenset[str] = frozenset()
         self._run = 0  # readings in a row that speak against how it stands
+        self._suspected: frozenset[str] = frozenset()  # what is wrong by the last of those, while it is well
         self._lost = self._sent = 0
 
     def look(self, *, now: float, last_heard: float, rtt: float | None, sent: int, lost: int) -> HealthChanged | None:
@@ -122,17 +124,21 @@ class Health:
             loss = min(1.0, gone / fresh)
         reading = HealthReading(rtt=rtt, loss=loss, silence=max(0.0, now - last_heard))
         beyond = self._beyond(reading, 1.0 if self.healthy else self.policy.recovery)
+        lossy = (self._suspected if self.healthy else self.problems) & {"loss"}
+        if loss is None and lossy:
+            if not beyond:
+                return None  # nothing was sent that could show that it is better
+            beyond |= lossy
         if bool(beyond) is not self.healthy:
-            self._run = 0
+            self._run, self._suspected = 0, frozenset()
             if not self.healthy:
-                self.problems = beyond | (self.problems & {"loss"} if loss is None else frozenset())
+                self.problems = beyond
             return None
-        if not self.healthy and loss is None and "loss" in self.problems:
-            return None  # nothing has been sent that could show that it is better
         self._run += 1
+        self._suspected = beyond
         if self._run < self.policy.after:
             return None
-        self._run, self.healthy = 0, not self.healthy
+        self._run, self.healthy, self._suspected = 0, not self.healthy, frozenset()
         told = beyond if beyond else self.problems
         self.problems = beyond
         return HealthChanged(self.healthy, told, reading)

@@ -96,7 +96,8 @@ class BlockingStream(StreamBase):
 
     @locked
     def send_eof(self) -> None:
-        """End this direction; receiving goes on."""
+        """End this direction; receiving goes on. `StateError` when a broadcast on it has not left yet."""
+        self._check_not_fed()
         self._finish()
 
     @locked

@@ -88,10 +88,16 @@ class Backlog:
         self.size -= delivery.size
         return True
 
+    def clear_waiting(self) -> list[Delivery]:
+        """Nothing more will begin to leave: give what has not."""
+        left = list(self._waiting)
+        self._waiting.clear()
+        self.size = self._begun_size
+        return left
+
     def clear(self) -> list[Delivery]:
         """Nothing will leave any more: give all there is."""
-        left = [*self.begun, *self._waiting]
+        left = [*self.begun, *self.clear_waiting()]
         self.begun.clear()
-        self._waiting.clear()
         self.size = self._begun_size = 0
         return left

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stt_proto.broadcast.delivery import Broadcast, Delivery
 from stt_proto.broadcast.outbox import Outbox, SessionOutbox, StreamOutbox
 from stt_proto.broadcast.policy import BroadcastPolicy
-from stt_proto.errors import ArgumentError
+from stt_proto.errors import ArgumentError, SttError
 from stt_proto.events import (
     Event,
     SessionClosed,
@@ -38,6 +38,10 @@ class Broadcaster:
 
     def __bool__(self) -> bool:
         return bool(self._outboxes)
+
+    def __contains__(self, session: Session) -> bool:
+        """Whether something is on its way to this session, or waits."""
+        return session in self._outboxes
 
     @property
     def held(self) -> int:
@@ -77,6 +81,13 @@ class Broadcaster:
         outbox = self.outbox(session, stream_id)
         if outbox is not None:
             outbox.withdraw(delivery)
+            self._sweep(session)
+
+    def fail(self, session: Session, stream_id: int, error: SttError) -> None:
+        """A stream was reset by this side: nothing leaves on it any more, which no event will tell."""
+        outbox = self.outbox(session, stream_id)
+        if outbox is not None:
+            outbox.fail(error)
             self._sweep(session)
 
     def on_event(self, session: Session, event: Event, now: float) -> bool:

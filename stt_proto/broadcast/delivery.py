@@ -113,7 +113,7 @@ class Broadcast:
 
     Args:
         data: the message; all who are to have it share this one copy.
-        on_settled: called once the fate of all is known, if that is not so from the start.
+        on_settled: called when the fate of all who were to have it so far is known; again, if there come more.
 
     Attributes:
         data: the message.

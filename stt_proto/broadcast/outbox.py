@@ -59,6 +59,11 @@ class Outbox(ABC):
         for delivery in self._backlog.clear():
             delivery.settle(Fate.FAILED, error or StreamClosedError("the session has ended"))
 
+    def _refuse(self, error: SttError) -> None:
+        """Nothing more begins to leave; what has begun goes on."""
+        for delivery in self._backlog.clear_waiting():
+            delivery.settle(Fate.FAILED, error)
+
     def _end(self, delivery: Delivery, fate: Fate, error: SttError | None = None) -> None:
         self._backlog.end(delivery)
         delivery.settle(fate, error)
@@ -93,6 +98,11 @@ class StreamOutbox(Outbox):
         """Whether something has not been handed to the stream, or not all of it."""
         return self._current is not None or self._backlog.waits
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the stream has the beginning of a message, and not its end."""
+        return self._current is not None and self._current.taken > 0
+
     def fail(self, error: SttError | None) -> None:
         self._current = None
         super().fail(error)
@@ -112,6 +122,17 @@ class StreamOutbox(Outbox):
                 delivery.end = stream.bytes_accepted
                 stream.watch_acked(delivery.end)
         except SttError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: SttError) -> None:
+        current, self._current = self._current, None
+        assert current is not None  # it is a write that was refused
+        self._end(current, Fate.FAILED, error)
+        super()._refuse(error)
+        try:
+            for delivery in self._backlog.begun:  # the stream has all of them, and tells, unless it was reset
+                self._stream.watch_acked(delivery.end)
+        except SttError:
             self.fail(error)
 
     def on_event(self, event: Event, now: float) -> None:
@@ -149,7 +170,7 @@ class SessionOutbox(Outbox):
             except TooManyStreamsError:
                 return  # `StreamsAvailable` will come
             except SttError as error:
-                self.fail(error)
+                self._refuse(error)
                 return
             delivery = backlog.begin()
             self._streams[stream.stream_id] = stream, delivery

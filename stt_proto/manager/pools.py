@@ -27,7 +27,8 @@ RECENT = 16
 """Contents that a session remembers, to be shared by them."""
 
 IMBALANCE = 2.0
-"""How much busier than the mean the busiest, and idler the idlest, must be before homes move."""
+"""How much busier than the mean of the others the busiest must be before homes move; and the square of it than the
+idlest, so that who takes half of its work has clearly less to do then than it had."""
 
 V = TypeVar("V", bound=Hashable)
 
@@ -75,7 +76,9 @@ class _Member:
 
 
 class ContentAffinityPool(Generic[V]):
-    """Sessions, or whatever stands for them, by nearness to contents. Finding one costs O(log n).
+    """Sessions, or whatever stands for them, by nearness to contents.
+
+    Finding one costs O(log n), and a look at each of those that share its home.
 
     `now` is seconds on any monotonic clock; one smaller than the last counts as the last.
 
@@ -159,14 +162,18 @@ class ContentAffinityPool(Generic[V]):
             self._misses += 1
             raise PoolMissError("the pool is empty")
         self._hits += 1
-        there = self._by_home[self._nearest(content)]
-        session = min(there, key=lambda each: there[each].load(now, self._half_life))
-        member = there[session]
+        session = self._found(content, now)
+        member = self._members[session]
         member.set_load(member.load(now, self._half_life) + 1.0, now)
         member.last_used = now
         member.recent.append(content)
         self._members.move_to_end(session)
         return session
+
+    def nearest(self, content_hash: bytes, now: float) -> V | None:
+        """Whom `get_session_for_content` would give, or `None`; nothing is counted, and nobody used."""
+        content = _number(content_hash)
+        return self._found(content, self._clock.advance(now)) if self._homes else None
 
     def calculate_affinity(self, session: V, content_hash: bytes) -> int:
         """The distance of a session to a content: 0 the nearest, 2^256 - 1 the farthest.
@@ -195,16 +202,17 @@ class ContentAffinityPool(Generic[V]):
         if len(loads) < 2:
             return None
         busiest, idlest = max(loads, key=loads.__getitem__), min(loads, key=loads.__getitem__)
-        mean = sum(loads.values()) / len(loads)
-        if not mean or loads[busiest] < IMBALANCE * mean or loads[idlest] > mean / IMBALANCE:
+        most, least = loads[busiest], loads[idlest]
+        others = (sum(loads.values()) - most) / (len(loads) - 1)
+        if not most or most < IMBALANCE * others or most < IMBALANCE**2 * least:
             return None
         busy, idle = self._members[busiest], self._members[idlest]
         home, share = _halfway(busy)
         if home == idle.home:
             return None
         self._move(idlest, idle, home)
-        idle.set_load(loads[idlest] + share * loads[busiest], now)
-        busy.set_load((1 - share) * loads[busiest], now)
+        idle.set_load(least + share * most, now)
+        busy.set_load((1 - share) * most, now)
         idle.recent = deque((each for each in busy.recent if each ^ home < each ^ busy.home), RECENT)
         busy.recent = deque((each for each in busy.recent if each ^ home >= each ^ busy.home), RECENT)
         self._moved += 1
@@ -239,6 +247,11 @@ class ContentAffinityPool(Generic[V]):
         )
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _found(self, content: int, now: float) -> V:
+        """Of those at the home at the least distance, the least busy."""
+        there = self._by_home[self._nearest(content)]
+        return min(there, key=lambda each: there[each].load(now, self._half_life))
 
     def _nearest(self, content: int) -> int:
         """The home at the least distance. A walk down the tree of prefixes, which the sorted list is."""

@@ -126,6 +126,79 @@ async def test_cancelled_what_has_not_begun_is_withdrawn(udp_nodes: Nodes) -> No
         assert waited.cancelled_caught
 
 
+async def test_called_in_a_cancelled_scope_it_sends_nothing(udp_nodes: Nodes) -> None:
+    async with udp_nodes() as (server, client):
+        session = await client.connect_udp(LOOPBACK, server.port)
+        await until(lambda: server.sessions)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await server.send_to_all(b"never")
+        await server.send_to_all(b"this")
+        stream = await session.accept_stream()
+        assert await stream.receive() == b"this"
+
+
+async def test_the_end_of_a_stream_does_not_cut_a_message(udp_nodes: Nodes) -> None:
+    """While a broadcast leaves on it, its end is nobody else's to say, as little as other bytes are."""
+    async with udp_nodes(**SMALL, stream_send_buffer=65_536, max_stream_send_buffer=65_536) as (server, client):
+        session = await client.connect_udp(LOOPBACK, server.port)
+        await until(lambda: server.sessions)
+        stream = server.sessions[session.session_id].open_stream(1)
+        await server.send_to_all(bytes(300_000), stream_id=1, timeout=0)
+        with pytest.raises(StateError):
+            await stream.send_eof()
+        theirs = await session.accept_stream()
+        whole = 0
+        while whole < 300_000:
+            whole += len(await theirs.receive())
+        await until(lambda: not server.broadcaster)
+        await stream.send_eof()
+        with pytest.raises(anyio.EndOfStream):
+            await theirs.receive()
+
+
+async def test_a_message_that_a_close_cuts_is_no_whole_one(udp_nodes: Nodes) -> None:
+    """Closing does not wait, so it resets: the peer must not take a part for all of it (and who sent it is told)."""
+    async with udp_nodes(**SMALL, stream_send_buffer=65_536, max_stream_send_buffer=65_536) as (server, client):
+        session = await client.connect_udp(LOOPBACK, server.port)
+        await until(lambda: server.sessions)
+        stream = server.sessions[session.session_id].open_stream(1)
+        results = []
+
+        async def cast() -> None:
+            results.append(await server.send_to_all(bytes(300_000), stream_id=1))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cast)
+            theirs = await session.accept_stream()
+            await stream.aclose()
+        with pytest.raises(StreamClosedError):
+            _ = [piece async for piece in theirs]
+        assert list(results[0].failed) == [session.session_id]
+        assert not server.broadcaster
+
+
+async def test_what_has_begun_is_told_as_it_ends_when_the_session_closes(udp_nodes: Nodes) -> None:
+    async with udp_nodes() as (server, client):
+        session = await client.connect_udp(LOOPBACK, server.port)
+        await until(lambda: server.sessions)
+        ours = server.sessions[session.session_id]
+        results = []
+
+        async def cast(data: bytes) -> None:
+            results.append(await server.send_to_all(data))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cast, b"first")
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            ours.begin_close()
+            await cast(b"late")
+        late, first = results
+        assert isinstance(late.failed[ours.session_id], SessionClosedError)
+        assert first.acknowledged == (ours.session_id,)
+
+
 async def test_who_is_too_slow_is_closed(udp_nodes: Nodes) -> None:
     policy = BroadcastPolicy(max_messages=3, slow="close")  # type: ignore[arg-type]
     async with udp_nodes(**SMALL, broadcast=policy) as (server, client):
@@ -180,6 +253,12 @@ async def test_arguments(udp_nodes: Nodes) -> None:
             ([session.session_id], "text", None),
             ([session.session_id], bytes(1001), None),
             ([session.session_id], b"x", "one"),
+            ([session.session_id], b"x", [1]),
+            ([session.session_id], b"x", True),
+            ([], b"x", "one"),
+            (5, b"x", None),
+            (None, b"x", None),
+            (b"", b"x", None),
         ):
             with pytest.raises(ArgumentError):
                 await server.send_to_sessions(ids, data, stream_id)  # type: ignore[arg-type]
@@ -205,6 +284,9 @@ def test_without_an_event_loop() -> None:
         assert time.monotonic() - began < 5.0
         assert got.queued == ids[:1]  # nobody reads it
         assert server.send_to_sessions(ids[1:], b"to two", stream_id=1).acknowledged == ids[1:]
+        server.send_to_sessions(ids[:1], bytes(3 << 20), stream_id=1, timeout=0)
+        with pytest.raises(StateError):  # in the middle of a message
+            server.sessions[ids[0]].streams[1].send_eof()
 
 
 # -- how long it takes -----------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from stt_anyio import (
     TooManySessionsError,
 )
 from stt_anyio.errors import ArgumentError, BufferOverflowError, ConnectionTimeoutError, StateError
-from stt_anyio.memory import MemoryNetwork
 from stt_anyio.requests import (
     REQUEST_FAILED,
     REQUEST_ONE_WAY,
@@ -34,27 +33,12 @@ from stt_anyio.requests import (
     REQUEST_TOO_LONG,
     Handler,
 )
-from tests.anyio.virtual import LOOPS, Radio, virtual
+from tests.anyio.virtual import LOOPS, Town, virtual
 
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return virtual(request.param)
-
-
-class Town:
-    """Nodes on one network, by name."""
-
-    def __init__(self) -> None:
-        self.network = MemoryNetwork()
-        self.radios: dict[str, Radio] = {}
-
-    @asynccontextmanager
-    async def node(self, name: str, **options: Any) -> AsyncIterator[STTNode]:
-        self.radios[name] = radio = Radio(self.network, name)
-        options = {"shared_seed": "x", "server_mode": True, **options}
-        async with STTNode(carriers=[radio], **options) as node:
-            yield node
 
 
 @asynccontextmanager

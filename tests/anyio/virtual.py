@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import sniffio
 import trio
 from trio.testing import MockClock
 
+from stt_anyio import STTNode
 from stt_anyio.memory import MemoryCarrier, MemoryNetwork
 from stt_proto.config import CARRIERS
 from stt_proto.types import Transmit
@@ -83,3 +86,23 @@ class Radio(MemoryCarrier):
         if self.silent or (isinstance(peer, Radio) and peer.silent):
             return None
         return super().send(transmit)
+
+
+class Town:
+    """Nodes on one network, by name."""
+
+    def __init__(self) -> None:
+        self.network = MemoryNetwork()
+        self.radios: dict[str, Radio] = {}
+
+    def radio(self, name: str) -> Radio:
+        """The carrier of a node that the test makes itself."""
+        self.radios[name] = Radio(self.network, name)
+        return self.radios[name]
+
+    @asynccontextmanager
+    async def node(self, name: str, **options: Any) -> AsyncIterator[STTNode]:
+        """One that accepts sessions."""
+        options = {"shared_seed": "x", "server_mode": True, **options}
+        async with STTNode(carriers=[self.radio(name)], **options) as node:
+            yield node

@@ -95,6 +95,23 @@ def test_few_packets_say_nothing_of_the_loss() -> None:
     assert one.look(sent=0, rtt=None) is not None
 
 
+def test_few_packets_at_a_time_hide_no_loss() -> None:
+    """A reading that cannot tell of the loss speaks neither for nor against: all is lost, and that is found out."""
+    one = Watched()
+    changes = [one.look(sent=6, lost=6) for _ in range(10)]
+    assert [change is not None for change in changes] == [False] * 3 + [True] + [False] * 6
+    assert one.health.problems == {"loss"}
+    changes = [one.look(sent=6) for _ in range(10)]
+    assert [change is not None for change in changes] == [False] * 3 + [True] + [False] * 6
+    one = Watched(after=3)
+    assert one.look(lost=50) is one.look(sent=1, rtt=5.0) is None
+    assert one.look(rtt=0.1) is one.look(lost=50) is one.look(lost=50) is None  # a good one in between
+    assert one.health.healthy
+    change = one.look(sent=1, rtt=5.0)
+    assert change is not None
+    assert change.problems == one.health.problems == {"loss", "rtt"}
+
+
 def test_problems_are_those_of_now() -> None:
     one = Watched(after=1)
     one.look(rtt=5.0, lost=50)

@@ -7,6 +7,7 @@ from math import inf, nan
 from typing import Any
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
@@ -123,6 +124,7 @@ class Pool(Checked):
     def look(self) -> None:
         stats = self.pool.get_pool_stats(self.now)
         self.expect("I1", (stats.size, stats.hits, stats.misses) == (len(self.homes), self.hits, self.misses), "stats")
+        self.expect("I1", list(self.pool) == sorted(self.used, key=self.used.__getitem__), "the order of use")
 
 
 def test_whatever_happens() -> None:
@@ -209,6 +211,50 @@ def test_one_content_that_everybody_wants() -> None:
     pool.add_session("b", content(1), 3.0)
     assert pool.get_pool_stats(3.0).imbalance == 2
     assert pool.rebalance(3.0) is None  # at one home already
+
+
+def test_of_two_one_helps_the_other() -> None:
+    """I1: also if it had a little to do itself; and not when the one has but twice the work of the other."""
+    for little, moves in ((1, True), (250, True), (251, False)):
+        pool: ContentAffinityPool[str] = ContentAffinityPool()
+        pool.add_session("a", bytes(32), 0.0)
+        pool.add_session("b", b"\xff" * 32, 0.0)
+        for home, often in ((bytes(32), 1000), (b"\xff" * 32, little)):
+            for _ in range(often):
+                pool.get_session_for_content(home, 0.0)
+        assert (pool.rebalance(0.0) == "b") is moves
+
+
+@given(
+    st.integers(2, 6),
+    st.lists(st.tuples(st.binary(min_size=1, max_size=1), st.integers(1, 100)), min_size=1, max_size=12),
+)
+def test_moving_comes_to_an_end(sessions: int, traffic: list[tuple[bytes, int]]) -> None:
+    """I1: without new traffic all is in its place after a few moves a session; nobody goes to and fro."""
+    pool: ContentAffinityPool[int] = ContentAffinityPool()
+    for number in range(sessions):
+        pool.add_session(number, content(number), 0.0)
+    for byte, often in traffic:
+        for _ in range(often):
+            pool.get_session_for_content(byte * 32, 1.0)
+    for _ in range(4 * sessions):
+        if pool.rebalance(1.0) is None:
+            break
+    assert pool.rebalance(1.0) is None
+    assert len(pool) == sessions
+
+
+def test_looking_is_no_use() -> None:
+    """I1: who would be found is told without a hit, a miss, or a load."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool()
+    assert pool.nearest(content(1), 0.0) is None
+    pool.add_session("a", content(1), 0.0)
+    pool.add_session("b", content(1), 0.0)
+    assert pool.nearest(content(1), 0.0) == pool.nearest(content(1), 0.0) == "a"
+    assert pool.get_session_for_content(content(1), 0.0) == "a"
+    assert pool.nearest(content(1), 0.0) == "b"
+    stats = pool.get_pool_stats(0.0)
+    assert (stats.hits, stats.misses) == (1, 0)
 
 
 def test_an_even_load_moves_nobody() -> None:
