@@ -39,6 +39,7 @@ INSIDE = "for the rooms of its host, which wait for each other; not in docs/api.
 ONLY_ASYNC = {
     "STTNode": {
         "affinity_pool": "`stt_proto.manager.ContentAffinityPool`, which it is made of, takes sessions of any host",
+        "carrier_for": INSIDE,
         "connectable": ANYIO,
         "events": ITERATED,
         "listener": ANYIO,
