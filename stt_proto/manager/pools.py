@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
-from stt_proto.clock import Clock
+from stt_proto.clock import LATEST, Clock
 from stt_proto.errors import PoolMissError
 from stt_proto.manager.checks import MAX_SECONDS, MIN_SECONDS, check_bytes, check_number, check_whole
 
@@ -105,7 +105,7 @@ class ContentAffinityPool(Generic[V]):
         check_number("half_life", half_life, MIN_SECONDS, MAX_SECONDS)
         self._max = max_pool_size
         self._half_life = half_life
-        self._clock = Clock(float("-inf"), 0.0)
+        self._clock = Clock(-LATEST, 0.0)
         self._members: OrderedDict[V, _Member] = OrderedDict()  # the one used longest ago first
         self._by_home: dict[int, dict[V, _Member]] = {}
         self._homes: list[int] = []  # sorted
