@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
@@ -72,6 +72,11 @@ class _Member:
 
     def set_load(self, load: float, now: float) -> None:
         self._load, self._load_at = load, now
+
+    def remember(self, contents: Iterable[int]) -> None:
+        """These, and nothing of before."""
+        self.recent.clear()
+        self.recent.extend(contents)
 
 
 class ContentAffinityPool(Generic[V]):
@@ -205,8 +210,9 @@ class ContentAffinityPool(Generic[V]):
         self._move(idlest, idle, home)
         idle.set_load(loads[idlest] + share * loads[busiest], now)
         busy.set_load((1 - share) * loads[busiest], now)
-        idle.recent = deque((each for each in busy.recent if each ^ home < each ^ busy.home), RECENT)
-        busy.recent = deque((each for each in busy.recent if each ^ home >= each ^ busy.home), RECENT)
+        recent = tuple(busy.recent)
+        idle.remember(each for each in recent if each ^ home < each ^ busy.home)
+        busy.remember(each for each in recent if each ^ home >= each ^ busy.home)
         self._moved += 1
         return idlest
 

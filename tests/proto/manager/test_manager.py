@@ -268,6 +268,13 @@ def test_a_token_is_good_once_and_here() -> None:
     with pytest.raises(ArgumentError) as caught:
         manager.end_request(ID, 0.0)  # type: ignore[arg-type]
     assert caught.value.argument == "token"
+    token = manager.begin_request(ID, 0.0)
+    with pytest.raises(ArgumentError) as caught:
+        manager.end_request(token, 0.0, failed="no")  # type: ignore[arg-type]
+    assert caught.value.argument == "failed"
+    assert manager.end_request(token, 0.0, failed=True)
+    metrics = manager.metrics(0.0)
+    assert (metrics.requests_begun, metrics.requests_ended, metrics.requests_failed) == (2, 2, 1)
 
 
 def test_limits_of_sessions() -> None:
@@ -450,7 +457,12 @@ def test_a_record_that_promises_too_much() -> None:
 
 # -- bad input -----------------------------------------------------------------------------------------------------
 
-BAD = (0, -1, nan, inf, "1", True)
+BAD = (0, -1, nan, inf, "1", True, 10**400, 2 * MAX_SECONDS)
+NO_TIME = ("soon", None, nan, inf, 1e308, 10**400)
+BY_ID = (
+    "get_session", "has_session", "inspect", "remaining_ttl", "touch", "begin_request", "stream_opened",
+    "stream_closed", "work_changed", "close_session", "end_session",
+)  # fmt: skip
 WRONG: list[tuple[str, Any]] = [
     *(("session_id", lambda m, bad=bad: m.create_session(bad, PEER, 0.0)) for bad in (b"", bytes(7), "x" * 8, None)),
     *(("peer_node_id", lambda m, bad=bad: m.create_session(OTHER, bad, 0.0)) for bad in (b"", bytes(33), None)),
@@ -471,13 +483,25 @@ WRONG: list[tuple[str, Any]] = [
     ("namespace", lambda m: m.list_sessions(0.0, namespace="x" * 1025)),
     ("metadata", lambda m: m.create_session(OTHER, PEER, 0.0, metadata={"x": []})),
     ("metadata", lambda m: m.set_metadata(ID, {"x": "y" * 5000}, 0.0)),
-    *(("seconds", lambda m, bad=bad: m.extend(ID, bad, 0.0)) for bad in (0, -1, nan, inf, "1")),
+    *(("seconds", lambda m, bad=bad: m.extend(ID, bad, 0.0)) for bad in BAD),
     ("if_version", lambda m: m.update_config(ID, {}, 0.0, if_version=0)),
     ("reason", lambda m: m.close_session(ID, 0.0, "boredom")),
     ("reason", lambda m: m.close_all_sessions(0.0, "boredom")),
-    *(("timeout", lambda m, bad=bad: m.drain(0.0, bad)) for bad in (-1, nan, inf, None)),
-    ("now", lambda m: m.touch(ID, "soon")),
+    *(("timeout", lambda m, bad=bad: m.drain(0.0, bad)) for bad in (-1, nan, inf, None, True, 10**400)),
+    *(("now", lambda m, bad=bad: m.touch(ID, bad)) for bad in NO_TIME),
+    *(("now", lambda m, bad=bad: m.create_session(OTHER, PEER, bad)) for bad in NO_TIME),
+    *(("now", lambda m, bad=bad: m.sweep(bad)) for bad in NO_TIME),
+    *(("now", lambda m, bad=bad: SessionManager(bad)) for bad in NO_TIME),
+    *(("unix_time", lambda m, bad=bad: SessionManager(0.0, bad)) for bad in NO_TIME),
+    *(("unix_time", lambda m, bad=bad: m.set_unix_time(bad, 0.0)) for bad in NO_TIME),
+    ("defaults", lambda m: SessionManager(defaults={"ttl": 5})),
+    ("limits", lambda m: SessionManager(limits={"sessions": 5})),
     ("record", lambda m: m.restore_session(b"", 0.0)),
+    *(("session_id", lambda m, name=name: getattr(m, name)(bytes(7), 0.0)) for name in BY_ID),
+    ("session_id", lambda m: m.extend(bytes(7), 1.0, 0.0)),
+    ("session_id", lambda m: m.update_config(bytes(7), {}, 0.0)),
+    ("session_id", lambda m: m.set_namespace(bytes(7), "", 0.0)),
+    ("session_id", lambda m: m.set_metadata(bytes(7), {}, 0.0)),
 ]  # fmt: skip
 
 
@@ -488,6 +512,7 @@ def test_a_bad_argument_is_named_and_changes_nothing(argument: str, call: Any) -
     with pytest.raises(ArgumentError) as caught:
         call(manager)
     assert caught.value.argument == argument
+    assert argument in caught.value.message
     assert (manager.inspect(ID, 0.0), manager.metrics(0.0)) == before
     assert not manager.drain_status(0.0).is_draining
 
