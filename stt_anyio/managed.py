@@ -297,7 +297,7 @@ class ManagedSessions(Books, Generic[SessionT]):
         return session
 
     def _begin_close(self, session_id: bytes, reason: str, detail: str) -> tuple[SessionT | None, bool]:
-        """Begin to close a session; give it, and whether that was news. A mistake is told whether there is one or not."""
+        """Begin to close a session; give it, and whether that was news. A mistake is told also if there is none."""
         check_session_id(session_id)
         close_frame(reason, detail)
         session = self.node.sessions.get(session_id)

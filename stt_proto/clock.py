@@ -15,7 +15,7 @@ NEVER = -inf
 """The time of what has not happened. One object: each `-inf` that is written out is another."""
 
 LATEST = 1e15
-"""Seconds; the latest time there is, of any clock: there a float is good for an eighth of a second, and soon for none."""
+"""Seconds; the latest time of any clock: there floats are an eighth of a second apart, and farther on more."""
 
 SLACK = 64
 """Entries that count no more and may lie in a queue of deadlines beyond as many as there are owners."""

@@ -1,4 +1,4 @@
-"""What is wrong is told through `node.session_manager` and the sessions themselves: typed, named, and nothing changed."""
+"""What is wrong is told by `node.session_manager` and by sessions: typed, named, and nothing is changed."""
 
 from __future__ import annotations
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from stt_proto.errors import ArgumentError, ResourcesExhaustedError, VersionConflictError
+from stt_proto.manager.checks import MAX_SECONDS
 from stt_proto.manager.store import MAX_KEY, MAX_VALUE, MemoryStore, StoredEntry
 from tests.proto.manager.checked import run
 from tests.proto.manager.sharing import Sharing
 
-BAD_TTLS = (0, -1, nan, inf, "1", True)
+BAD_TTLS = (0, -1, nan, inf, "1", True, 10**400)
 
 
 def test_concurrent_writers() -> None:
@@ -68,6 +69,23 @@ def test_a_full_store_refuses_and_forgets_nothing() -> None:
     store.put("", b"2", b"", 5.0, if_version=0)
     assert store.take_once("", b"2", 5.0, ttl=5)
     assert len(store) == 1
+
+
+def test_the_largest_entry() -> None:
+    store = MemoryStore()
+    store.put("n" * 1024, b"k" * MAX_KEY, bytes(MAX_VALUE), 0.0, if_version=0, ttl=MAX_SECONDS)
+    (entry,) = store.scan("n" * 1024, 0.0, after=b"a" * MAX_KEY, limit=1000)
+    assert (len(entry.key), len(entry.value), entry.ttl) == (MAX_KEY, MAX_VALUE, MAX_SECONDS)
+
+
+def test_what_comes_and_goes_costs_no_memory() -> None:
+    """Also while the clock stands, and every entry expires at the same moment."""
+    store = MemoryStore()
+    for _ in range(1000):
+        version = store.put("", b"key", b"", 0.0, if_version=0, ttl=3600)
+        assert store.delete("", b"key", 0.0, if_version=version)
+    assert len(store._due._heap) < 100
+    assert not store._keys
 
 
 def test_rewriting_with_a_lifetime_costs_no_memory() -> None:
