@@ -234,7 +234,7 @@ class SessionManager:
         return ManagerStats(total=total, active=active, closing=closing, closed=total - active - closing)
 
     def metrics(self, now: float) -> ManagerMetrics:
-        """What happened so far."""
+        """What happened so far. Each session that says of itself how it is gets asked for its streams."""
         self._table.settle(now)
         return self._table.counters.metrics(self._table.streams)
 
@@ -515,7 +515,7 @@ class SessionManager:
         return self.drain_status(now)
 
     def drain_status(self, now: float) -> DrainStatus:
-        """How far that is."""
+        """How far that is; the same sessions are asked."""
         self._table.settle(now)
         counters = self._table.counters
         return DrainStatus(

@@ -90,9 +90,9 @@ def test_limits_are_checked(name: str, value: Any) -> None:
 
 def full() -> SessionManager:
     """A manager whose limits are reached."""
-    manager = SessionManager(limits=ManagerLimits(sessions_per_peer=1, requests=3))
+    manager = SessionManager(limits=ManagerLimits(sessions_per_peer=1, sessions_per_namespace=1, requests=3))
     manager.create_session(ID, PEER, 0.0, config={"max_requests": 1, "request_rate": 0.5, "request_burst": 1})
-    manager.create_session(OTHER, STRANGER, 0.0)
+    manager.create_session(OTHER, STRANGER, 0.0, namespace="a")
     for session_id in (ID, OTHER, OTHER):
         manager.begin_request(session_id, 0.0)
     return manager
@@ -134,6 +134,11 @@ SAID: list[tuple[str, Any]] = [
     (
         "reason is 'boredom'; it must be one of graceful, timeout, error, auth_failure, expired, shutdown, moved",
         lambda m: m.close_session(ID, 0.0, "boredom"),
+    ),
+    ("1 sessions are held (namespace)", lambda m: m.set_namespace(ID, "a", 0.0)),
+    (
+        "record has a version that none can have",
+        lambda m: m.restore_session(evolve(m.inspect(ID, 0.0), config_version=0), 0.0),
     ),
     ("record is none, or has no configuration", lambda m: m.restore_session(None, 0.0)),
     (

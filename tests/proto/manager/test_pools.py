@@ -201,6 +201,8 @@ def test_the_helper_takes_what_is_nearest_to_half() -> None:
         assert pool.calculate_affinity("idle", (1).to_bytes(32)) == 0
         stats = pool.get_pool_stats(0.0)
         assert (stats.imbalance, stats.moved) == (1.0, 1)
+        assert sorted(pool._members["idle"].recent) == [1] * 4
+        assert sorted(pool._members["busy"].recent) == [2, 2, 4, 4]
 
 
 def test_who_moved_remembers_no_more_than_others() -> None:
@@ -269,7 +271,19 @@ def test_an_even_load_moves_nobody() -> None:
 
 
 def test_traffic_is_forgotten() -> None:
-    """I1: what was an hour ago moves nobody today."""
+    """I1: what was an hour ago moves nobody today; what was one half-life ago counts half."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool(half_life=10.0)
+    pool.add_session("a", bytes(32), 0.0)
+    pool.add_session("b", b"\xff" * 32, 0.0)
+    for home, count, now in ((bytes(32), 8, 0.0), (b"\xff" * 32, 4, 10.0)):
+        for _ in range(count):
+            pool.get_session_for_content(home, now)
+    assert pool.get_pool_stats(10.0).imbalance == pytest.approx(1.0)
+    assert pool.get_pool_stats(30.0).imbalance == pytest.approx(1.0)
+
+
+def test_traffic_of_an_hour_ago() -> None:
+    """I1: moves nobody today."""
     pool: ContentAffinityPool[str] = ContentAffinityPool(half_life=10.0)
     pool.add_session("a", bytes(32), 0.0)
     pool.add_session("b", b"\xff" * 32, 0.0)
@@ -277,7 +291,11 @@ def test_traffic_is_forgotten() -> None:
         pool.get_session_for_content(bytes(32), 1.0)
     for _ in range(4):
         pool.get_session_for_content(b"\xff" * 32, 200.0)
-    assert pool.rebalance(200.0) is None or pool.get_pool_stats(200.0).imbalance < 2
+    assert pool.get_pool_stats(200.0).imbalance == pytest.approx(2.0, abs=0.01)
+    for _ in range(4):
+        pool.get_session_for_content(bytes(32), 200.0)
+    assert pool.rebalance(200.0) is None
+    assert pool.get_pool_stats(200.0).imbalance == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_search_costs_the_same_in_a_large_pool() -> None:
