@@ -434,8 +434,10 @@ def test_drain() -> None:
         manager.create_session(session_id, PEER, 0.0)
     quick, slow = manager.begin_request(OTHER, 0.0), manager.begin_request(THIRD, 0.0)
     assert not manager.drain_status(0.0).is_draining
+    assert not manager.is_draining
     status = manager.drain(1.0, 30.0)
     assert (status.deadline, status.sessions, status.requests, status.is_over) == (31.0, 3, 2, False)
+    assert manager.is_draining
     with pytest.raises(ShuttingDownError):
         manager.create_session(b"\x04" * 8, PEER, 1.0)
     with pytest.raises(ShuttingDownError):
@@ -510,7 +512,7 @@ def test_a_record_from_the_future() -> None:
 
 
 def test_a_record_that_promises_too_much() -> None:
-    """S11: no lifetime is longer than ten years, and no version is one that no record has room for."""
+    """S11: no lifetime is longer than ten years; after the last version there is one that a record may have, too."""
     record = SessionManager(0.0, 1.7e9).create_session(ID, PEER, 0.0)
     manager = SessionManager(5.0, 1.7e9)
     manager.restore_session(evolve(record, extended_until=1e300), 5.0)
@@ -522,7 +524,8 @@ def test_a_record_that_promises_too_much() -> None:
     manager = SessionManager(0.0, 1.7e9)
     manager.restore_session(evolve(record, config_version=1 << 63), 0.0)
     changed = manager.update_config(ID, {"ttl": 5.0}, 0.0)
-    assert SessionRecord.from_bytes(changed.to_bytes()).config_version == (1 << 63) + 1
+    assert SessionRecord.from_bytes(changed.to_bytes()) == evolve(changed, generation=0)
+    assert manager.update_config(ID, {"ttl": 6.0}, 0.0, if_version=changed.config_version).config_version == 2
 
 
 # -- room and namespaces -----------------------------------------------------------------------------------------------
