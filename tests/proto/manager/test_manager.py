@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from stt_proto.errors import (
     ArgumentError,
@@ -27,7 +29,7 @@ from stt_proto.manager import (
     SessionManager,
     SessionRecord,
 )
-from stt_proto.manager.checks import MAX_SECONDS
+from stt_proto.manager.checks import MAX_SECONDS, MIN_SECONDS
 from stt_proto.types import CloseReason, Deadline, SessionState
 from tests.proto.manager.model import Said
 
@@ -184,6 +186,17 @@ def test_lifetimes_on_any_clock(start: float) -> None:
     assert manager.has_session(OTHER, start + 1e8)
     assert [record.session_id for record in manager.sweep(1e15)] == [ID, OTHER]
     assert manager.next_deadline() == Deadline(1e15 + 300.0, "forget")
+
+
+@given(now=st.floats(-1e15, 1e15), seconds=st.floats(MIN_SECONDS, MAX_SECONDS))
+@example(now=1.7e9, seconds=0.001)
+def test_an_extension_is_never_less_than_was_asked_for(now: float, seconds: float) -> None:
+    """S4, G4: however floats are rounded."""
+    manager = SessionManager(now)
+    manager.create_session(ID, PEER, now, config={"ttl": MIN_SECONDS})
+    if manager.has_session(ID, now):  # far from zero, so short a life is none
+        assert manager.extend(ID, seconds, now) >= seconds
+        assert manager.remaining_ttl(ID, now) >= seconds
 
 
 def test_nothing_is_piled_up() -> None:
