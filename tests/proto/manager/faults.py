@@ -315,7 +315,7 @@ FAULTS = (
     Fault("M1", "S8", Life, {"make": M1}),
     Fault("M2", "S2", Life, {"make": M2}),
     Fault("M3", "S9", Life, {"make": M3}),
-    Fault("M4", "S6", Life, {"make": M4}),
+    Fault("M4", "S6", Stopping, {"make": M4}),
     Fault("M5", "S16", Stopping, {"make": M5Drops}),
     Fault("M5", "S16", Stopping, {"make": M5Takes}),
     Fault("M6", "S7", Life, {"make": M6}),
