@@ -24,6 +24,8 @@ from stt_proto.manager import (
     SessionManager,
     SessionRecord,
 )
+from stt_proto.manager.checks import check_session_id
+from stt_proto.session.ending import close_frame
 
 if TYPE_CHECKING:
     from stt_anyio.node_base import NodeBase
@@ -275,7 +277,8 @@ class ManagedSessions(Books, Generic[SessionT]):
     def _check_new(self, namespace: Namespace | None, config: Any, metadata: Any) -> None:
         """Raise at once what `_describe` would raise when the session is there."""
         trial = SessionManager(defaults=self.core.defaults, limits=self.core.limits)
-        trial.create_session(bytes(8), bytes(32), 0.0, namespace=namespace or "", config=config, metadata=metadata)
+        space = "" if namespace is None else namespace
+        trial.create_session(bytes(8), bytes(32), 0.0, namespace=space, config=config, metadata=metadata)
 
     def _describe(self, session: SessionT, namespace: Namespace | None, config: Any, metadata: Any) -> SessionT:
         """Say what is to be known of a new session; one for which there is no room is ended."""
@@ -294,13 +297,20 @@ class ManagedSessions(Books, Generic[SessionT]):
         return session
 
     def _begin_close(self, session_id: bytes, reason: str, detail: str) -> tuple[SessionT | None, bool]:
-        """Begin to close a session; give it, and whether that was news."""
+        """Begin to close a session; give it, and whether that was news. A mistake is told also if there is none."""
+        check_session_id(session_id)
+        close_frame(reason, detail)
         session = self.node.sessions.get(session_id)
         if session is None:
             return None, False
         active = session.is_active()
         session.begin_close(reason, detail)
         return session, active
+
+    def _begin_close_all(self, reason: str, detail: str) -> list[tuple[SessionT | None, bool]]:
+        """The same for all."""
+        close_frame(reason, detail)
+        return [self._begin_close(session_id, reason, detail) for session_id in tuple(self.node.sessions)]
 
     def _begin_rotations(self) -> dict[SessionT, int]:
         """Have the keys of all sessions replaced, the most urgent first; give the versions that they will have."""

@@ -63,7 +63,7 @@ class SessionManager(ManagedSessions[Session]):
     async def close_all_sessions(self, reason: str = "graceful", detail: str = "") -> int:
         """Close all sessions at once, and wait until they are over; give how many that are."""
         await checkpoint()
-        begun = [self._begin_close(session_id, reason, detail) for session_id in tuple(self.node.sessions)]
+        begun = self._begin_close_all(reason, detail)
         for session, _ in begun:
             if session is not None:
                 await session.wait_closed()

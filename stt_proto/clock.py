@@ -14,6 +14,9 @@ Owner = TypeVar("Owner")
 NEVER = -inf
 """The time of what has not happened. One object: each `-inf` that is written out is another."""
 
+LATEST = 1e15
+"""Seconds; the latest time of any clock: there floats are an eighth of a second apart, and farther on more."""
+
 SLACK = 64
 """Entries that count no more and may lie in a queue of deadlines beyond as many as there are owners."""
 
@@ -26,25 +29,31 @@ class Clock:
 
     Attributes:
         now: the latest time that counts.
+
+    Raises:
+        ArgumentError: a time is no number, or none that seconds can be added to.
     """
 
     __slots__ = ("_offset", "now")
 
     def __init__(self, now: float, unix_time: float) -> None:
+        _check_time("now", now)
         self.now = now
-        self._offset = unix_time - now
+        self.set_unix(unix_time, now)
 
     def advance(self, now: float) -> float:
         """Take in the host's time and give the time that counts.
 
         Raises:
-            ArgumentError: it is no number.
+            ArgumentError: it is no number, or none that seconds can be added to; the clock stands where it stood.
         """
         try:
-            if now > self.now:
+            if self.now < now <= LATEST:
                 self.now = now
+            elif not now <= self.now:
+                raise _no_time("now", now)
         except TypeError:
-            raise ArgumentError(f"now is {now!r}; it must be a number of seconds", argument="now") from None
+            raise _no_time("now", now) from None
         return self.now
 
     def unix(self, now: float) -> float:
@@ -53,7 +62,21 @@ class Clock:
 
     def set_unix(self, unix_time: float, now: float) -> None:
         """Correct the wall clock; nothing that is timed by `now` moves."""
+        _check_time("unix_time", unix_time)
         self._offset = unix_time - now
+
+
+def _check_time(name: str, value: float) -> None:
+    try:
+        good = -LATEST <= value <= LATEST
+    except TypeError:
+        good = False
+    if not good:
+        raise _no_time(name, value)
+
+
+def _no_time(name: str, value: object) -> ArgumentError:
+    return ArgumentError(f"{name} is {value!r}; it must be a number of seconds, {LATEST:g} at most", argument=name)
 
 
 class DeadlineQueue(Generic[Owner]):
@@ -68,18 +91,19 @@ class DeadlineQueue(Generic[Owner]):
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Owner, str]] = []
-        self._armed: dict[Owner, float] = {}
+        self._armed: dict[Owner, tuple[float, int, Owner, str]] = {}  # of each, the one that counts
         self._serial = 0
 
     def arm(self, owner: Owner, at: float, reason: str) -> None:
         """Make sure that `owner` is woken at `at` or before; `inf` asks for nothing."""
         armed = self._armed
-        if at < armed.get(owner, inf):
-            armed[owner] = at
+        before = armed.get(owner)
+        if at < (inf if before is None else before[0]):
             self._serial += 1
-            heappush(self._heap, (at, self._serial, owner, reason))
+            entry = armed[owner] = (at, self._serial, owner, reason)
+            heappush(self._heap, entry)
             if len(self._heap) > 2 * len(armed) + SLACK:
-                self._heap = [entry for entry in self._heap if armed.get(entry[2]) == entry[0]]
+                self._heap = list(armed.values())
                 heapify(self._heap)
 
     def forget(self, owner: Owner) -> None:
@@ -94,7 +118,7 @@ class DeadlineQueue(Generic[Owner]):
     def at(self) -> float:
         """When that is; `inf` without one."""
         heap = self._heap
-        while heap and self._armed.get(heap[0][2]) != heap[0][0]:
+        while heap and self._armed.get(heap[0][2]) is not heap[0]:
             heappop(heap)
         return heap[0][0] if heap else inf
 
@@ -102,10 +126,10 @@ class DeadlineQueue(Generic[Owner]):
         """Take out one owner whose entry is due; it must be armed again by the caller."""
         heap = self._heap
         while heap and heap[0][0] <= now:
-            at, _, owner, _ = heappop(heap)
-            if self._armed.get(owner) == at:
-                del self._armed[owner]
-                return owner
+            entry = heappop(heap)
+            if self._armed.get(entry[2]) is entry:
+                del self._armed[entry[2]]
+                return entry[2]
         return None
 
     def __contains__(self, owner: object) -> bool:

@@ -51,7 +51,7 @@ class BlockingSessionManager(ManagedSessions[BlockingSession]):
     def close_all_sessions(self, reason: str = "graceful", detail: str = "", timeout: float | None = None) -> int:
         """Close all sessions at once, and wait until they are over; give how many that are."""
         with self.guard:
-            begun = [self._begin_close(session_id, reason, detail) for session_id in tuple(self.node.sessions)]
+            begun = self._begin_close_all(reason, detail)
         sessions = [session for session, _ in begun if session is not None]
         self.node.until(lambda: all(session.is_closed for session in sessions) or None, timeout)
         return sum([news for _, news in begun])

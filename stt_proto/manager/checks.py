@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from sys import float_info
 from typing import Any
 
 from stt_proto.errors import ArgumentError
@@ -16,6 +16,9 @@ NODE_ID_SIZE = 32
 MAX_SECONDS = 10 * 366 * 86_400.0
 """Ten years: the longest lifetime. What is meant to be without end is renewed."""
 
+FLOAT_MAX = float_info.max
+"""Whole numbers may be larger, and are no floats then."""
+
 MIN_SECONDS = 0.001
 """The shortest lifetime."""
 
@@ -26,8 +29,8 @@ def refusal(name: str, value: object, allowed: str) -> ArgumentError:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    """Whether this is a number that a finite float can be; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -FLOAT_MAX <= value <= FLOAT_MAX
 
 
 def check_whole(name: str, value: Any, low: int, high: int) -> None:
@@ -40,6 +43,12 @@ def check_number(name: str, value: Any, low: float, high: float, unit: str = "se
     """A finite number from `low` to `high`."""
     if not is_number(value) or not low <= value <= high:
         raise refusal(name, value, f"from {low:,} to {high:,} {unit}")
+
+
+def check_kind(name: str, value: Any, kind: type) -> None:
+    """A value of this class."""
+    if not isinstance(value, kind):
+        raise ArgumentError(f"{name} is of type {type(value).__name__}; it must be a {kind.__name__}", argument=name)
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -10,7 +10,7 @@ from stt_proto.manager.lifetimes import Lifetime
 from stt_proto.manager.metadata import Metadata
 from stt_proto.manager.namespaces import Namespace
 from stt_proto.manager.rate import TokenBucket
-from stt_proto.manager.records import EndReason, SessionRecord
+from stt_proto.manager.records import MAX_VERSION, EndReason, SessionRecord
 from stt_proto.manager.requests import Work
 from stt_proto.manager.use import Use
 from stt_proto.types import SessionState
@@ -74,7 +74,7 @@ class Entry:
     def change_config(self, config: SessionConfig, now: float) -> None:
         """Go on by another configuration."""
         self.config = config
-        self.config_version += 1
+        self.config_version = self.config_version % MAX_VERSION + 1  # none gets there that was not made up
         self.life.change(config.ttl, config.sliding)
         self.bucket.change(config.request_rate, config.request_burst, now)
 

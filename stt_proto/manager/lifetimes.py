@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nextafter
+
 from stt_proto.clock import NEVER
 from stt_proto.manager.use import Use
 
@@ -45,7 +47,10 @@ class Lifetime:
 
     def extend(self, seconds: float, now: float) -> None:
         """Let it live for `seconds` from now at least."""
-        self.extended_until = max(self.extended_until, now + seconds)
+        until = now + seconds
+        if until - now < seconds:  # what rounding took from it
+            until = nextafter(until, inf)
+        self.extended_until = max(self.extended_until, until)
 
     def change(self, ttl: float, sliding: bool) -> None:
         """Let it live by other rules; what `extend` gave is over."""

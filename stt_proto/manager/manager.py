@@ -33,6 +33,8 @@ from stt_proto.errors import (
 from stt_proto.manager.checks import (
     MAX_SECONDS,
     MIN_SECONDS,
+    check_flag,
+    check_kind,
     check_node_id,
     check_number,
     check_session_id,
@@ -77,6 +79,8 @@ class SessionManager:
     ) -> None:
         self.defaults = SessionConfig() if defaults is None else defaults
         self.limits = ManagerLimits() if limits is None else limits
+        check_kind("defaults", self.defaults, SessionConfig)
+        check_kind("limits", self.limits, ManagerLimits)
         self._clock = Clock(now, unix_time)
         self._table = SessionTable(self._clock, self.limits)
 
@@ -230,7 +234,7 @@ class SessionManager:
         return ManagerStats(total=total, active=active, closing=closing, closed=total - active - closing)
 
     def metrics(self, now: float) -> ManagerMetrics:
-        """What happened so far."""
+        """What happened so far. Each session that says of itself how it is gets asked for its streams."""
         self._table.settle(now)
         return self._table.counters.metrics(self._table.streams)
 
@@ -352,8 +356,8 @@ class SessionManager:
 
     def end_request(self, token: RequestToken, now: float, *, failed: bool = False) -> bool:
         """End a request, whatever has become of its session; False when it has ended before. It is a use, too."""
-        if not isinstance(token, RequestToken):
-            raise ArgumentError(f"token is of type {type(token).__name__}", argument="token")
+        check_kind("token", token, RequestToken)
+        check_flag("failed", failed)
         now = self._clock.advance(now)
         entry = self._table.entries.get(token.session_id)
         if entry is None or not entry.work.end(token):
@@ -511,7 +515,7 @@ class SessionManager:
         return self.drain_status(now)
 
     def drain_status(self, now: float) -> DrainStatus:
-        """How far that is."""
+        """How far that is; the same sessions are asked."""
         self._table.settle(now)
         counters = self._table.counters
         return DrainStatus(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
-from stt_proto.clock import Clock
+from stt_proto.clock import LATEST, Clock
 from stt_proto.errors import PoolMissError
 from stt_proto.manager.checks import MAX_SECONDS, MIN_SECONDS, check_bytes, check_number, check_whole
 
@@ -74,6 +74,11 @@ class _Member:
     def set_load(self, load: float, now: float) -> None:
         self._load, self._load_at = load, now
 
+    def remember(self, contents: Iterable[int]) -> None:
+        """These, and nothing of before."""
+        self.recent.clear()
+        self.recent.extend(contents)
+
 
 class ContentAffinityPool(Generic[V]):
     """Sessions, or whatever stands for them, by nearness to contents.
@@ -108,7 +113,7 @@ class ContentAffinityPool(Generic[V]):
         check_number("half_life", half_life, MIN_SECONDS, MAX_SECONDS)
         self._max = max_pool_size
         self._half_life = half_life
-        self._clock = Clock(float("-inf"), 0.0)
+        self._clock = Clock(-LATEST, 0.0)
         self._members: OrderedDict[V, _Member] = OrderedDict()  # the one used longest ago first
         self._by_home: dict[int, dict[V, _Member]] = {}
         self._homes: list[int] = []  # sorted
@@ -213,8 +218,9 @@ class ContentAffinityPool(Generic[V]):
         self._move(idlest, idle, home)
         idle.set_load(least + share * most, now)
         busy.set_load((1 - share) * most, now)
-        idle.recent = deque((each for each in busy.recent if each ^ home < each ^ busy.home), RECENT)
-        busy.recent = deque((each for each in busy.recent if each ^ home >= each ^ busy.home), RECENT)
+        recent = tuple(busy.recent)
+        idle.remember(each for each in recent if each ^ home < each ^ busy.home)
+        busy.remember(each for each in recent if each ^ home >= each ^ busy.home)
         self._moved += 1
         return idlest
 

@@ -24,8 +24,8 @@ class TokenBucket:
         self._empty_until = NEVER  # when it would be full again, if nobody came
 
     def change(self, rate: float, burst: int, now: float) -> None:
-        """Go on with another rate and burst; the tokens that are missing are missing still."""
-        missing = (self._empty_until - now) / self._interval if self._empty_until > now else 0.0
+        """Go on with another rate and burst; the tokens that are missing are missing still, as many as there can be."""
+        missing = min((self._empty_until - now) / self._interval, burst) if self._empty_until > now else 0.0
         self._interval = 1 / rate
         self._tolerance = (burst - 1) * self._interval + TOLERANCE
         self._empty_until = now + missing * self._interval

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
-from math import inf
+from math import inf, nan
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from stt_proto.clock import SLACK, Clock, DeadlineQueue
+from stt_proto.clock import LATEST, SLACK, Clock, DeadlineQueue
 from stt_proto.errors import ArgumentError
 from stt_proto.types import Deadline
 
@@ -26,7 +27,7 @@ def test_the_clock_never_runs_backwards(times: list[float]) -> None:
         assert clock.advance(now) == clock.now == latest
 
 
-@pytest.mark.parametrize("now", ["1.0", None, b"1", [1.0], object()])
+@pytest.mark.parametrize("now", ["1.0", None, b"1", [1.0], object(), nan, inf, 2 * LATEST, 10**400])
 def test_time_is_a_number(now: object) -> None:
     """A mistake of the host names the argument, at once, and the clock stands where it stood."""
     clock = Clock(5.0, 0.0)
@@ -34,6 +35,27 @@ def test_time_is_a_number(now: object) -> None:
         clock.advance(now)  # type: ignore[arg-type]
     assert caught.value.argument == "now"
     assert clock.now == 5.0
+
+
+@pytest.mark.parametrize("wrong", ["1.0", None, nan, inf, -inf, 2 * LATEST, -2 * LATEST, 10**400])
+def test_a_clock_begins_at_a_time(wrong: Any) -> None:
+    """One that began at no time at all would stand there for ever, and nothing would ever be due, or all at once."""
+    for argument, call in (
+        ("now", lambda: Clock(wrong, 0.0)),
+        ("unix_time", lambda: Clock(0.0, wrong)),
+        ("unix_time", lambda: Clock(0.0, 0.0).set_unix(wrong, 0.0)),
+    ):
+        with pytest.raises(ArgumentError, match="seconds") as caught:
+            call()
+        assert caught.value.argument == argument
+
+
+def test_the_latest_time() -> None:
+    """Of a clock that leaps there is an end; below it, deadlines are not lost in the rounding of floats."""
+    clock = Clock(-LATEST, LATEST)
+    assert clock.advance(-inf) == -LATEST
+    assert clock.advance(LATEST) == LATEST
+    assert LATEST + 0.5 > LATEST
 
 
 def test_the_wall_clock() -> None:
@@ -140,6 +162,19 @@ def test_the_queue_is_bounded_by_its_owners() -> None:
         queue.arm("a", step, "ack")
         assert queue.pop_due(step) == "a"
         assert len(queue._heap) <= 2 + SLACK
+
+
+def test_the_queue_is_bounded_when_the_clock_stands() -> None:
+    """An owner that is forgotten and comes back for the same moment has one entry, the newer; so has its reason."""
+    queue: DeadlineQueue[str] = DeadlineQueue()
+    for step in range(1000):
+        queue.arm("a", 5.0, f"reason {step}")
+        assert len(queue._heap) <= 2 + SLACK
+        assert queue.next() == Deadline(5.0, f"reason {step}")
+        queue.forget("a")
+    queue.arm("a", 5.0, "ack")
+    assert queue.pop_due(5.0) == "a"
+    assert queue.pop_due(5.0) is None
 
 
 @pytest.mark.parametrize("how", ["forget", "pop"])

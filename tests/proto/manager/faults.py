@@ -5,7 +5,7 @@ Each is made as small as it was there: a check that is missing, a dictionary tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve, frozen
@@ -13,7 +13,6 @@ from attrs import evolve, frozen
 from stt_proto.clock import NEVER
 from stt_proto.errors import ConfigError, SessionNotFound
 from stt_proto.manager import (
-    DrainStatus,
     MemoryStore,
     RequestToken,
     SessionManager,
@@ -28,7 +27,7 @@ from stt_proto.tickets import Ticket
 from stt_proto.types import SessionState
 from tests.proto.manager.checked import Checked
 from tests.proto.manager.coming_back import ComingBack
-from tests.proto.manager.life import Life
+from tests.proto.manager.life import Life, Stopping
 from tests.proto.manager.sharing import Sharing
 
 
@@ -205,28 +204,47 @@ class M2(WithTable):
 
 
 class M3(WithIndex):
-    """One session for each user, the last: when it goes, the others cannot be found."""
+    """The last session of a user stands for all: when it is deleted, the older ones cannot be found."""
 
     class index(Index):
-        def of(self, key: bytes) -> Collection[Entry]:
-            return list(super().of(key))[-1:]
+        def remove(self, key: bytes, entry: Entry) -> None:
+            group = self._groups.get(key, {})
+            if entry.session_id == next(reversed(group), None):
+                group.clear()
+            group.pop(entry.session_id, None)
 
 
 class M4(WithTable):
     """Deleting a session that is at work deletes it, and its handlers go on for nobody."""
 
     class table(SessionTable):
-        def close(self, entry: Entry, reason: EndReason) -> bool:
+        def close(self, entry: Entry, reason: EndReason, *, over: bool = False) -> bool:
             entry.work = Work()
-            return super().close(entry, reason)
+            return super().close(entry, reason, over=over)
 
 
-class M5(SessionManager):
-    """`stop` drops what is in flight, and goes on to take sessions."""
+class M5Drops(SessionManager):
+    """`stop` says that it waits for what is in flight, and drops it."""
 
-    def drain(self, now: float, timeout: float) -> DrainStatus:
-        self.close_all_sessions(now, EndReason.ERROR)
-        return self.drain_status(now)
+    def sweep(self, now: float) -> tuple[SessionRecord, ...]:
+        if self.is_draining:
+            self._table.drain_at, kept = now, self._table.drain_at
+            try:
+                return super().sweep(now)
+            finally:
+                self._table.drain_at = kept
+        return super().sweep(now)
+
+
+class M5Takes(SessionManager):
+    """After `stop`, sessions are taken as before."""
+
+    def create_session(self, *arguments: Any, **parameters: Any) -> SessionRecord:
+        kept, self._table.drain_at = self._table.drain_at, None
+        try:
+            return super().create_session(*arguments, **parameters)
+        finally:
+            self._table.drain_at = kept
 
 
 class M6(SessionManager):
@@ -297,8 +315,9 @@ FAULTS = (
     Fault("M1", "S8", Life, {"make": M1}),
     Fault("M2", "S2", Life, {"make": M2}),
     Fault("M3", "S9", Life, {"make": M3}),
-    Fault("M4", "S6", Life, {"make": M4}),
-    Fault("M5", "S16", Life, {"make": M5}),
+    Fault("M4", "S6", Stopping, {"make": M4}),
+    Fault("M5", "S16", Stopping, {"make": M5Drops}),
+    Fault("M5", "S16", Stopping, {"make": M5Takes}),
     Fault("M6", "S7", Life, {"make": M6}),
     Fault("M7", "S5", Life, {"make": M7}),
 )

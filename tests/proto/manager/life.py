@@ -16,7 +16,7 @@ from stt_proto.errors import ConfigError, SttError
 from stt_proto.manager import EndReason, ManagerLimits, RequestToken, SessionConfig, SessionManager, SessionRecord
 from stt_proto.types import SessionState
 from tests.proto.manager.checked import Broken, Checked, counted_calls
-from tests.proto.manager.model import DEFAULTS, LIMITS, NEVER, Known, Model, Refused
+from tests.proto.manager.model import DEFAULTS, LIMITS, Known, Model, Refused, Said
 
 IDS = tuple(bytes((number,)) * 8 for number in range(5))
 PEERS = tuple(bytes((number,)) * 32 for number in range(3))
@@ -37,6 +37,9 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"sliding": True, "ttl": 8.0},
     {"max_requests": 1},
     {"priority": 0, "max_requests": None},
+    {"request_rate": 0.5, "request_burst": 4},
+    {"request_rate": 2.0, "request_burst": None},
+    {"request_rate": None},
     {},
 )
 WRONG: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
@@ -67,9 +70,10 @@ def step(**strategies: Any) -> Callable[[Callable[..., None]], Any]:
         @wraps(function)
         def guarded(self: Life, pause: float, **arguments: Any) -> None:
             if not self.astray:
+                if pause < 0:
+                    self.subject.has_session(b"no such!", self.model.now)  # so that it heard of the time that was
                 self.sight = self.model.now + pause
                 self.model.advance(self.sight)
-                self.subject.has_session(b"no such!", self.sight)  # so that it hears the time
                 function(self, **arguments)
 
         del guarded.__wrapped__  # type: ignore[attr-defined]
@@ -138,9 +142,10 @@ class Life(Checked):
         self.expect("S10", record.state is STATES[known.state], f"{record.state} instead of {known.state}")
         self.expect("S10", record.close_reason == (None if known.state == "established" else known.reason), "reason")
         self.expect("S3", record.expires_at == known.expires_at, f"{record.expires_at}, not {known.expires_at}")
-        self.expect("S3", record.last_active == known.used, f"used at {record.last_active}, not {known.used}")
+        used = known.last_used
+        self.expect("S3", record.last_active == used, f"used at {record.last_active}, not {used}")
         self.expect("S6", record.requests == len(known.requests), f"{record.requests} in flight")
-        self.expect("S6", record.streams == known.streams, f"{record.streams} streams")
+        self.expect("S6", record.streams == known.open_streams, f"{record.streams} streams")
         self.expect("S8", dict(record.metadata) == known.metadata, f"{record.metadata}, not {known.metadata}")
         effective = {name: getattr(record.config, name) for name in DEFAULTS}
         self.expect("S12", effective == known.config, f"{effective}, not {known.config}")
@@ -153,7 +158,9 @@ class Life(Checked):
     @initialize(configs=st.lists(st.sampled_from(CONFIGS), min_size=2, max_size=3))
     def begin_with_some(self, configs: list[dict[str, Any]]) -> None:
         for session_id, config in zip(IDS, configs, strict=False):
-            self.create(pause=0.0, session_id=session_id, peer=PEERS[0], space="", config=config, shared=True)
+            self.create(
+                pause=0.0, session_id=session_id, peer=PEERS[0], space="", config=config, shared=True, speaks=False
+            )
 
     @step(
         session_id=ids,
@@ -161,24 +168,39 @@ class Life(Checked):
         space=st.sampled_from(SPACES),
         config=st.sampled_from(CONFIGS),
         shared=st.booleans(),
+        speaks=st.booleans(),
     )
-    def create(self, session_id: bytes, peer: bytes, space: str | bytes, config: dict[str, Any], shared: bool) -> None:
+    def create(
+        self, session_id: bytes, peer: bytes, space: str | bytes, config: dict[str, Any], shared: bool, speaks: bool
+    ) -> None:
         metadata = self.shared if shared else {"tag": session_id}
         effective = {**DEFAULTS, **{key: value for key, value in config.items() if value is not None}}
         known = Known(session_id, peer, space, effective, dict(metadata), self.model.now, self.model.now)
+        known.said = Said(self.model.now) if speaks else None
+        given = dict(config)
         name = "S1" if session_id in self.model.known else "S16" if self.model.drain_at is not None else "S7"
         record, _ = self.agree(
             name,
             lambda: self.subject.create_session(
-                session_id, peer, self.sight, namespace=space, config=config, metadata=metadata
+                session_id, peer, self.sight, namespace=space, config=given, metadata=metadata, use=known.said
             ),
             lambda: self.model.admit(known),
         )
+        given["ttl"] = 1e9  # S8: what was given is the caller's again
         if record is None:
             return
         self.expect("S1", record.generation > self.generation, "a generation came twice")
         known.generation = self.generation = record.generation
         self.check_record(record, known)
+
+    @step(peer=st.sampled_from(PEERS), space=st.sampled_from(SPACES))
+    def ask_for_room(self, peer: bytes, space: str | bytes) -> None:
+        """S7: what is said beforehand is what `create_session` would say."""
+        self.agree(
+            "S16" if self.model.drain_at is not None else "S7",
+            lambda: self.subject.check_room(peer, self.sight, namespace=space),
+            lambda: self.model.check_room(peer, space),
+        )
 
     @step(session_id=ids, wrong=st.sampled_from(WRONG))
     def create_wrongly(self, session_id: bytes, wrong: tuple[dict[str, Any], tuple[str, ...]]) -> None:
@@ -283,7 +305,9 @@ class Life(Checked):
             self.check_found("S9", found, lambda known, peer=peer: known.peer == peer)
         for space in SPACES:
             found = [each.session_id for each in subject.get_active_sessions(self.sight, namespace=space)]
-            self.check_found("S13", found, lambda known, space=space: known.namespace == space)
+            inside = [known for known in model.in_state("established") if known.namespace == space]
+            inside.sort(key=lambda known: known.entered)
+            self.expect("S13", found == [known.session_id for known in inside], f"{found}, not {inside}")
             listed = {each.session_id for each in subject.list_sessions(self.sight, namespace=space)}
             wanted = {known.session_id for known in model.known.values() if known.namespace == space}
             self.expect("S13", listed == wanted, "listed")
@@ -317,7 +341,7 @@ class Life(Checked):
         self.expect("S10", metrics.active == len(model.in_state("established")), "active")
         requests = (metrics.requests_begun, metrics.requests_failed, metrics.requests_in_flight)
         self.expect("S10", requests == (model.begun, model.failed, model.in_flight), f"requests {requests}")
-        self.expect("S10", metrics.streams == sum(known.streams for known in model.known.values()), "streams")
+        self.expect("S10", metrics.streams == sum(known.open_streams for known in model.known.values()), "streams")
         self.expect("S10", sum(metrics.refused.values()) == self.refused, "refused")
 
     # -- using and changing ----------------------------------------------------------------------------------------
@@ -374,14 +398,21 @@ class Life(Checked):
         )
         if known is None:
             return
-        before = (known.config["ttl"], known.config["sliding"])
         config = {**known.config, **{key: DEFAULTS[key] if value is None else value for key, value in changes.items()}}
-        known.version += config != known.config
-        known.config = config
-        if (config["ttl"], config["sliding"]) != before:
-            known.floor = known.promised = NEVER
+        known.change_config(config, self.model.now)
         self.model.advance(self.sight)
         self.check_record(record, known)
+
+    @step(session_id=ids, space=st.sampled_from(SPACES))
+    def set_namespace(self, session_id: bytes, space: str | bytes) -> None:
+        """S13, S7: into another one, if there is room."""
+        record, known = self.agree(
+            "S7" if self.model.usable(session_id) else "S11",
+            lambda: self.subject.set_namespace(session_id, space, self.sight),
+            lambda: self.model.place(session_id, space),
+        )
+        if known is not None:
+            self.check_record(record, known)
 
     @step(session_id=ids, value=st.sampled_from((1, "x", b"y", None, True, 0.5)))
     def set_metadata(self, session_id: bytes, value: Any) -> None:
@@ -472,6 +503,18 @@ class Life(Checked):
             known.streams -= 1
             self.model.work_ended(known)
 
+    @step(session_id=ids, streams=st.integers(0, 2))
+    def speak(self, session_id: bytes, streams: int) -> None:
+        """A session that says of itself how it is does so: it is used, if it may be, and its streams come and go."""
+        known = self.model.known.get(session_id)
+        if known is None or known.said is None:
+            return
+        if self.subject.has_session(session_id, self.sight):
+            known.said.last_used = self.model.now
+        known.said.open_streams = min(streams, known.said.open_streams) if known.state == "closing" else streams
+        with self.unbroken("S6"):
+            self.subject.work_changed(session_id, self.sight)
+
     # -- ending ----------------------------------------------------------------------------------------------------
 
     @step(session_id=ids, reason=st.sampled_from(tuple(EndReason)))
@@ -491,6 +534,30 @@ class Life(Checked):
                 found = [each.session_id for each in self.subject.find_session_by_peer(peer, self.sight)]
                 self.model.forget_due()
                 self.check_found("S9", found, lambda known, peer=peer: known.peer == peer)
+
+    @step(session_id=ids, reason=st.sampled_from(tuple(EndReason)))
+    def end_session(self, session_id: bytes, reason: EndReason) -> None:
+        """S9, S6: it is over, whatever it was at."""
+        known = self.model.known.get(session_id)
+        with self.unbroken("S9"):
+            before = self.others(session_id)
+            changed = known is not None and self.model.close(known, str(reason), over=True)
+            self.expect("S9", self.subject.end_session(session_id, self.sight, reason) == changed, "ended")
+            after = self.others(session_id)
+            self.expect("S9", all(before[each] == record for each, record in after.items()), "others changed")
+            self.expect("S9", not self.subject.end_session(session_id, self.sight), "ended twice")
+
+    @step()
+    def let_go(self) -> None:
+        """S9: the host is told once of each that begins to end without it."""
+        with self.unbroken("S9"):
+            self.model.forget_due()
+            self.subject.get_session_count(self.sight)
+            leaving, self.model.leaving = self.model.leaving, {}
+            told = self.subject.take_leaving()
+            self.expect("S9", {each.session_id for each in told} == leaving.keys(), f"{told}, not {leaving}")
+            for each in told:
+                self.expect("S9", each.state is STATES[leaving[each.session_id].state], "how it is")
 
     @step(reason=st.sampled_from(tuple(EndReason)), dice=st.integers(0, 9))
     def close_all(self, reason: EndReason, dice: int) -> None:
@@ -563,3 +630,17 @@ class Life(Checked):
     def teardown(self) -> None:
         """In the end, everything is looked at."""
         self.look_around(pause=0.0)
+
+
+class Stopping(Life):
+    """S16: one that begins to stop with work in progress, which is where most of its life happens."""
+
+    @initialize(configs=st.lists(st.sampled_from(CONFIGS), min_size=2, max_size=3), timeout=st.sampled_from((2.0, 8.0)))
+    def begin_with_some(self, configs: list[dict[str, Any]], timeout: float) -> None:
+        for session_id, config in zip(IDS, configs, strict=False):
+            self.create(
+                pause=0.0, session_id=session_id, peer=PEERS[0], space="", config=config, shared=True, speaks=False
+            )
+        self.begin(pause=0.0, session_id=IDS[0], count=1)
+        self.open_stream(pause=0.0, session_id=IDS[1])
+        self.drain(pause=0.0, timeout=timeout, dice=7)

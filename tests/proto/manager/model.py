@@ -38,6 +38,14 @@ class Refused(Exception):
 
 
 @define(eq=False)
+class Said:
+    """What a session says of itself."""
+
+    last_used: float
+    open_streams: int = 0
+
+
+@define(eq=False)
 class Known:
     """A session that is known."""
 
@@ -59,19 +67,50 @@ class Known:
     tokens: float = 0.0
     tokens_at: float = 0.0
     free_at: float | None = None
+    said: Said | None = None
+    entered: int = 0
+
+    @property
+    def last_used(self) -> float:
+        return self.used if self.said is None else max(self.used, self.said.last_used)
+
+    @property
+    def open_streams(self) -> int:
+        return self.streams + (0 if self.said is None else self.said.open_streams)
 
     @property
     def expires_at(self) -> float:
-        begin = self.used if self.config["sliding"] else self.created
+        begin = self.last_used if self.config["sliding"] else self.created
         return max(begin + self.config["ttl"], self.floor)
 
     def copy(self) -> Known:
         """The same session as it is in a record, without its work."""
-        return evolve(self, requests=set(), streams=0, promised=NEVER, state="established", reason=None, free_at=None)
+        return evolve(
+            self, requests=set(), streams=0, said=None, used=self.last_used, promised=NEVER, state="established",
+            reason=None, free_at=None,
+        )  # fmt: skip
+
+    def change_config(self, config: dict[str, Any], now: float) -> None:
+        """Other rules; the tokens that are missing are missing still, as many as there can be."""
+        if config == self.config:
+            return
+        missing = 0.0
+        if self.config["request_rate"] < float("inf"):
+            missing = self.config["request_burst"] - self.tokens_now(now)
+        self.tokens, self.tokens_at = max(config["request_burst"] - missing, 0.0), now
+        if (config["ttl"], config["sliding"]) != (self.config["ttl"], self.config["sliding"]):
+            self.floor = self.promised = NEVER
+        self.config = config
+        self.version += 1
+
+    def tokens_now(self, now: float) -> float:
+        """For rates that have an end."""
+        gained = (now - self.tokens_at) * self.config["request_rate"]
+        return float(min(self.config["request_burst"], self.tokens + gained))
 
     @property
     def is_idle(self) -> bool:
-        return not self.requests and not self.streams
+        return not self.requests and not self.open_streams
 
     @property
     def has_place(self) -> bool:
@@ -87,6 +126,8 @@ class Model:
         self.created = self.restored = self.begun = self.ended_requests = self.failed = self.forgotten = 0
         self.ended: dict[str, int] = {}
         self.drain_at: float | None = None
+        self.leaving: dict[bytes, Known] = {}  # of those that say how they are: the host is to be told of them
+        self.serial = 0
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -95,7 +136,7 @@ class Model:
         self.now = max(self.now, now)
         for session in self.known.values():
             if session.state == "established" and session.expires_at <= self.now:
-                session.state, session.reason = "closing", "expired"
+                self.close(session, "expired")
 
     def forget_due(self) -> None:
         """Sessions that are over are remembered for a while. It is not promised when just they are forgotten."""
@@ -133,21 +174,38 @@ class Model:
 
     def admit(self, session: Known) -> None:
         self.forget_due()
-        if self.drain_at is not None:
-            raise Refused("ShuttingDownError")
-        if session.session_id in self.known:
+        if self.drain_at is None and session.session_id in self.known:
             raise Refused("ArgumentError", argument="session_id")
-        placed = [other for other in self.known.values() if other.has_place]
-        if len(placed) >= LIMITS["sessions"]:
-            raise Refused("TooManySessionsError", scope="all")
-        if sum(other.peer == session.peer for other in placed) >= LIMITS["sessions_per_peer"]:
-            raise Refused("TooManySessionsError", scope="peer")
-        same = sum(type(o.namespace) is type(session.namespace) and o.namespace == session.namespace for o in placed)
-        if same >= LIMITS["sessions_per_namespace"]:
-            raise Refused("TooManySessionsError", scope="namespace")
+        self.check_room(session.peer, session.namespace)
+        self.serial += 1
+        session.entered = self.serial
         session.tokens, session.tokens_at = session.config["request_burst"], self.now
         self.known[session.session_id] = session
         self.created += 1
+
+    def check_room(self, peer: bytes, space: str | bytes) -> None:
+        self.forget_due()
+        if self.drain_at is not None:
+            raise Refused("ShuttingDownError")
+        placed = [other for other in self.known.values() if other.has_place]
+        if len(placed) >= LIMITS["sessions"]:
+            raise Refused("TooManySessionsError", scope="all")
+        if sum(other.peer == peer for other in placed) >= LIMITS["sessions_per_peer"]:
+            raise Refused("TooManySessionsError", scope="peer")
+        self.check_space(space)
+
+    def check_space(self, space: str | bytes) -> None:
+        placed = [other.namespace for other in self.known.values() if other.has_place]
+        if sum(type(other) is type(space) and other == space for other in placed) >= LIMITS["sessions_per_namespace"]:
+            raise Refused("TooManySessionsError", scope="namespace")
+
+    def place(self, session_id: bytes, space: str | bytes) -> Known:
+        session = self.need(session_id)
+        if type(session.namespace) is not type(space) or session.namespace != space:
+            self.check_space(space)
+            self.serial += 1
+            session.namespace, session.entered = space, self.serial
+        return session
 
     def begin(self, session_id: bytes) -> Known:
         if self.drain_at is not None:
@@ -159,8 +217,7 @@ class Model:
         if self.in_flight >= LIMITS["requests"] * (8 - max(config["priority"] - 3, 0)) // 8:
             raise Refused("TooManyRequestsError", scope="all")
         if config["request_rate"] < float("inf"):
-            gained = (self.now - session.tokens_at) * config["request_rate"]
-            session.tokens, session.tokens_at = min(config["request_burst"], session.tokens + gained), self.now
+            session.tokens, session.tokens_at = session.tokens_now(self.now), self.now
             if session.tokens < 1:
                 raise Refused("RateLimitedError", retry_after=(1 - session.tokens) / config["request_rate"])
             session.tokens -= 1
@@ -174,17 +231,23 @@ class Model:
         elif session.state == "closed":
             self.leave(session)
 
-    def close(self, session: Known, reason: str) -> bool:
-        if session.state == "closed" or (reason not in FACTS and session.state != "established"):
+    def close(self, session: Known, reason: str, *, over: bool = False) -> bool:
+        waits = reason not in FACTS and not over
+        if session.state == "closed" or (waits and session.state != "established"):
             return False
         if session.state == "established":
             session.state, session.reason = "closing", reason
-        if reason in FACTS:
+        speaks = session.said is not None
+        if not waits:
             self.finish(session)
+        if speaks and not over:
+            self.leaving[session.session_id] = session
         return True
 
     def finish(self, session: Known) -> None:
+        self.leaving.pop(session.session_id, None)
         session.state = "closed"
+        session.used, session.said = session.last_used, None
         session.streams = 0
         assert session.reason is not None
         self.ended[session.reason] = self.ended.get(session.reason, 0) + 1

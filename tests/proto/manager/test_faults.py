@@ -17,4 +17,6 @@ def test_a_fault_is_caught(fault: Fault) -> None:
 
 
 def test_all_faults_are_there() -> None:
-    assert [fault.name for fault in FAULTS] == [f"K{n}" for n in range(1, 13)] + [f"M{n}" for n in range(1, 8)]
+    """H5: M5 is two: what is in flight is dropped, and what is new is taken."""
+    names = list(dict.fromkeys(fault.name for fault in FAULTS))
+    assert names == [f"K{n}" for n in range(1, 13)] + [f"M{n}" for n in range(1, 8)]

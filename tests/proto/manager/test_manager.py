@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from stt_proto.errors import (
     ArgumentError,
@@ -27,8 +29,9 @@ from stt_proto.manager import (
     SessionManager,
     SessionRecord,
 )
-from stt_proto.manager.checks import MAX_SECONDS
+from stt_proto.manager.checks import MAX_SECONDS, MIN_SECONDS
 from stt_proto.types import CloseReason, Deadline, SessionState
+from tests.proto.manager.model import Said
 
 ID, OTHER, THIRD = b"\x01" * 8, b"\x02" * 8, b"\x03" * 8
 PEER, STRANGER = b"\x0a" * 32, b"\x0b" * 32
@@ -53,6 +56,9 @@ def test_every_call_of_the_manual() -> None:
     assert record.created_at == 1.7e9 + 5
     assert (record.state, record.is_active, record.is_closed) == (SessionState.ESTABLISHED, True, False)
     assert manager.get_session(ID, 6.0) == record
+    assert record.closed_at is record.close_reason is record.extended_until is None
+    assert manager.inspect(b"unknown!", 6.0) is None
+    assert [each.generation for each in manager.list_sessions(6.0)] == [1, 2, 3]
     assert manager.has_session(ID, 6.0)
     assert not manager.has_session(b"unknown!", 6.0)
     assert [each.session_id for each in manager.find_session_by_peer(PEER, 6.0)] == [ID, OTHER]
@@ -139,6 +145,18 @@ def test_a_closed_session_says_why() -> None:
     assert (type(caught.value), caught.value.reason) == (SessionNotFound, "auth_failure")
 
 
+@pytest.mark.parametrize("work", ["request", "stream"])
+def test_what_ends_too_late_revives_nothing(work: str) -> None:
+    """G5, S2: the end of work is a use, unless it comes after the session expired, though nobody had noticed."""
+    manager = managed(ttl=10)
+    token = manager.begin_request(ID, 0.0)
+    manager.stream_opened(ID, 0.0)
+    assert manager.end_request(token, 10.0) if work == "request" else manager.stream_closed(ID, 10.0)
+    record = manager.inspect(ID, 10.0)
+    assert record is not None
+    assert (record.state, record.close_reason, record.last_active) == (SessionState.CLOSING, EndReason.EXPIRED, 0.0)
+
+
 @pytest.mark.parametrize(("sliding", "left"), [(True, 10.0), (False, 4.0)])
 def test_use_and_time(sliding: bool, left: float) -> None:
     """G1 to G3: a sliding lifetime begins anew with each use, an absolute one does not, and looking is no use."""
@@ -152,6 +170,71 @@ def test_use_and_time(sliding: bool, left: float) -> None:
         manager.list_sessions(now)
         manager.metrics(now)
     assert manager.remaining_ttl(ID, 8.0) == left - 2.0
+
+
+@pytest.mark.parametrize("start", [-1e15, -5.0, 0.0, 0.1, 1.7e9, 1e12])
+def test_lifetimes_on_any_clock(start: float) -> None:
+    """S3: one that begins anywhere, leaps, and steps back; what is left is what was given, as floats have it."""
+    manager = SessionManager(start, 1.7e9)
+    manager.create_session(ID, PEER, start, config={"ttl": 8.0})
+    assert manager.remaining_ttl(ID, start - 1e6) == 8.0
+    manager.touch(ID, start + 4.0)
+    assert manager.get_session(ID, start + 11.5) is not None
+    assert manager.remaining_ttl(ID, start) == pytest.approx(0.5, abs=0.25)
+    manager.create_session(OTHER, PEER, start, config={"ttl": MAX_SECONDS})
+    assert manager.get_session(ID, start + 1e8) is None
+    assert manager.has_session(OTHER, start + 1e8)
+    assert [record.session_id for record in manager.sweep(1e15)] == [ID, OTHER]
+    assert manager.next_deadline() == Deadline(1e15 + 300.0, "forget")
+
+
+@given(now=st.floats(-1e15, 1e15), seconds=st.floats(MIN_SECONDS, MAX_SECONDS))
+@example(now=1.7e9, seconds=0.001)
+def test_an_extension_is_never_less_than_was_asked_for(now: float, seconds: float) -> None:
+    """S4, G4: however floats are rounded."""
+    manager = SessionManager(now)
+    manager.create_session(ID, PEER, now, config={"ttl": MIN_SECONDS})
+    if manager.has_session(ID, now):  # far from zero, so short a life is none
+        assert manager.extend(ID, seconds, now) >= seconds
+        assert manager.remaining_ttl(ID, now) >= seconds
+
+
+def test_nothing_is_piled_up() -> None:
+    """H3: neither by what is extended, used and configured without end, nor by sessions that come and go."""
+    manager = managed(ttl=1000)
+    heap = manager._table._deadlines
+    for step in range(2000):
+        now = step / 100
+        manager.extend(ID, 1000.0, now)
+        manager.touch(ID, now)
+        manager.update_config(ID, {"ttl": 1000.0 - step % 2}, now)
+        manager.create_session(OTHER, STRANGER, 0.0, config={"ttl": 500})
+        manager.close_session(OTHER, 0.0, "error")
+        manager.cleanup_closed_sessions(0.0)
+        assert len(heap._heap) <= 2 * 2 + 64
+    assert manager.get_stats(20.0).total == 1
+
+
+def test_of_what_is_forgotten_nothing_is_left() -> None:
+    """S9, S17: no index, no deadline and no list knows of a session any more."""
+    manager = SessionManager()
+    for number in range(200):
+        session_id = number.to_bytes(8)
+        manager.create_session(session_id, number.to_bytes(32), 0.0, namespace=str(number), use=Said(0.0))
+        manager.end_request(manager.begin_request(session_id, 0.0), 0.0)
+        manager.set_namespace(session_id, f"of {number}", 0.0)
+        if number % 3:
+            manager.close_session(session_id, 0.0, ("graceful", "error")[number % 2])
+    manager.sweep(3600.0)
+    manager.take_leaving()
+    assert manager.get_stats(3600.0).total > 0
+    assert manager.get_stats(3900.0).total == 0
+    table = manager._table
+    held = (table.entries, table.ready, table.speaking, table.leaving, table.closed, table._deadlines)
+    assert not any(map(len, (*held, table.by_peer._groups, table.by_namespace._groups)))
+    assert manager.next_deadline() is None
+    metrics = manager.metrics(3900.0)
+    assert metrics.created == metrics.forgotten == sum(metrics.ended.values()) == 200
 
 
 def test_extend() -> None:
@@ -268,6 +351,13 @@ def test_a_token_is_good_once_and_here() -> None:
     with pytest.raises(ArgumentError) as caught:
         manager.end_request(ID, 0.0)  # type: ignore[arg-type]
     assert caught.value.argument == "token"
+    token = manager.begin_request(ID, 0.0)
+    with pytest.raises(ArgumentError) as caught:
+        manager.end_request(token, 0.0, failed="no")  # type: ignore[arg-type]
+    assert caught.value.argument == "failed"
+    assert manager.end_request(token, 0.0, failed=True)
+    metrics = manager.metrics(0.0)
+    assert (metrics.requests_begun, metrics.requests_ended, metrics.requests_failed) == (2, 2, 1)
 
 
 def test_limits_of_sessions() -> None:
@@ -357,8 +447,10 @@ def test_drain() -> None:
         manager.create_session(session_id, PEER, 0.0)
     quick, slow = manager.begin_request(OTHER, 0.0), manager.begin_request(THIRD, 0.0)
     assert not manager.drain_status(0.0).is_draining
+    assert not manager.is_draining
     status = manager.drain(1.0, 30.0)
     assert (status.deadline, status.sessions, status.requests, status.is_over) == (31.0, 3, 2, False)
+    assert manager.is_draining
     with pytest.raises(ShuttingDownError):
         manager.create_session(b"\x04" * 8, PEER, 1.0)
     with pytest.raises(ShuttingDownError):
@@ -433,7 +525,7 @@ def test_a_record_from_the_future() -> None:
 
 
 def test_a_record_that_promises_too_much() -> None:
-    """S11: no lifetime is longer than ten years, and no version is one that no record has room for."""
+    """S11: no lifetime is longer than ten years; after the last version there is one that a record may have, too."""
     record = SessionManager(0.0, 1.7e9).create_session(ID, PEER, 0.0)
     manager = SessionManager(5.0, 1.7e9)
     manager.restore_session(evolve(record, extended_until=1e300), 5.0)
@@ -445,177 +537,11 @@ def test_a_record_that_promises_too_much() -> None:
     manager = SessionManager(0.0, 1.7e9)
     manager.restore_session(evolve(record, config_version=1 << 63), 0.0)
     changed = manager.update_config(ID, {"ttl": 5.0}, 0.0)
-    assert SessionRecord.from_bytes(changed.to_bytes()).config_version == (1 << 63) + 1
+    assert SessionRecord.from_bytes(changed.to_bytes()) == evolve(changed, generation=0)
+    assert manager.update_config(ID, {"ttl": 6.0}, 0.0, if_version=changed.config_version).config_version == 2
 
 
-# -- bad input -----------------------------------------------------------------------------------------------------
-
-BAD = (0, -1, nan, inf, "1", True)
-WRONG: list[tuple[str, Any]] = [
-    *(("session_id", lambda m, bad=bad: m.create_session(bad, PEER, 0.0)) for bad in (b"", bytes(7), "x" * 8, None)),
-    *(("peer_node_id", lambda m, bad=bad: m.create_session(OTHER, bad, 0.0)) for bad in (b"", bytes(33), None)),
-    ("session_id", lambda m: m.create_session(ID, PEER, 0.0)),
-    ("session_id", lambda m: m.get_session(bytes(9), 0.0)),
-    ("session_id", lambda m: m.inspect(b"", 0.0)),
-    ("session_id", lambda m: m.begin_request("x", 0.0)),
-    ("session_id", lambda m: m.close_session(b"", 0.0)),
-    ("session_id", lambda m: m.stream_closed(b"", 0.0)),
-    ("peer_node_id", lambda m: m.find_session_by_peer(b"", 0.0)),
-    *(("ttl", lambda m, b=b: m.create_session(OTHER, PEER, 0.0, config={"ttl": b})) for b in BAD),
-    ("no_such", lambda m: m.create_session(OTHER, PEER, 0.0, config={"no_such": 1})),
-    ("no_such", lambda m: m.create_session(OTHER, PEER, 0.0, config={"no_such": None})),
-    ("request_rate", lambda m: m.create_session(OTHER, PEER, 0.0, config={"request_rate": 0})),
-    ("config", lambda m: m.create_session(OTHER, PEER, 0.0, config=[("ttl", 1)])),
-    ("namespace", lambda m: m.create_session(OTHER, PEER, 0.0, namespace=None)),
-    ("namespace", lambda m: m.get_active_sessions(0.0, namespace=7)),
-    ("namespace", lambda m: m.list_sessions(0.0, namespace="x" * 1025)),
-    ("metadata", lambda m: m.create_session(OTHER, PEER, 0.0, metadata={"x": []})),
-    ("metadata", lambda m: m.set_metadata(ID, {"x": "y" * 5000}, 0.0)),
-    *(("seconds", lambda m, bad=bad: m.extend(ID, bad, 0.0)) for bad in (0, -1, nan, inf, "1")),
-    ("if_version", lambda m: m.update_config(ID, {}, 0.0, if_version=0)),
-    ("reason", lambda m: m.close_session(ID, 0.0, "boredom")),
-    ("reason", lambda m: m.close_all_sessions(0.0, "boredom")),
-    *(("timeout", lambda m, bad=bad: m.drain(0.0, bad)) for bad in (-1, nan, inf, None)),
-    ("now", lambda m: m.touch(ID, "soon")),
-    ("record", lambda m: m.restore_session(b"", 0.0)),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("argument", "call"), WRONG)
-def test_a_bad_argument_is_named_and_changes_nothing(argument: str, call: Any) -> None:
-    manager = managed()
-    before = manager.inspect(ID, 0.0), manager.metrics(0.0)
-    with pytest.raises(ArgumentError) as caught:
-        call(manager)
-    assert caught.value.argument == argument
-    assert (manager.inspect(ID, 0.0), manager.metrics(0.0)) == before
-    assert not manager.drain_status(0.0).is_draining
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("sessions", 0), ("sessions_per_peer", True), ("requests", 1.5), ("closed_retention", -1)],
-)
-def test_limits_are_checked(name: str, value: Any) -> None:
-    with pytest.raises(ArgumentError) as caught:
-        ManagerLimits(**{name: value})
-    assert caught.value.argument == name
-
-
-# -- sessions that say of themselves how they are ------------------------------------------------------------------
-
-
-class Said:
-    """What a session says of itself."""
-
-    def __init__(self) -> None:
-        self.last_used = 0.0
-        self.open_streams = 0
-
-
-def speaking(**config: Any) -> tuple[SessionManager, Said]:
-    """A manager with one session that says of itself how it is."""
-    manager, said = SessionManager(), Said()
-    manager.create_session(ID, PEER, 0.0, config=config, use=said)
-    return manager, said
-
-
-def test_what_a_session_says_counts_as_if_the_manager_was_told() -> None:
-    """G2, G3, H1: when it was used last, and how many streams it has; the later of both counts."""
-    manager, said = speaking(ttl=10.0)
-    said.last_used = 8.0
-    assert manager.remaining_ttl(ID, 9.0) == 9.0
-    assert manager.sweep(12.0) == ()
-    manager.touch(ID, 13.0)
-    said.open_streams = 2
-    assert manager.stream_opened(ID, 14.0)
-    record = manager.inspect(ID, 14.0)
-    assert record is not None
-    assert (record.last_active, record.streams) == (14.0, 3)
-    assert manager.metrics(14.0).streams == manager.drain_status(14.0).streams == 3
-    assert manager.next_deadline() == Deadline(18.0, "expiry")  # early is harmless
-    assert manager.sweep(18.0) == ()
-    assert manager.next_deadline() == Deadline(24.0, "expiry")
-
-
-def test_whatever_may_be_due_earlier_stirs() -> None:
-    """Who has seen `due` need not look again as long as `stirs` is the same."""
-    manager, said = speaking(ttl=10.0)
-
-    def due_after(stirring: bool, call: Any) -> float:
-        before = manager.stirs
-        call()
-        assert (manager.stirs != before) is stirring
-        return manager.due()[0]
-
-    assert due_after(True, lambda: manager.create_session(OTHER, PEER, 1.0, config={"ttl": 5.0})) == 6.0
-    assert due_after(False, lambda: manager.touch(OTHER, 2.0)) == 6.0
-    assert due_after(False, lambda: manager.extend(OTHER, 20.0, 2.0)) == 6.0
-    assert due_after(True, lambda: manager.update_config(OTHER, {"ttl": 3.0}, 2.0)) == 5.0
-    said.open_streams = 1
-    manager.close_session(OTHER, 2.0)
-    assert [record.session_id for record in manager.sweep(2.0)] == [OTHER]
-    assert due_after(True, lambda: manager.close_session(ID, 3.0)) == 3.0
-    manager.take_leaving()
-    said.open_streams = 0
-    assert due_after(True, lambda: manager.work_changed(ID, 4.0)) == 4.0
-    assert len(manager.sweep(4.0)) == 1
-    manager.create_session(THIRD, PEER, 5.0)
-    said.open_streams = 1
-    assert due_after(True, lambda: manager.drain(6.0, 1.0)) == 6.0
-
-
-def test_the_host_is_told_whom_to_let_go_of() -> None:
-    """H2: once; and of one that is idle by the sweep alone."""
-    manager, said = speaking(ttl=10.0)
-    said.open_streams = 1
-    assert not manager.has_session(ID, 10.0)
-    assert manager.next_deadline() == Deadline(10.0, "sweep")
-    assert manager.sweep(10.0) == ()
-    (record,) = manager.take_leaving()
-    assert (record.session_id, record.state, record.close_reason) == (ID, SessionState.CLOSING, EndReason.EXPIRED)
-    assert manager.take_leaving() == ()
-    manager.work_changed(ID, 11.0)
-    assert manager.sweep(11.0) == ()
-    said.open_streams = 0
-    manager.work_changed(ID, 12.0)
-    assert [each.session_id for each in manager.sweep(12.0)] == [ID]
-    assert manager.take_leaving() == ()
-    manager.work_changed(ID, 13.0)
-    manager.work_changed(OTHER, 13.0)
-    said.last_used = 14.0  # nobody listens any more
-    said.open_streams = 5
-    over = manager.inspect(ID, 14.0)
-    assert over is not None
-    assert (over.last_active, over.streams) == (0.0, 0)
-
-
-@pytest.mark.parametrize("reason", ["timeout", "error", "auth_failure"])
-def test_the_host_is_told_what_was_closed_without_a_sweep(reason: str) -> None:
-    manager, _ = speaking()
-    assert manager.close_session(ID, 1.0, reason)
-    (record,) = manager.take_leaving()
-    assert (record.is_closed, record.close_reason) == (True, reason)
-    managed().close_session(ID, 1.0, reason)
-    assert manager.sweep(1.0) == manager.take_leaving() == ()
-
-
-def test_what_is_over_is_over() -> None:
-    """S6, S10: whatever it was at; a request ends when it does, and a reason that there was stays."""
-    manager, said = speaking()
-    said.open_streams = 1
-    token = manager.begin_request(ID, 1.0)
-    assert manager.close_session(ID, 2.0, "moved")
-    assert manager.end_session(ID, 3.0)
-    assert not manager.end_session(ID, 4.0, "error")
-    assert not manager.end_session(OTHER, 4.0)
-    record = manager.inspect(ID, 4.0)
-    assert record is not None
-    assert (record.is_closed, record.close_reason, record.requests) == (True, EndReason.MOVED, 1)
-    assert manager.take_leaving() == ()
-    assert manager.end_request(token, 5.0)
-    metrics = manager.metrics(5.0)
-    assert (metrics.created, metrics.ended[EndReason.MOVED], metrics.streams) == (1, 1, 0)
+# -- room and namespaces -----------------------------------------------------------------------------------------------
 
 
 def test_room() -> None:
@@ -623,11 +549,15 @@ def test_room() -> None:
     manager = SessionManager(limits=ManagerLimits(sessions_per_peer=1, sessions_per_namespace=1))
     manager.check_room(PEER, 0.0)
     manager.create_session(ID, PEER, 0.0, namespace="a")
+    manager.create_session(THIRD, b"\x0c" * 32, 0.0)
+    with pytest.raises(TooManySessionsError):
+        manager.check_room(STRANGER, 0.0)  # of the namespace without a name
+    manager.end_session(THIRD, 0.0)
     for peer, namespace, scope in ((PEER, "b", "peer"), (STRANGER, "a", "namespace")):
         with pytest.raises(TooManySessionsError) as caught:
             manager.check_room(peer, 0.0, namespace=namespace)
         assert caught.value.scope == scope
-    assert (manager.metrics(0.0).refused["peer"], manager.metrics(0.0).refused["namespace"]) == (1, 1)
+    assert (manager.metrics(0.0).refused["peer"], manager.metrics(0.0).refused["namespace"]) == (1, 2)
     manager.drain(1.0, 0.0)
     with pytest.raises(ShuttingDownError):
         manager.check_room(STRANGER, 1.0)

@@ -13,7 +13,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from stt_proto.errors import ArgumentError, PoolMissError
 from stt_proto.manager import ContentAffinityPool
-from stt_proto.manager.pools import MAX_POOL
+from stt_proto.manager.pools import MAX_POOL, RECENT
 from tests.proto.manager.checked import Checked, counted_calls, run
 
 # Near each other and far away, and often the same.
@@ -155,7 +155,13 @@ def test_who_was_used_longest_ago_goes_first() -> None:
     assert pool.get_session_for_content(content(1), 2.0) == "a"
     assert pool.add_session("c", content(3), 3.0) == "b"
     assert pool.get_pool_stats(3.0).evicted == 1
-    assert pool.cleanup_inactive_sessions(12.0, 10.0) == ("a",)
+    assert pool.add_session("d", content(4), 3.0) == "a"
+    assert pool.get_pool_stats(3.0).evicted == 2
+    assert pool.get_session_for_content(content(4), 3.0) == "d"
+    assert list(pool) == ["c", "d"]
+    assert pool.cleanup_inactive_sessions(12.9, 10.0) == ()
+    pool.get_session_for_content(content(4), 4.0)
+    assert pool.cleanup_inactive_sessions(13.0, 10.0) == ("c",)
 
 
 def test_homes_move_where_the_traffic_is() -> None:
@@ -177,6 +183,48 @@ def test_homes_move_where_the_traffic_is() -> None:
     assert stats.imbalance < 4
     assert 1 <= stats.moved <= 20
     assert len({pool.get_session_for_content(each, now) for each in contents}) >= 6
+
+
+def shares(*numbers: int) -> ContentAffinityPool[str]:
+    """A busy session at home at 0, an idle one far away, and what was asked of the busy one lately."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool()
+    pool.add_session("busy", bytes(32), 0.0)
+    pool.add_session("idle", b"\xff" * 32, 0.0)
+    for number in numbers:
+        assert pool.get_session_for_content(number.to_bytes(32), 0.0) == "busy"
+    return pool
+
+
+def test_the_helper_takes_what_is_nearest_to_half() -> None:
+    """I1: of what was asked for, whatever came first or last."""
+    for numbers in ([1] * 4 + [2] * 2 + [4] * 2, [2] * 2 + [1] * 4 + [4] * 2, [2] * 2 + [4] * 2 + [1] * 4):
+        pool = shares(*numbers)
+        assert pool.rebalance(0.0) == "idle"
+        assert pool.calculate_affinity("idle", (1).to_bytes(32)) == 0
+        stats = pool.get_pool_stats(0.0)
+        assert (stats.imbalance, stats.moved) == (1.0, 1)
+        assert sorted(pool._members["idle"].recent) == [1] * 4
+        assert sorted(pool._members["busy"].recent) == [2, 2, 4, 4]
+
+
+def test_who_moved_remembers_no_more_than_others() -> None:
+    """I1: sixteen contents, however many are asked for, before and after."""
+    pool = shares(*[1, 2] * 20)
+    assert pool.rebalance(0.0) == "idle"
+    for number in (1, 2) * 200:
+        pool.get_session_for_content(number.to_bytes(32), 1.0)
+    assert [len(member.recent) for member in pool._members.values()] == [RECENT, RECENT]
+
+
+def test_how_much_busier_is_too_much() -> None:
+    """I1: twice the mean, with somebody who has half of it at most; each content counts one."""
+    pool = shares(1, 1, 1, 1)
+    pool.get_session_for_content(b"\xff" * 32, 0.0)
+    assert pool.get_pool_stats(0.0).imbalance == pytest.approx(8 / 5)
+    assert pool.rebalance(0.0) is None
+    pool.add_session("new", b"\xfe" * 32, 0.0)
+    assert pool.get_pool_stats(0.0).imbalance == pytest.approx(12 / 5)
+    assert pool.rebalance(0.0) == "new"
 
 
 def test_the_second_helper_takes_another_half() -> None:
@@ -269,7 +317,19 @@ def test_an_even_load_moves_nobody() -> None:
 
 
 def test_traffic_is_forgotten() -> None:
-    """I1: what was an hour ago moves nobody today."""
+    """I1: what was an hour ago moves nobody today; what was one half-life ago counts half."""
+    pool: ContentAffinityPool[str] = ContentAffinityPool(half_life=10.0)
+    pool.add_session("a", bytes(32), 0.0)
+    pool.add_session("b", b"\xff" * 32, 0.0)
+    for home, count, now in ((bytes(32), 8, 0.0), (b"\xff" * 32, 4, 10.0)):
+        for _ in range(count):
+            pool.get_session_for_content(home, now)
+    assert pool.get_pool_stats(10.0).imbalance == pytest.approx(1.0)
+    assert pool.get_pool_stats(30.0).imbalance == pytest.approx(1.0)
+
+
+def test_traffic_of_an_hour_ago() -> None:
+    """I1: moves nobody today."""
     pool: ContentAffinityPool[str] = ContentAffinityPool(half_life=10.0)
     pool.add_session("a", bytes(32), 0.0)
     pool.add_session("b", b"\xff" * 32, 0.0)
@@ -277,7 +337,11 @@ def test_traffic_is_forgotten() -> None:
         pool.get_session_for_content(bytes(32), 1.0)
     for _ in range(4):
         pool.get_session_for_content(b"\xff" * 32, 200.0)
-    assert pool.rebalance(200.0) is None or pool.get_pool_stats(200.0).imbalance < 2
+    assert pool.get_pool_stats(200.0).imbalance == pytest.approx(2.0, abs=0.01)
+    for _ in range(4):
+        pool.get_session_for_content(bytes(32), 200.0)
+    assert pool.rebalance(200.0) is None
+    assert pool.get_pool_stats(200.0).imbalance == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_search_costs_the_same_in_a_large_pool() -> None:
@@ -301,6 +365,9 @@ def test_a_search_costs_the_same_in_a_large_pool() -> None:
         ("content_hash", lambda pool: pool.get_session_for_content(bytes(33), 0.0)),
         ("content_hash", lambda pool: pool.calculate_affinity("a", b"")),
         ("content_hash", lambda pool: pool.update_session_affinity("a", None)),
+        *(("now", lambda pool, bad=bad: pool.add_session("b", bytes(32), bad)) for bad in (nan, inf, None)),
+        *(("now", lambda pool, bad=bad: pool.get_session_for_content(bytes(32), bad)) for bad in (nan, inf, "1")),
+        *(("now", lambda pool, bad=bad: pool.rebalance(bad)) for bad in (nan, inf, "1")),
         *(("idle", lambda pool, bad=bad: pool.cleanup_inactive_sessions(0.0, bad)) for bad in (-1, nan, inf)),
     ],
 )  # fmt: skip

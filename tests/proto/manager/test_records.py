@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stt_proto.errors import ArgumentError, ConfigError
 from stt_proto.manager import EndReason, SessionConfig, SessionRecord, TokenBucket
 from stt_proto.manager import records as records_module
+from stt_proto.manager.checks import MAX_SECONDS, MIN_SECONDS
 from stt_proto.manager.metadata import MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, frozen_metadata
 from stt_proto.manager.namespaces import MAX_NAMESPACE
 from stt_proto.manager.records import MAX_RECORD, check_record
@@ -160,14 +161,17 @@ def test_a_record_shows_no_metadata() -> None:
         evolve(RECORD, peer_node_id=b""),
         evolve(RECORD, config=None),
         evolve(RECORD, created_at=nan),
+        evolve(RECORD, last_active=10**400),
+        evolve(RECORD, extended_until=inf),
         evolve(RECORD, config_version=0),
         evolve(RECORD, config_version=(1 << 64) - 1),
         evolve(RECORD, config_version=1.0),
     ],
 )
 def test_a_record_that_was_made_up(record: Any) -> None:
-    with pytest.raises(ArgumentError):
+    with pytest.raises(ArgumentError) as caught:
         check_record(record)
+    assert caught.value.argument in ("record", "session_id", "peer_node_id")
 
 
 # -- metadata ------------------------------------------------------------------------------------------------------
@@ -177,15 +181,22 @@ def test_a_record_that_was_made_up(record: Any) -> None:
     "metadata",
     [
         [("a", 1)], {1: "a"}, {"": 1}, {"x" * 256: 1}, {"\ud800": 1}, {"a": "\ud800"}, {"a": []}, {"a": {}}, {"a": nan},
-        {"a": inf}, {"a": 1 << 63}, {"a": bytearray(b"x")}, {"a": "x" * (MAX_METADATA_BYTES + 1)},
-        {str(number): 0 for number in range(MAX_METADATA_ENTRIES + 1)}, 7, "text",
+        {"a": inf}, {"a": 1 << 63}, {"a": -(1 << 63) - 1}, {"a": bytearray(b"x")},
+        {"a": "x" * (MAX_METADATA_BYTES + 1)}, {str(number): 0 for number in range(MAX_METADATA_ENTRIES + 1)}, 7,
+        "text",
     ],
-    ids=range(16),
+    ids=range(17),
 )  # fmt: skip
 def test_metadata_that_is_refused(metadata: Any) -> None:
     with pytest.raises(ArgumentError) as caught:
         frozen_metadata(metadata)
     assert caught.value.argument == "metadata"
+
+
+def test_metadata_as_large_as_may_be() -> None:
+    extremes = {"k" * 255: -(1 << 63), "a": (1 << 63) - 1, "b": 1e308}
+    assert frozen_metadata(extremes) == extremes
+    assert frozen_metadata({"a": "x" * (MAX_METADATA_BYTES - 1)})
 
 
 def test_no_metadata() -> None:
@@ -203,6 +214,24 @@ def test_every_wrong_parameter_is_named() -> None:
     assert caught.value.arguments == names
     assert caught.value.argument == "ttl"
     assert all(name in caught.value.message for name in names)
+
+
+def test_the_bounds_are_good() -> None:
+    """G2, G6: what is at the edge is allowed, what is beyond it is not, however large."""
+    edges = {
+        "ttl": (MIN_SECONDS, MAX_SECONDS),
+        "max_requests": (1, 1 << 20),
+        "request_rate": (0.001, 1e6),
+        "request_burst": (1, 1 << 20),
+        "priority": (0, 7),
+    }
+    for name, (low, high) in edges.items():
+        for value in (low, high):
+            assert getattr(SessionConfig(**{name: value}), name) == value
+        for wrong in (low / 2 - 1e-4, high + 1, 10**400, -(10**400), nan, True, None):
+            with pytest.raises(ConfigError) as caught:
+                SessionConfig(**{name: wrong})
+            assert caught.value.arguments == (name,)
 
 
 # -- rates ---------------------------------------------------------------------------------------------------------
@@ -229,6 +258,32 @@ def test_never_more_than_burst_and_rate(rate: float, burst: int, pauses: list[fl
     for first in range(len(taken)):
         for last in range(first, len(taken)):
             assert last - first + 1 <= burst + rate * (taken[last] - taken[first] + 1e-5)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from((0.0, 0.5, 4.0, 100.0)), st.sampled_from((0.5, 1.0, 4.0, inf)), st.integers(1, 8)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_a_bucket_that_changes(steps: list[tuple[float, float, int]]) -> None:
+    """H8: never more than the burst lies in it, and never less than nothing: nobody is locked out by a change."""
+    bucket, now, tokens, before = TokenBucket(1.0, 1), 0.0, 1.0, (1.0, 1)
+    for pause, rate, burst in steps:
+        now += pause
+        old_rate, old_burst = before
+        tokens = old_burst if old_rate == inf else min(old_burst, tokens + pause * old_rate)
+        tokens = burst - min(old_burst - tokens, burst)
+        bucket.change(rate, burst, now)
+        before = rate, burst
+        assert bucket.wait(now) <= 1 / rate + 1e-5
+        took = 0
+        while took < 20 and not bucket.wait(now):
+            bucket.take(now)
+            took += 1
+        assert took == (20 if rate == inf else int(tokens + 1e-4))
+        tokens -= took
 
 
 def test_a_full_bucket() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from stt_proto.errors import ArgumentError, ResourcesExhaustedError, VersionConflictError
+from stt_proto.errors import ArgumentError, ResourcesExhaustedError, SttError, VersionConflictError
+from stt_proto.manager.checks import MAX_SECONDS
 from stt_proto.manager.store import MAX_KEY, MAX_VALUE, MemoryStore, StoredEntry
 from tests.proto.manager.checked import run
 from tests.proto.manager.sharing import Sharing
 
-BAD_TTLS = (0, -1, nan, inf, "1", True)
+BAD_TTLS = (0, -1, nan, inf, "1", True, 10**400)
 
 
 def test_concurrent_writers() -> None:
@@ -70,6 +71,53 @@ def test_a_full_store_refuses_and_forgets_nothing() -> None:
     assert len(store) == 1
 
 
+def test_the_largest_entry() -> None:
+    store = MemoryStore()
+    store.put("n" * 1024, b"k" * MAX_KEY, bytes(MAX_VALUE), 0.0, if_version=0, ttl=MAX_SECONDS)
+    (entry,) = store.scan("n" * 1024, 0.0, after=b"a" * MAX_KEY, limit=1000)
+    assert (len(entry.key), len(entry.value), entry.ttl) == (MAX_KEY, MAX_VALUE, MAX_SECONDS)
+
+
+def test_what_comes_and_goes_costs_no_memory() -> None:
+    """Also while the clock stands, and every entry expires at the same moment."""
+    store = MemoryStore()
+    for _ in range(1000):
+        version = store.put("", b"key", b"", 0.0, if_version=0, ttl=3600)
+        assert store.delete("", b"key", 0.0, if_version=version)
+    assert len(store._due._heap) < 100
+    assert not store._keys
+
+
+def test_a_page_has_a_hundred_if_nothing_is_said() -> None:
+    store = MemoryStore(max_entries=1 << 32, max_taken=1 << 32)
+    for number in range(101):
+        store.put("", number.to_bytes(1), b"", 0.0, if_version=0)
+    assert [entry.key for entry in store.scan("", 0.0)] == [number.to_bytes(1) for number in range(100)]
+
+
+def test_an_error_says_what_is_there() -> None:
+    store = MemoryStore(max_entries=1, max_taken=1)
+    version = store.put("", b"1", b"", 0.0, if_version=0)
+    store.take_once("", b"1", 0.0, ttl=5)
+    for message, call in (
+        ("there should be nothing there, and there is version 1", lambda: store.put("", b"1", b"", 0.0, if_version=0)),
+        ("there should be version 7, and there is version 1", lambda: store.delete("", b"1", 0.0, if_version=7)),
+        (
+            "there should be version 1, and there is nothing there",
+            lambda: store.delete("", b"2", 0.0, if_version=version),
+        ),
+        ("the store holds 1 entries", lambda: store.put("", b"2", b"", 0.0, if_version=0)),
+        ("the store remembers 1 keys that were taken", lambda: store.take_once("", b"2", 0.0, ttl=5)),
+        ("key must be 1 to 255 bytes", lambda: store.get("", b"", 0.0)),
+        ("value must be up to 65,536 bytes", lambda: store.put("", b"1", "", 0.0, if_version=1)),  # type: ignore[arg-type]
+        ("after must be up to 255 bytes", lambda: store.scan("", 0.0, after=bytes(256))),
+        ("limit is 0; it must be a whole number from 1 to 1,000", lambda: store.scan("", 0.0, limit=0)),
+    ):
+        with pytest.raises(SttError) as caught:
+            call()  # type: ignore[no-untyped-call]
+        assert caught.value.message == message
+
+
 def test_rewriting_with_a_lifetime_costs_no_memory() -> None:
     store = MemoryStore()
     version = 0
@@ -100,6 +148,8 @@ def test_rewriting_with_a_lifetime_costs_no_memory() -> None:
         ("now", lambda store: store.get("", b"key", "soon")),
         ("max_entries", lambda store: MemoryStore(max_entries=0)),
         ("max_taken", lambda store: MemoryStore(max_taken=0.5)),
+        ("max_entries", lambda store: MemoryStore(max_entries=(1 << 32) + 1)),
+        ("max_taken", lambda store: MemoryStore(max_taken=(1 << 32) + 1)),
     ],
 )  # fmt: skip
 def test_a_bad_argument_is_named_and_changes_nothing(argument: str, call: Any) -> None:
