@@ -21,12 +21,12 @@ from hypothesis.stateful import (
 )
 
 from stt_proto import NetworkPath, Priority
-from stt_proto.testing import Conditions, GilbertElliott, Link, Node
+from stt_proto.testing import Conditions, GilbertElliott, Link, LinkTrace, Node
 from tests.worlds.actions import NOWHERE, PROCESS_BUFFER, replace_keys
 from tests.worlds.player import Player
 from tests.worlds.recipe import NodePlan, Recipe
 from tests.worlds.runner import RandomWorld
-from tests.worlds.seats import Line, Manners, Seat
+from tests.worlds.seats import LIVES, Line, Manners, Seat
 
 T = TypeVar("T")
 
@@ -47,6 +47,8 @@ sizes = st.sampled_from(SIZES)
 codes = st.sampled_from((0, 7, (1 << 62) - 1))
 seconds = st.sampled_from(SECONDS)
 shares = st.sampled_from((0.0, 0.05, 0.3))
+early = st.sampled_from((0, 1, 100, 768))
+"""Bytes that are to be there before a first round trip."""
 
 changes = st.fixed_dictionaries(
     {},
@@ -60,6 +62,7 @@ changes = st.fixed_dictionaries(
         "max_datagram_size": st.sampled_from((0, 100)),
         "ack_delay": st.sampled_from((0.0, 0.2)),
         "no_delay": st.just(False),
+        "max_early_data": st.sampled_from((100, 768)),
     },
 )
 manners = st.builds(
@@ -74,7 +77,9 @@ links = st.builds(
     delay=st.sampled_from((0.0, 0.005, 0.1)),
     jitter=st.sampled_from((0.0, 0.02)),
     rate=st.sampled_from((None, 1e6)),
+    trace=st.sampled_from((None, LinkTrace((0.001, 0.001, 0.002, 0.01, 0.5)))),
     queue=st.just(20_000),
+    ecn_threshold=st.sampled_from((None, 3000)),
     loss=shares,
     burst=st.sampled_from((None, GilbertElliott(good=20, bad=3))),
     duplicate=shares,
@@ -172,12 +177,12 @@ class Interaction(RuleBasedStateMachine):
     # -- applications ----------------------------------------------------------------------------------------------
 
     @precondition(awake)
-    @rule(one=picks, other=picks, pinned=st.booleans())
-    def dial(self, one: int, other: int, pinned: bool) -> None:
+    @rule(one=picks, other=picks, pinned=st.booleans(), early=early)
+    def dial(self, one: int, other: int, pinned: bool, early: int) -> None:
         player = chosen(self.awake(), one)
         others = [each.node for each in self.players if each is not player]
         target = chosen(others, other)
-        player.dial(target, peer_node_id=target.config.identity.node_id if pinned else None)
+        player.dial(target, early=early, peer_node_id=target.config.identity.node_id if pinned else None)
 
     @precondition(seats)
     @rule(
@@ -253,16 +258,16 @@ class Interaction(RuleBasedStateMachine):
         player.move(seat, NetworkPath(carrier, (player.node.name, port), remote), migrate=migrate)
 
     @precondition(seats)
-    @rule(pick=picks, again=st.booleans())
-    def come_back(self, pick: int, again: bool) -> None:
+    @rule(pick=picks, again=st.booleans(), early=early)
+    def come_back(self, pick: int, again: bool, early: int) -> None:
         """End a session and dial the same node with its ticket, or with the ticket that was used before."""
         player, seat = chosen(self.seats(), pick)
         there = [each.node for each in self.players if each.node.config.identity.node_id == seat.session.peer_node_id]
         if there and seat.session.ticket is not None:
             player.close(seat)
-            player.dial(there[0], ticket=seat.session.ticket)
+            player.dial(there[0], ticket=seat.session.ticket, early=early)
             if again:
-                player.dial(there[0], ticket=seat.session.ticket)
+                player.dial(there[0], ticket=seat.session.ticket, early=early)
 
     @precondition(seats)
     @rule(pick=picks, reason=st.sampled_from(("graceful", "error", "abort")))
@@ -407,7 +412,7 @@ def test_many_nodes() -> None:
 def test_what_can_become_of_a_session() -> None:
     """The rules really move sessions, cut them off, bring them back, and replace their keys: these are such steps."""
     machine = Interaction()
-    plans = [({}, Manners(), False, False)] * 6
+    plans = [({"max_early_data": 100}, Manners(), False, False)] * 6
     machine.begin(seed=1, suites=(1, 2), plans=plans, delay=0.001, size=100, wired=True)
     for port in (2, 3, 1):
         machine.move(pick=0, port=port, follows=True, migrate=True)
@@ -421,8 +426,11 @@ def test_what_can_become_of_a_session() -> None:
     machine.cut_path(pick=0, amount=40.0)
     machine.advance(amount=45.0)
     machine.advance(amount=15.0)
-    machine.come_back(pick=1, again=True)
+    machine.come_back(pick=1, again=True, early=100)
+    machine.advance(amount=2.0)
+    machine.befall_host(pick=0, what="restart", amount=0.0)
+    machine.come_back(pick=1, again=False, early=100)
     machine.advance(amount=2.0)
     machine.teardown()
     lives = sum((player.lives for player in machine.players), Counter[str]())
-    assert set(lives) == {"moved", "detached", "reattached", "rotated", "resumed", "refused"}, lives
+    assert set(lives) == LIVES, lives

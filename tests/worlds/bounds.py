@@ -62,7 +62,8 @@ def check(endpoint: Endpoint) -> None:
     same(len(endpoint._events), 0, "events that nobody took")
     check_half_open(endpoint._responder, limits)
 
-    routed = len(endpoint._responder)
+    waiting = [context.connection_ids.route(each) for each in endpoint._responder._by_cid]
+    routed = sum(owner.__class__ is not Session for owner in waiting)  # else early data has begun it (H-40)
     trains = cost = 0
     known = sessions_of(endpoint)
     for session in known:
