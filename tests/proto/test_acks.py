@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stt_proto.errors import ArgumentError
 from stt_proto.recovery import AckTracker, Ranges
+from tests.proto.walks import walks
 
 DELAY = 0.025
 
@@ -205,11 +206,9 @@ step = st.one_of(
     st.tuples(st.just("next"), st.integers(1, 3)),
     st.tuples(st.just("acked"), st.integers(0, 20)),
 )
-steps = st.lists(step, max_size=40) | st.lists(step, min_size=40, max_size=120)
-"""A list without a least size has eight steps on average: too few for ranges to meet."""
 
 
-@given(steps)
+@given(walks(step, 120))
 def test_against_a_set(steps: list[tuple[str, int]]) -> None:
     """R-1, F-3: at any time the ranges are the numbers received and not known to be known, no fewer, no more.
 

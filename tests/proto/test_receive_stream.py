@@ -22,6 +22,7 @@ from stt_proto.errors import (
 )
 from stt_proto.events import StreamReadable, StreamReset
 from stt_proto.streams import Hub, ReceiveState, ReceiveStream
+from tests.proto.walks import walks
 
 READABLE = StreamReadable(0)
 
@@ -73,7 +74,7 @@ def test_any_order_any_overlap_any_reading(data: st.DataObject) -> None:
     receiver = Receiver()
     got = bytearray()
     pieces = st.tuples(st.integers(0, size), st.integers(0, size), st.booleans(), st.integers(0, size))
-    for start, length, viewed, reading in data.draw(st.lists(pieces, max_size=25)):
+    for start, length, viewed, reading in data.draw(walks(pieces, 25)):
         piece: bytes | memoryview = content[start : start + length]
         fin = start + len(piece) == size
         receiver.stream.on_data(start, memoryview(piece) if viewed else piece, fin)
