@@ -55,6 +55,14 @@ def test_how_much_longer_is_longer(rtt: float, rise: float) -> None:
     assert flight.hystart.divisor == 4
 
 
+def test_just_as_much_longer_is_longer() -> None:
+    """RFC 9406, 4.2: "currentRoundMinRTT >= (lastRoundMinRTT + RttThresh)", in numbers that a float holds exactly."""
+    flight = Flight()
+    flight.round(0.0625)
+    flight.round(0.0625 + 0.0078125)
+    assert flight.hystart.divisor == 4
+
+
 def test_eight_samples_are_needed() -> None:
     flight = Flight()
     flight.round(0.1)

@@ -194,6 +194,17 @@ def test_nothing_lies_behind_the_end_of_an_empty_stream(offset: int, data: bytes
         receiver.stream.on_data(offset, data, False)
 
 
+@pytest.mark.parametrize("data", [b"", b"abc"])
+def test_who_has_said_all_is_not_asked_to_stop(data: bytes) -> None:
+    """S-9: there is nothing that the peer could leave out."""
+    receiver = Receiver()
+    receiver.stream.on_data(0, data, True)
+    receiver.stream.stop(7)
+    assert receiver.hub.control == {}
+    assert receiver.stream.done
+    receiver.assert_all_credit_is_back()
+
+
 def test_an_end_before_what_arrived_is_a_lie() -> None:
     """S-5."""
     for end in (lambda half: half.on_reset(1, 10), lambda half: half.on_data(0, b"abc", True)):
