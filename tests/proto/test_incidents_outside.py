@@ -149,7 +149,7 @@ def test_a_peer_with_the_shortest_patience() -> None:
     pair.settle(10.0)
     assert pair.session.is_active()
     assert pair.peer.is_active()
-    assert 100 < len(seen) <= 10.0 / 0.036
+    assert 200 < len(seen) <= 10.0 / 0.036
 
 
 # -- handshakes ----------------------------------------------------------------------------------------------------
