@@ -28,7 +28,7 @@ define checks
 endef
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format check-long bench soak fuzz mutate docs clean
+.PHONY: help demo test lint format check-long bench soak fuzz mutate defences docs clean
 
 help:
 	@echo 'make demo        two nodes meet, prove who they are, move a file, and change the network'
@@ -40,6 +40,7 @@ help:
 	@echo 'make soak        new random worlds for SECONDS=$(SECONDS)'
 	@echo 'make fuzz        each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make mutate      how many of 400 small faults in ROOM=$(ROOM) the tests see'
+	@echo 'make defences    take one defence after the other out, and see the tests that miss it'
 	@echo 'make docs        the documentation, into build/docs'
 	@echo 'make clean       remove all of what these made'
 
@@ -79,6 +80,10 @@ soak:
 mutate:
 	$(call environment,test mutation)
 	$(BIN)/python -m tests.mutation $(ROOM)
+
+defences:
+	$(call environment,test)
+	$(BIN)/python -m tests.defences
 
 fuzz:
 	$(call environment,fuzz)

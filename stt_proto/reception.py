@@ -201,7 +201,7 @@ class Reception:
             return
         connection_id = datagram[1 : 1 + CONNECTION_ID_SIZE]
         half_open = self._responder.get(connection_id)
-        if half_open is None:
+        if half_open is None or half_open.begun:  # or it has been, and is over: its keys are good for one session
             self._receive_misdirected(datagram, connection_id, path, now, ecn)
         elif path not in half_open.paths:
             self.counters.misdirected += 1
@@ -509,6 +509,7 @@ class Reception:
         The resumption stays in its table, so that a RESUME that is repeated gets the same answer.
         """
         assert resuming.established is not None
+        resuming.begun = True
         path = resuming.paths[0]  # where it began, unless that carrier is gone
         session = self._callers.pop(resuming.local_cid, None) or Session(self._context, path, False, now)
         session.path = path

@@ -98,6 +98,7 @@ class Waiting(Secret):
         deadline: seconds; when it is given up.
         datagrams: the answer, as it was and will be sent (W-5); none as long as there is none.
         held: packets that came too early, in order (H-26).
+        begun: whether its session has begun before the proof, since early data came (H-40); it begins no other.
     """
 
     __slots__ = (
@@ -105,6 +106,7 @@ class Waiting(Secret):
         "_held_bytes",
         "_repeats",
         "began_at",
+        "begun",
         "datagrams",
         "deadline",
         "held",
@@ -122,6 +124,7 @@ class Waiting(Secret):
         self._held_bytes = 0
         self.datagrams: tuple[bytes, ...] = ()
         self.held: list[bytes] = []
+        self.begun = False
         self.path = caller.path
         self.source = caller.source
         self.proven = caller.proven

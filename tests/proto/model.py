@@ -53,9 +53,11 @@ class Flow:
         finish_seen: the writer was told that all has arrived.
         mortal: its writer may give up what is too old, or was lost too often.
         told: the reader is known to have heard of everything that was given up.
+        early: what stands before the text of its name: it was written before there was a session.
     """
 
     name: str
+    early: bytes = b""
     mortal: bool = False
     told: bool = False
     written: int = 0
@@ -84,9 +86,14 @@ class Flow:
         """Whether both its ends know how it ended."""
         return (self.finish_seen or self.reset is not None or self.stop_seen) and not self.readable
 
+    def text(self, start: int, size: int) -> bytes:
+        """What stands at `start`."""
+        before = self.early[start : start + size]
+        return before + content(self.name, start + len(before), size - len(before))
+
     def upcoming(self, size: int) -> bytes:
         """The next bytes to write."""
-        return content(self.name, self.written, size)
+        return self.text(self.written, size)
 
     def give_up(self, code: int) -> None:
         """The writer resets: to no effect when this is over already."""
@@ -104,7 +111,7 @@ class Flow:
         """The reader got bytes."""
         assert self.readable, f"{self.name} gives {len(data)} bytes after its end"
         assert self.read + len(data) <= self.written, f"{self.name} gives more than the {self.written} bytes written"
-        expected = content(self.name, self.read, len(data))
+        expected = self.text(self.read, len(data))
         assert data == expected, f"{self.name} gives other bytes than were written, from {self.read} on"
         self.read += len(data)
 
@@ -252,6 +259,17 @@ class Conversation:
         assert stream_id not in self.purposes, f"session {self.name}: stream {stream_id} is opened twice"
         self.purposes[stream_id] = purpose
 
+    def begin_early(self, data: bytes) -> Flow:
+        """The first stream begins with what was given when the session was dialled: both ends learn of that alone."""
+        flow = self.flow(True, 0)
+        if 0 not in self.purposes:
+            self.open(True, 0, "")
+            flow.early, flow.written = data, len(data)
+        assert flow.early == data, (
+            f"{flow.name} begins with {len(flow.early)} bytes for one end, {len(data)} for another"
+        )
+        return flow
+
     def see_opened(self, stream_id: int, purpose: str) -> None:
         """The other end was told of it."""
         assert stream_id in self.purposes, f"session {self.name}: nobody opened stream {stream_id}"
@@ -317,6 +335,22 @@ class Model:
 
     conversations: dict[bytes, Conversation] = field(factory=dict)
     tickets_used: set[bytes] = field(factory=set)
+    dials: int = 0
+    sent_early: set[bytes] = field(factory=set)
+    came_early: set[bytes] = field(factory=set)
+
+    def write_early(self, size: int) -> bytes:
+        """What a dial is given to be there first; no two are given the same."""
+        self.dials += 1
+        data = content(f"dial {self.dials}", 0, size)
+        self.sent_early.add(data)
+        return data
+
+    def see_early(self, data: bytes) -> None:
+        """It came with a ticket: once, since a ticket is good once."""
+        assert data in self.sent_early, f"{len(data)} bytes come early that nobody sent so"
+        assert data not in self.came_early, f"{len(data)} bytes come early twice"
+        self.came_early.add(data)
 
     def resume(self, ticket: bytes) -> None:
         """A session began with a ticket: the only one that does."""

@@ -24,6 +24,7 @@ from stt_proto.broadcast.backlog import Backlog
 from stt_proto.errors import ArgumentError, SessionClosedError, StateError, StreamClosedError
 from stt_proto.events import Event, StreamOpened
 from stt_proto.testing import Conditions, Inbox, Node, World
+from tests.proto.walks import walks
 from tests.proto.worlds import session_pair
 
 
@@ -86,7 +87,7 @@ def test_a_result_tells_who_got_it() -> None:
     st.integers(1, 6),
     st.integers(1, 40),
     st.sampled_from(SlowReceiver),
-    st.lists(st.tuples(st.sampled_from(["put", "begin", "end", "withdraw"]), st.integers(0, 30)), max_size=60),
+    walks(st.tuples(st.sampled_from(["put", "begin", "end", "withdraw"]), st.integers(0, 30)), 60),
 )
 def test_a_backlog_is_bounded_and_loses_nothing_silently(
     messages: int, size: int, slow: SlowReceiver, steps: list[tuple[str, int]]

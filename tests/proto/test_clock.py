@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from stt_proto.clock import LATEST, SLACK, Clock, DeadlineQueue
 from stt_proto.errors import ArgumentError
 from stt_proto.types import Deadline
+from tests.proto.walks import walks
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1))
@@ -119,7 +120,7 @@ TestQueue = Queue.TestCase
 TestQueue.settings = settings(max_examples=60, stateful_step_count=40)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50)), max_size=60), st.integers(0, 60))
+@given(walks(st.tuples(st.integers(0, 9), st.integers(0, 50)), 60), st.integers(0, 60))
 def test_all_that_is_due_comes_out_in_order(entries: list[tuple[int, int]], now: int) -> None:
     queue: DeadlineQueue[int] = DeadlineQueue()
     model: dict[int, int] = {}

@@ -137,6 +137,14 @@ def test_retirement_flood() -> None:
     assert ids.deadline == inf
 
 
+def test_the_flood_is_over_after_ten_seconds() -> None:
+    """C-4: what was issued 10 s ago counts no more."""
+    _, ids, _ = local()
+    for number in range(253):
+        ids.on_retire(number, now=0.0, linger=1.0)
+    assert ids.on_retire(253, now=10.0, linger=1.0) == [257]
+
+
 def test_retirement_at_a_pace_that_is_allowed() -> None:
     """C-4: 256 in 10 s go on for ever."""
     table, ids, _ = local()
@@ -405,6 +413,19 @@ def test_nothing_left_to_use() -> None:
     assert use_next(ids) is None
     assert ids.add(announcing(3)) == []
     assert ids.current == cid(3)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_id_that_we_gave_up_does_not_come_back(number: int) -> None:
+    """C-4: announced again, as by a copy of the packet that did so first, it is retired once more, and not taken."""
+    resets, ids = remote(4)
+    ids.use(3)
+    assert ids.retire(number)
+    assert ids.add(announcing(number)) is None
+    ids.on_retire_acked(number)
+    assert ids.add(announcing(number)) == [number]
+    assert ids.id_of(number) is None
+    assert resets_whom(resets, number) is None
 
 
 def test_an_id_that_is_retired_is_not_used() -> None:

@@ -21,6 +21,7 @@ from stt_proto.recovery import CONTROLLERS, Bbr, Cubic, GuardedController, NewRe
 from stt_proto.testing import BROADBAND, Conditions, Inbox, World, send
 from tests.proto.bottleneck import DATAGRAM, Bottleneck
 from tests.proto.lossy import acknowledge, packet
+from tests.proto.walks import walks
 from tests.proto.worlds import Mover, Pair, filler, session_pair
 
 LARGEST = 1 << 34
@@ -299,7 +300,7 @@ moods = st.one_of(
 
 
 @settings(deadline=None)
-@given(st.lists(moods, max_size=60), st.integers(0, 1000))
+@given(walks(moods, 60), st.integers(0, 1000))
 def test_no_controller_stops_a_path(told: list[Any], seed: int) -> None:
     """R-15: whatever it does, everything is delivered, and the window is one all the time."""
     Erratic.moods = [*told]

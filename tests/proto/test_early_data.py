@@ -561,6 +561,43 @@ def test_the_server_ends_it_at_once(end: str) -> None:
     assert_empty(there.client, there.server)
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_session_that_is_over_begins_no_other(end: str, copied: bool) -> None:
+    """H-40: the proof comes when the session has been ended and forgotten, and its RESUME is still known.
+
+    It began another session under the same keys, whose packets were numbered from 0 once more: nonces used twice.
+    """
+    there = early_stage()
+    world, late = there.world, list[tuple[bytes, NetworkPath]]()
+
+    def delay(datagram: bytes, path: NetworkPath) -> bytes | None:
+        if is_handshake(datagram):
+            return datagram
+        if path.remote == there.server.address:
+            late.append((datagram, path))
+        return None
+
+    session = there.client.connect(there.server, ticket=there.ticket, early_data=EARLY)
+    world.run_until(lambda: bool(there.server.sessions))
+    world.taps.append(delay)
+    getattr(there.server.sessions[0], end)(world.now)
+    there.server.pump()
+    world.run_until(lambda: not there.server.endpoint._lingering and not there.server.endpoint._context.live)
+    assert len(there.server.endpoint._responder) == 1
+    assert session.is_active()
+    world.taps.remove(delay)
+    if copied:
+        world.send(there.sent(MessageType.RESUME)[0], session.path)
+    for datagram, path in late:
+        world.send(datagram, path)
+    world.run(1.0)
+    assert len(there.server.events(SessionEstablished)) == 1
+    assert session.is_closed, "it is told by a stateless reset (P-14)"
+    world.run(20.0)
+    assert_empty(there.client, there.server)
+
+
 # -- nobody goes on after RESUMED ----------------------------------------------------------------------------------
 
 

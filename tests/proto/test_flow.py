@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from stt_proto.streams import CreditWindow, SendCredit
 from stt_proto.streams.flow import SMALL_WINDOW, SPARE_WINDOWS, is_due
+from tests.proto.walks import walks
 
 
 def test_credit_returns_as_it_is_consumed() -> None:
@@ -22,7 +23,7 @@ def test_credit_returns_as_it_is_consumed() -> None:
     assert window.announce() == 229
 
 
-@given(st.integers(1, 10_000), st.lists(st.integers(0, 500)))
+@given(st.integers(1, 10_000), walks(st.integers(0, 500), 60))
 def test_the_window_is_never_exceeded(size: int, steps: list[int]) -> None:
     """S-6: what may still arrive, and what lies unconsumed, are together at most the window."""
     window = CreditWindow(size)

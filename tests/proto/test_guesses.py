@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stt_proto.handshake import GuessMeter
 from stt_proto.types import NetworkPath, source_of
+from tests.proto.walks import walks
 
 MALLORY, TRENT = b"\xc6\x33\x64\x07", b"\xc6\x33\x64\x08"
 
@@ -314,7 +315,7 @@ def test_account_moves_with_what_it_says() -> None:
     assert len(guesses) == 1
 
 
-@given(st.lists(st.tuples(st.sampled_from(["begin", "succeed", "fail"]), st.booleans(), st.floats(0, 30)), max_size=60))
+@given(walks(st.tuples(st.sampled_from(["begin", "succeed", "fail"]), st.booleans(), st.floats(0, 30)), 60))
 def test_never_negative(history: list[tuple[str, bool, float]]) -> None:
     """Whatever order it is told things in, a quiet source is welcome again some time later."""
     guesses = meter()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stt_proto.recovery import Recovery
 from stt_proto.recovery.congestion.hystart import HyStart
 from tests.proto.bottleneck import DATAGRAM, Bottleneck
+from tests.proto.walks import walks
 
 FLIGHT = 10
 
@@ -51,6 +52,14 @@ def test_how_much_longer_is_longer(rtt: float, rise: float) -> None:
     flight = Flight()
     flight.round(rtt)
     flight.round(rtt + rise + 1e-9)
+    assert flight.hystart.divisor == 4
+
+
+def test_just_as_much_longer_is_longer() -> None:
+    """RFC 9406, 4.2: "currentRoundMinRTT >= (lastRoundMinRTT + RttThresh)", in numbers that a float holds exactly."""
+    flight = Flight()
+    flight.round(0.0625)
+    flight.round(0.0625 + 0.0078125)
     assert flight.hystart.divisor == 4
 
 
@@ -123,7 +132,7 @@ def test_slow_start_ends_before_the_queue_overflows() -> None:
 samples = st.one_of(st.none(), st.floats(0.0, 10.0))
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), samples), max_size=100))
+@given(walks(st.tuples(st.integers(0, 3), st.integers(0, 30), samples), 100))
 def test_any_order(steps: Iterable[tuple[int, int, float | None]]) -> None:
     """Whatever is acknowledged, it is cautious or not, and slow start ends in caution only."""
     hystart = HyStart()

@@ -70,9 +70,21 @@ it, it is not repeated, but named.
 | an index that outlives its session: quinn | K-6 | test_a_world_of_incidents_leaves_nothing |
 | an exception in one session's handler: hypercorn | G-2 | test_a_handler_that_raises_ends_its_session_and_no_other |
 | an exception in what decides on admission | H-29 | test_admit_that_fails |
+| frames of unknown kinds: quinn | F-1 | test_unknown_types |
+| final sizes that contradict each other: qh3 | S-5 | test_nothing_contradicts_the_end |
+| points of small order, taken for a bug: qh3 | H-4 | test_small_order_points_are_bad_messages |
+| connection IDs that were given up come back | C-4 | test_an_id_that_we_gave_up_does_not_come_back |
+| limits for each peer and none for all: libp2p | P-9 | test_the_endpoint_has_a_bound_too |
+| ... over carriers that are connections | | test_strangers_are_bounded |
+| keys that are replaced at the wrong time: boringtun | V-2 | test_rotations_that_cross, test_two_nodes |
+| early data twice | H-39, H-40 | test_replayed, test_a_session_that_is_over_begins_no_other |
+| logs that grow for ever, or fail: ngtcp2 | | test_a_file_is_bounded, test_a_session_outlives_a_full_disk |
+| headers without end: tungstenite | | test_headers_without_end |
+| decompression bombs: websockets | | test_compression_is_not_accepted |
+| headers within headers: h2, h11 | | test_no_target |
+| a carrier that ends in the handshake, for ever: rustls | | test_a_server_that_closes_at_once |
 
-Rekeying (boringtun), early data, and the headers of WebSocket (tungstenite) are tested with what has them. HPACK,
-chunked bodies and decompression bombs have no counterpart here.
+HPACK and chunked bodies have no counterpart here.
 """
 
 from __future__ import annotations

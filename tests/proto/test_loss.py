@@ -532,6 +532,8 @@ def test_stats() -> None:
     assert (stats.packets_sent, stats.packets_acked, stats.packets_lost) == (6, 1, 2)
     assert (stats.bytes_in_flight, stats.bytes_delivered, stats.bytes_lost) == (3600, 1200, 2400)
     assert (stats.window, stats.ssthresh, stats.pto_count) == (7360, 7360.0, 0)
+    assert (stats.rttvar, stats.datagram_loss) == (recovery.rtt.rttvar, recovery.datagram_loss)
+    assert recovery.datagram_loss > 0.0
     assert stats.pacing_rate == recovery.controller.pacing_rate
 
 

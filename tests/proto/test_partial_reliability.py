@@ -35,6 +35,7 @@ from stt_proto.wire import (
 )
 from stt_proto.wire import Stream as StreamFrame
 from tests.proto.test_stream_table import Network, Side, deliver, make_config, parameters_of, settle
+from tests.proto.walks import walks
 from tests.proto.worlds import filler, session_pair
 
 
@@ -314,7 +315,7 @@ def test_each_byte_has_its_own_tries() -> None:
 
 @given(
     st.integers(1, 5),
-    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20), st.booleans()), max_size=40),
+    walks(st.tuples(st.integers(0, 40), st.integers(1, 20), st.booleans()), 40),
 )
 def test_losses_are_counted_for_each_byte(attempts: int, steps: list[tuple[int, int, bool]]) -> None:
     """S-16: against a counter for each byte."""

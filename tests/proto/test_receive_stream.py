@@ -22,6 +22,7 @@ from stt_proto.errors import (
 )
 from stt_proto.events import StreamReadable, StreamReset
 from stt_proto.streams import Hub, ReceiveState, ReceiveStream
+from tests.proto.walks import walks
 
 READABLE = StreamReadable(0)
 
@@ -73,7 +74,7 @@ def test_any_order_any_overlap_any_reading(data: st.DataObject) -> None:
     receiver = Receiver()
     got = bytearray()
     pieces = st.tuples(st.integers(0, size), st.integers(0, size), st.booleans(), st.integers(0, size))
-    for start, length, viewed, reading in data.draw(st.lists(pieces, max_size=25)):
+    for start, length, viewed, reading in data.draw(walks(pieces, 25)):
         piece: bytes | memoryview = content[start : start + length]
         fin = start + len(piece) == size
         receiver.stream.on_data(start, memoryview(piece) if viewed else piece, fin)
@@ -191,6 +192,17 @@ def test_nothing_lies_behind_the_end_of_an_empty_stream(offset: int, data: bytes
     receiver.stream.on_data(0, b"", True)
     with pytest.raises(InvalidFrameError):
         receiver.stream.on_data(offset, data, False)
+
+
+@pytest.mark.parametrize("data", [b"", b"abc"])
+def test_who_has_said_all_is_not_asked_to_stop(data: bytes) -> None:
+    """S-9: there is nothing that the peer could leave out."""
+    receiver = Receiver()
+    receiver.stream.on_data(0, data, True)
+    receiver.stream.stop(7)
+    assert receiver.hub.control == {}
+    assert receiver.stream.done
+    receiver.assert_all_credit_is_back()
 
 
 def test_an_end_before_what_arrived_is_a_lie() -> None:

@@ -411,13 +411,21 @@ def test_segments_that_no_train_has(datagram: bytes) -> None:
     assert len(receiver.trains) == 0
 
 
+def test_the_shortest_segments() -> None:
+    """P-1: 31 bytes, of which the first carries all that hides the header; one by one, the last of them first."""
+    plain, datagrams = train(0, 3, size=31)
+    receiver = new()
+    assert [packet.plain for datagram in reversed(datagrams) for packet in take(receiver, datagram)] == [plain]
+
+
 def test_runs_that_no_train_has() -> None:
     """P-1: the same for segments that follow each other in a run."""
     for size, last in ((30, 5), (60, 80), (1100, 63)):
         receiver = new()
         run = b"".join(segment(index, last, size) for index in range(3))
         assert take(receiver, run, size) == []
-        assert receiver.counters.malformed == 3
+        assert take(receiver, run, size) == []
+        assert receiver.counters.malformed == 6
         assert len(receiver.trains) == 0
 
 

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stt_proto.packet import REPLAY_WINDOW, ReplayWindow
+from tests.proto.walks import walks
 
 
 class Model:
@@ -34,7 +35,7 @@ steps = st.one_of(
 )
 
 
-@given(first=st.integers(0, 200_000), walk=st.lists(steps, max_size=60))
+@given(first=st.integers(0, 200_000), walk=walks(steps, 60))
 @example(0, [])
 @example(70_000, [-65_536, 1, -1, 65_537, -1])
 def test_agrees_with_the_model(first: int, walk: list[int]) -> None:

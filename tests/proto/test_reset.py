@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stt_proto.errors import ArgumentError
 from stt_proto.packet import ExpectedResets, ResetTokens
+from tests.proto.walks import walks
 
 KEY, CID = b"k" * 32, b"\x01" * 8
 
@@ -58,7 +59,7 @@ def test_no_endless_answers() -> None:
     assert make(len(reset)) is None
 
 
-@given(gaps=st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.1, 0.11, 0.5, 1.0]), max_size=60))
+@given(gaps=walks(st.sampled_from([0.0, 0.001, 0.05, 0.1, 0.11, 0.5, 1.0]), 60))
 @example([0.0] * 10 + [1.0])
 def test_rate(gaps: list[float]) -> None:
     """P-14: at most 10 within any second, and as many as that."""

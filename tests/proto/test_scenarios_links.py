@@ -17,7 +17,7 @@ from stt_proto import Session
 from stt_proto.errors import ConnectionTimeoutError, SessionTimeoutError
 from stt_proto.events import HandshakeFailed, SessionClosed, SessionEstablished
 from stt_proto.testing import BROADBAND, Conditions, GilbertElliott, Inbox, Link, Outgoing, World, send
-from tests.proto.scenario import scene
+from tests.proto.scenario import HANDSHAKE, scene
 from tests.proto.worlds import filler
 
 MBIT = 1e6
@@ -44,6 +44,31 @@ def test_long_rtt() -> None:
     assert len(case.server.events(SessionEstablished)) == 1
     assert session.stats().packets_lost == 0
     assert case.kinds(case.client)["packet"] < 130, "100 KB, and next to no repetitions"
+    case.finish(session)
+
+
+# -- marking -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("marks", [True, False])
+def test_ecn(marks: bool) -> None:
+    """E: 1 MB each way through queues that mark. R-1, R-11: what asks for an acknowledgement says ECT(0), from the test
+    on; marks come back, both ways, and make both sides slower before anything is lost. Without them something is.
+    """
+    case = scene(evolve(BROADBAND, queue=60_000, ecn_threshold=15_000 if marks else None))
+    session = case.dial()
+    down = send(case.server, case.server.sessions[0], filler(1_000_000))
+    case.upload(session, 1_000_000)
+    case.world.run_until(lambda: down.finished)
+    data = [entry for entry in case.wire if len(entry.data) >= 1000 and entry.kind.split()[0] in ("packet", "segment")]
+    assert {entry.ecn for entry in case.handshake(*HANDSHAKE)} == {0}
+    for node, link in ((case.client, case.there), (case.server, case.back)):
+        assert (link.traffic.marked > 10, link.traffic.overflowed > 0) == (marks, not marks)
+        sent = [entry.ecn for entry in data if entry.source == node.address]
+        assert sent.count(2) > 0.95 * len(sent) > 500
+        assert {*sent} <= {0, 2}
+        stats = node.sessions[0].stats()
+        assert (stats.ecn, stats.packets_lost > 0) == ("capable", not marks)
     case.finish(session)
 
 

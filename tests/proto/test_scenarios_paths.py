@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from attrs import define
 
 from stt_proto import NetworkPath, Session
 from stt_proto.events import (
+    EarlyDataReceived,
     KeysRotated,
     PathLost,
+    PathValidated,
     SessionDetached,
     SessionEstablished,
     SessionMoved,
     SessionReattached,
+    StreamReadable,
 )
 from stt_proto.testing import BROADBAND, Conditions, Entry, send
+from stt_proto.testing.nat import FIRST_PORT
 from tests.proto.scenario import HANDSHAKE, Scene, scene
 from tests.proto.worlds import back, filler
 
@@ -103,9 +108,9 @@ class Line:
         return world.now
 
 
-def line(carrier: str, *, nat: bool = False) -> Line:
+def line(carrier: str, *, nat: bool = False, server: dict[str, Any] | None = None) -> Line:
     conditions = BROADBAND if carrier == "udp" else WIDE
-    case = scene(conditions)
+    case = scene(conditions, server=server)
     case.world.conditions = conditions
     if nat:
         case.world.nat(case.client)
@@ -124,12 +129,21 @@ def sources(case: Scene) -> list[object]:
 # -- rebinding -----------------------------------------------------------------------------------------------------
 
 
-def test_rebinding() -> None:
-    """M-5: a translator gives the client another port, three times; what is sent to the old ones vanishes."""
+@pytest.mark.parametrize("what", ["port", "address"])
+def test_rebinding(what: str) -> None:
+    """M-3, M-5: a translator gives the client another port, or address, three times; what is sent to the old vanishes.
+
+    Each time the server asks who is there before it goes on at full speed.
+    """
     there = line("udp", nat=True)
     (nat,) = there.case.world._nats
-    there.transfer(*[nat.rebind_port] * 3, every=0.6)
-    assert len(sources(there.case)) == 4
+    first = nat.host
+    there.transfer(*[nat.rebind_port if what == "port" else nat.rebind_address] * 3, every=0.6)
+    places = sources(there.case)
+    assert len(places) == len({port for _, port in places}) == 4  # type: ignore[misc]
+    assert len({host for host, _ in places}) == (1 if what == "port" else 4)  # type: ignore[misc]
+    assert places[0] == (first, FIRST_PORT)
+    assert [event.path.remote for event in there.case.server.events(PathValidated)] == places[1:]
     assert len(there.case.wire.having("not let in by the nat")) > 100
     assert there.case.server.events(SessionMoved)[-1].new.remote == sources(there.case)[-1]
     assert not there.case.client.events(SessionMoved)
@@ -246,6 +260,40 @@ def test_resumption(carrier: str, then: str) -> None:
     assert took <= RTT + (len(resume.data) + len(resumed.data)) * 8 / 10e6 + 1e-6
     assert session.resumed
     case.upload(session, 1000, 1_000_000)
+    case.finish(session)
+
+
+@KINDS
+def test_early_data(carrier: str) -> None:
+    """H-38 to H-40: 32 bytes are there after half a round trip and answered after one; nothing else was sent for it."""
+    there = line(carrier, server={"max_early_data": 100})
+    case, world = there.case, there.case.world
+    ticket = there.session.ticket
+    assert ticket is not None
+    there.session.close(world.now)
+    case.client.pump()
+    world.run(15.0)
+
+    def answer(session: Session | None, event: object) -> None:
+        if isinstance(event, StreamReadable) and session is not None and (stream := session.stream(0)) is not None:
+            stream.write(stream.read(100, world.now).upper(), world.now)
+            stream.finish(world.now)
+
+    case.server.listeners[:] = [answer]
+    request, began, before = b"is the kettle on?".ljust(32), world.now, len(case.wire.entries)
+    session = case.client.connect(case.server, carrier, ticket=ticket, early_data=request)
+    world.run_until(lambda: case.outbox.streams and next(iter(case.outbox.streams.values())).size == 32)
+    took, sent = world.now - began, case.wire.entries[before:]
+    assert case.server.events(EarlyDataReceived) == [EarlyDataReceived(0, 32)]
+    assert session.early_data_accepted
+    assert [entry.kind for entry in sent[:2]] == ["RESUME", "RESUMED"]
+    on_the_way = sum(len(entry.data) for entry in sent) * 8 / 10e6
+    assert took <= RTT + on_the_way + 1e-6
+    assert not [entry for entry in sent[2:] if entry.source == case.client.address and entry.at < began + RTT]
+    early = session.early_stream
+    assert early is not None
+    early.finish(world.now)
+    world.run(1.0)
     case.finish(session)
 
 

@@ -14,6 +14,7 @@ from stt_proto.errors import ArgumentError, SessionClosedError, StateError, Stre
 from stt_proto.events import StreamAcked, StreamFinished, StreamWritable
 from stt_proto.streams import Hub, IntervalSet, SendState, SendStream
 from stt_proto.wire import Padding, Stream, StreamOpen, decode_frames_untrusted, stream_header
+from tests.proto.walks import walks
 
 PLENTY = 1 << 40
 
@@ -734,7 +735,7 @@ def test_gathering_does_not_hold_back_the_tail_of_a_lost_stretch() -> None:
 # -- sets of offsets -----------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.sampled_from("arxo"), st.integers(0, 40), st.integers(1, 15))))
+@given(walks(st.tuples(st.sampled_from("arxo"), st.integers(0, 40), st.integers(1, 15)), 40))
 def test_an_interval_set_is_a_set(steps: list[tuple[str, int, int]]) -> None:
     """Against the set of numbers that it stands for."""
     intervals, numbers = IntervalSet(), set[int]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stt_proto import CloseReason, NetworkPath
-from stt_proto.events import KeepAliveMissed, KeepAliveSent, SessionClosed
+from stt_proto.events import KeepAliveMissed, KeepAliveSent, SessionClosed, SessionDetached
 from stt_proto.recovery.loss import UNANSWERED_PROBES
 from stt_proto.testing import Conditions, World
 from stt_proto.wire import Datagram, KeepAlive, KeepAliveAck, MaxData, MaxStreamData
@@ -34,6 +34,8 @@ def test_an_idle_session_through_heavy_damage(delay: float, seed: int) -> None:
     world.run(4000.0)
     assert session.is_active()
     assert peer.is_active()
+    assert not client.events(SessionDetached)
+    assert not server.events(SessionDetached)
     assert len(client.events(KeepAliveSent)) >= 300
 
 

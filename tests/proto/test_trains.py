@@ -156,6 +156,7 @@ def test_another_length() -> None:
     assert sorted(train.pieces) == [0, 3]
     trains.add(train, 1, b"1" * 40, 0)
     assert sorted(train.pieces) == [1, 3]
+    assert trains.cost == train.cost == 65 + 2 * PIECE_COST
     trains.add(train, 2, b"2" * 20, 0)
     assert sorted(train.pieces) == [2]
     trains.add(train, 3, b"t" * 21, 0)

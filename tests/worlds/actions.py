@@ -71,7 +71,8 @@ def dial(world: RandomWorld, rng: random.Random) -> None:
     within_reach = [node for node in others if not world.is_hidden(node)]
     other = rng.choice(within_reach if within_reach and rng.random() < 0.95 else others)
     pinned = rng.choices((None, other.config.identity.node_id, bytes(31) + b"\x09"), (20, 5, 1))[0]
-    player.dial(other, world.recipe.carrier, peer_node_id=pinned)
+    early = rng.choice((0, 16, 100, 100, 768)) if world.recipe.early else 0
+    player.dial(other, world.recipe.carrier, early=early, peer_node_id=pinned)
 
 
 def storm(world: RandomWorld, rng: random.Random) -> None:
@@ -151,7 +152,7 @@ def datagram(world: RandomWorld, rng: random.Random) -> None:
     if found is not None:
         player, seat = found
         for _ in range(rng.choice((1, 1, 2, 20))):
-            player.send_datagram(seat, rng.choice((0, 1, 8, 200, 1100, 60_000)))
+            player.send_datagram(seat, rng.choice((0, 1, 8, 200, 1100, 60_000)), rng.choice((None, None, 0.005)))
 
 
 def frame(world: RandomWorld, rng: random.Random) -> None:

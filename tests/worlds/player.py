@@ -30,6 +30,8 @@ from stt_proto.errors import (
 )
 from stt_proto.events import (
     DatagramReceived,
+    EarlyDataReceived,
+    EarlyDataRejected,
     Event,
     ExtensionFrameReceived,
     HandshakeFailed,
@@ -102,10 +104,15 @@ class Player:
 
     # -- commands ------------------------------------------------------------------------------------------------
 
-    def dial(self, other: Node, carrier: str = "udp", **options: Any) -> Seat | None:
-        """Dial a node, with the last ticket that it gave; `None` when this one holds as many sessions as it may."""
+    def dial(self, other: Node, carrier: str = "udp", *, early: int = 0, **options: Any) -> Seat | None:
+        """Dial a node, with the last ticket that it gave; `None` when this one holds as many sessions as it may.
+
+        `early` bytes are to be there first.
+        """
         endpoint = self.node.endpoint
         options.setdefault("ticket", self._ticket_of(other))
+        if early:
+            options["early_data"] = self.model.write_early(early)
         try:
             session = self.node.connect(other, carrier, **options)
         except TooManySessionsError:
@@ -114,6 +121,7 @@ class Player:
             return None
         seat = self._seat(session)
         seat.ticket = options["ticket"]
+        seat.early = options.get("early_data", b"")
         return seat
 
     def _ticket_of(self, other: Node) -> Ticket | None:
@@ -190,13 +198,14 @@ class Player:
             line.stream.watch_acked(line.out.written)
             self._pump()
 
-    def send_datagram(self, seat: Seat, size: int) -> None:
+    def send_datagram(self, seat: Seat, size: int, max_lifetime: float | None = None) -> None:
         """Send a datagram of at most this size."""
         talk = self._meet(seat)
         largest = seat.session.max_datagram_size
         if talk is None or not seat.live or not largest:
             return
-        seat.session.send_datagram(talk.post(seat.session.initiator).upcoming(min(size, largest)), self.now)
+        data = talk.post(seat.session.initiator).upcoming(min(size, largest))
+        seat.session.send_datagram(data, self.now, max_lifetime)
         self._pump()
 
     def send_frame(self, seat: Seat, size: int, *, reliable: bool) -> None:
@@ -437,6 +446,9 @@ class Player:
 
     def _hear(self, seat: Seat, event: Event) -> None:
         session, talk = seat.session, self._meet(seat)
+        if seat.early and session.early_stream is not None and talk is not None:
+            out, seat.early = talk.begin_early(seat.early), b""
+            seat.lines[0] = Line(session.early_stream, out, talk.flow(False, 0))
         match event:
             case SessionStateChanged(old, new):
                 assert old is seat.state, f"{session} leaves {old}, and was in {seat.state}"
@@ -455,6 +467,16 @@ class Player:
                 assert seat.ticket is not None
                 assert not session.resumed
                 self.lives["refused"] += 1
+            case EarlyDataReceived(stream_id, size):
+                assert talk is not None
+                data = self._early_of(session, stream_id)
+                assert len(data) == size <= self.node.config.max_early_data
+                self.model.see_early(data)
+                talk.begin_early(data)
+                self.lives["early"] += 1
+            case EarlyDataRejected():
+                assert session.early_data_accepted is False
+                self.lives["rejected"] += 1
             case SessionMoved(old, new):
                 assert old != new
                 self.lives["moved"] += 1
@@ -500,6 +522,15 @@ class Player:
                 | StreamAcked(stream_id)
             ):
                 self._on_stream(seat, seat.lines[stream_id], event)
+
+    @staticmethod
+    def _early_of(session: Session, stream_id: int) -> bytes:
+        """What came early, which nobody has read yet."""
+        engines = engines_of(session)
+        assert engines is not None
+        stream = next(stream for stream in engines.streams if stream.id == stream_id)
+        assert stream.recv is not None
+        return b"".join(stream.recv._chunks)
 
     def _on_opened(self, seat: Seat, stream_id: int, bidirectional: bool, purpose: str) -> None:
         session, talk = seat.session, seat.talk

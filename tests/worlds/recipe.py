@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from attrs import evolve, frozen
 
 from stt_proto.config import CARRIERS, Limits
-from stt_proto.testing import Conditions, GilbertElliott
+from stt_proto.testing import Conditions, GilbertElliott, LinkTrace
 from tests.worlds.seats import Manners
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ T = TypeVar("T")
 LARGEST_DATAGRAM = 65_507
 """Bytes that fit into a UDP datagram at most."""
 
-WEATHER = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "jitter", "rate", "mtu")
+WEATHER = ("loss", "burst", "duplicate", "reorder", "corrupt", "truncate", "jitter", "rate", "mtu", "trace", "ecn")
 """Faults that a link may have for a while."""
 
 APPLICATIONS: Mapping[str, float] = {
@@ -96,6 +97,7 @@ class Recipe:
         sizes: bytes from which applications draw what they write at once.
         steps: what happens, in order.
         afterwards: seconds for which the faults go on when nothing new happens any more.
+        early: whether applications give dials something that is to be there first.
     """
 
     seed: int
@@ -107,6 +109,7 @@ class Recipe:
     sizes: tuple[int, ...]
     steps: tuple[Step, ...]
     afterwards: float
+    early: bool = False
 
     @property
     def calm(self) -> bool:
@@ -125,6 +128,10 @@ def draw(seed: int) -> Recipe:
     names = tuple("abcdef"[: rng.choice((2, 2, 2, 3, 4, 6))])
     nodes = tuple(_node(rng, name, names, {"suites": suites, **timers}) for name in names)
     nodes = tuple(evolve(node, changes=node.changes | _speed(f"{seed}/{node.name}/speed")) for node in nodes)
+    early = random.Random(f"{seed}/early")
+    nodes = tuple(
+        evolve(node, changes=node.changes | {"max_early_data": early.choice((0, 100, 768))}) for node in nodes
+    )
     small = any(node.changes.get("default_max_frame_size", 1200) < 1000 for node in nodes)
     most = 3000 if small else rng.choice((3000, 10_000, 50_000, 100_000))
     return Recipe(
@@ -137,6 +144,7 @@ def draw(seed: int) -> Recipe:
         sizes=tuple(size for size in (0, 1, 7, 100, 1000, 1199, 2500, 10_000, 50_000, 100_000) if size <= most),
         steps=steps,
         afterwards=rng.choice((0.0, 1.0, 5.0, 20.0)),
+        early=early.random() < 0.8,
     )
 
 
@@ -267,11 +275,14 @@ def conditions(rng: random.Random, recipe: Recipe) -> Conditions:
         return bad * rng.random() if kind in kinds else 0.0
 
     bursts = GilbertElliott(good=rng.choice((5.0, 20.0, 100.0)), bad=rng.choice((1.0, 3.0, 10.0)))
+    slow = "rate" in kinds or "trace" in kinds
     return Conditions(
         delay=recipe.delay * rng.choice((1, 1, 2, 10)),
         jitter=rng.choice((0.001, 0.02, 0.1)) if "jitter" in kinds else 0.0,
         rate=rng.choice((3e5, 2e6, 2e7)) if "rate" in kinds else None,
+        trace=_trace(rng) if "trace" in kinds and rng.random() < 0.5 else None,
         queue=rng.choice((3000, 20_000, 200_000)),
+        ecn_threshold=rng.choice((0, 3000, 20_000)) if "ecn" in kinds and slow else None,
         loss=share("loss"),
         burst=bursts if "burst" in kinds else None,
         duplicate=share("duplicate"),
@@ -283,6 +294,12 @@ def conditions(rng: random.Random, recipe: Recipe) -> Conditions:
         if "mtu" in kinds and rng.random() < 0.3
         else recipe.mtu,
     )
+
+
+def _trace(rng: random.Random) -> LinkTrace:
+    """A recording as of a mobile network: it delivers in bursts, and now and then not at all."""
+    gaps = rng.choices((0, 1, 4, 30, 300), (20, 20, 10, 5, 1), k=100)
+    return LinkTrace(tuple(time / 1000 for time in accumulate((1, *gaps))))
 
 
 def _mostly(rng: random.Random, usual: T, odd: Sequence[T], share: float) -> T:

@@ -8,6 +8,8 @@ from stt_proto import Session, SessionState, Stream, Ticket
 from tests.proto.model import Conversation, End, Flow
 
 LIVE = frozenset({SessionState.HANDSHAKING, SessionState.ESTABLISHED})
+LIVES = frozenset({"moved", "detached", "reattached", "rotated", "resumed", "refused", "early", "rejected"})
+"""What can become of a session: paths, keys, tickets, and data that comes with a ticket."""
 
 
 @frozen(kw_only=True)
@@ -66,6 +68,7 @@ class Seat:
         version: of the keys, as its events say.
         waits_until: when it ends, as it has no path; `None` while it has one.
         ticket: with which it was dialled.
+        early: what the first stream begins with, as it was dialled; nothing once that stream is known.
     """
 
     session: Session
@@ -79,6 +82,7 @@ class Seat:
     version: int = 0
     waits_until: float | None = None
     ticket: Ticket | None = None
+    early: bytes = b""
 
     @property
     def live(self) -> bool:

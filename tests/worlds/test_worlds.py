@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.worlds.recipe import APPLICATIONS, MISFORTUNES
+from tests.worlds.seats import LIVES
 from tests.worlds.soak import Tally, run_world
 
 WORLDS = 320
 CHUNK = 16
 FOUND = (9_500_443, 9_500_768, 9_503_061, 9_503_187, 9_504_338, 9_504_833)
 """Worlds that failed once, and cheap enough to be looked at again each time; each cause has a small test of its own."""
+RARE = {"rejected"}
+"""What can become of a session, and does not in every dozen worlds."""
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +42,21 @@ def test_the_faults_really_happened(tally: Tally) -> None:
     """A world without faults proves nothing."""
     if tally.worlds < WORLDS / 4:
         pytest.skip("too few worlds were run here")
-    kinds = {"lost", "burst", "cut", "overflowed", "too_large", "duplicated", "reordered", "corrupted", "truncated"}
+    kinds = {
+        "lost",
+        "burst",
+        "cut",
+        "overflowed",
+        "too_large",
+        "duplicated",
+        "reordered",
+        "corrupted",
+        "truncated",
+        "marked",
+    }
     assert kinds <= {kind for kind, count in tally.faults.items() if count >= tally.worlds / 8}, tally.faults
     assert set(tally.actions) == {*APPLICATIONS, *MISFORTUNES}
     assert not {name: count for name, count in tally.actions.items() if count < tally.worlds / 20}
-    lives = {"moved", "detached", "reattached", "rotated", "resumed", "refused"}
-    assert lives <= {kind for kind, count in tally.lives.items() if count >= tally.worlds / 20}, tally.lives
+    assert {kind for kind, count in tally.lives.items() if count >= tally.worlds / 20} >= LIVES - RARE, tally.lives
     assert tally.sessions > 2 * tally.worlds
     assert tally.streams > 5 * tally.worlds
