@@ -255,6 +255,31 @@ async def test_a_connection_that_fails_in_its_end(server: RedisServer, monkeypat
         assert len(await store.scan("")) == 3
 
 
+async def test_a_connection_that_comes_too_late(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H7: one that stands when the time is up is not left open, though nobody has begun to read from it."""
+    made = []
+
+    class Stopped:
+        """Starts nothing."""
+
+        async def start(self, *_: Any) -> None:
+            raise KeyError("stopped")
+
+    async def connect(*arguments: Any) -> Any:
+        made.append(await real(*arguments))
+        return made[0]
+
+    real = redis._connect
+    monkeypatch.setattr(redis, "_connect", connect)
+    async with redis.RedisSessionStore(server.url) as store:
+        tasks, store._tasks = store._tasks, Stopped()
+        with pytest.raises(StoreUnavailableError):
+            await store.get("", b"key")
+        store._tasks = tasks
+        with pytest.raises(anyio.ClosedResourceError):
+            await made[0].send(b"x")
+
+
 async def test_scripts_that_the_server_forgot(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
     async with open_store() as store:
         await store.put("", b"key", b"1", if_version=0)
@@ -361,7 +386,10 @@ async def pretending(*answers: bytes, context: ssl.SSLContext | None = None) -> 
     async def serve(stream: anyio.abc.SocketStream) -> None:
         async with stream:
             for answer in answers:
-                await stream.receive()
+                try:
+                    await stream.receive()
+                except anyio.EndOfStream:
+                    return
                 await stream.send(answer)
 
     listener: Any = await anyio.create_tcp_listener(local_host="127.0.0.1")
@@ -404,6 +432,29 @@ async def test_answers_that_make_no_sense(answer: bytes, error: type[Exception])
 async def test_no_redis_at_all(greeting: bytes) -> None:
     async with pretending(greeting) as url, redis.RedisSessionStore(url, timeout=0.5) as store:
         await fails(store, StoreUnavailableError)
+
+
+OF_6_2 = f"Error running script (call to f_{0:040x}): @user_script:56: @user_script: 56: "
+"""What Redis 6.2 writes before an error of a command in a script; Redis 7 writes the error alone."""
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "stays"),
+    [
+        ("-OOM command not allowed when used memory > 'maxmemory'.", ResourcesExhaustedError, True),
+        ("-WRONGTYPE Operation against a key holding the wrong kind of value", StoreDamagedError, True),
+        ("-READONLY You can't write against a read only replica.", StoreUnavailableError, False),
+        ("-NOREPLICAS Not enough good replicas to write.", StoreUnavailableError, True),
+        ("attempt to get length of local 'entry' (a boolean value)", StoreDamagedError, True),
+    ],
+)
+async def test_refusals_of_redis_6(refusal: str, error: type[Exception], stays: bool) -> None:
+    """H7: they mean what they mean in Redis 7; a replica is left, so that the primary is looked for."""
+    line = f"-ERR {OF_6_2}{refusal} \r\n".encode()
+    async with pretending(HELLO, line, line) as url, redis.RedisSessionStore(url, timeout=5.0) as store:
+        with pytest.raises(error):
+            await store.put("", b"key", b"", if_version=0)
+        assert (store._connection is not None) is stays
 
 
 PARTS = (
@@ -521,6 +572,23 @@ async def test_cancelled_while_it_is_open(open_store: Open) -> None:
     assert caught.group_contains(KeyError, depth=1)
 
 
+async def test_an_error_while_others_wait(server: RedisServer) -> None:
+    """H7: they are told that the connection ended, and what the caller raised is not lost over it."""
+
+    async def raises(store: Any) -> None:
+        async with anyio.create_task_group() as tasks, store:
+            await store.get("", b"0")
+            with Halted(server):
+                tasks.start_soon(store.get, "", b"0")
+                await anyio.wait_all_tasks_blocked()
+                raise KeyError
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await raises(redis.RedisSessionStore(server.url))
+    assert caught.group_contains(KeyError, depth=1)
+    assert caught.group_contains(StoreUnavailableError, depth=1)
+
+
 async def use_in_group(store: Any) -> None:
     async with anyio.create_task_group() as tasks, store:
         tasks.start_soon(store.get, "", b"0")
@@ -545,6 +613,9 @@ async def test_too_many_wait(open_store: Open, monkeypatch: pytest.MonkeyPatch) 
         ("url", {"url": "localhost:6379"}),
         ("url", {"url": "redis:///0"}),
         ("url", {"url": "redis://localhost:port"}),
+        ("url", {"url": None}),
+        ("prefix", {"prefix": None}),
+        ("prefix", {"prefix": "\udc80"}),
         ("prefix", {"prefix": ""}),
         ("prefix", {"prefix": "a}b"}),
         ("prefix", {"prefix": "x" * 65}),
