@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from types import TracebackType
 from typing import Any
@@ -90,6 +91,14 @@ class RedisSessionStore:
         if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
             raise ArgumentError(f"prefix is {prefix!r}; it must be 1 to 64 of a-z A-Z 0-9 . _ -", argument="prefix")
         self._location, self._options = _parts(url, ssl_context)
+        self._url = url
+        self._given: dict[str, Any] = {
+            "prefix": prefix,
+            "timeout": timeout,
+            "max_entries": max_entries,
+            "max_taken": max_taken,
+            "ssl_context": ssl_context,
+        }
         self._keys = tuple(f"{{{prefix}}}:{name}".encode() for name in KEYS)
         self._timeout = timeout
         self._max_entries, self._max_taken = b"%d" % max_entries, b"%d" % max_taken
@@ -99,6 +108,10 @@ class RedisSessionStore:
         self._tasks: TaskGroup | None = None
         self._seen = 0  # the most changes that the server has told of
         self._lost = ""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        """Its address, with the password that is in it: what comes out of a pickle is the same store, not open."""
+        return partial(type(self), **self._given), (self._url,)
 
     async def __aenter__(self) -> RedisSessionStore:
         if self._tasks is not None:

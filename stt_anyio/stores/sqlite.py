@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +71,10 @@ class SqliteSessionStore:
         }
         self._file: SqliteFile | None = None
         self._limiter = CapacityLimiter(1)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
+        """Its address: what comes out of a pickle is the same store, not open, also in another process."""
+        return partial(type(self), **self._options), (self._path,)
 
     async def open(self) -> None:
         """Open the file, and make it if there is none; nothing when it is open.
