@@ -54,9 +54,6 @@ LAST_WORDS = 1.0
 GRACE = 5.0
 """Seconds that workers give their sessions to close."""
 
-_SECRETS = ("STT_SHARED_SEED", "STT_TICKET_STORE")
-"""Variables that workers, and what these start, are not given."""
-
 _COMMAND = "from stt_anyio.workers.child import main; main()"
 
 
@@ -521,7 +518,7 @@ def _seeds(node_seed: bytes | None, shared_seed: bytes | str | None) -> tuple[by
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, from which modules are found in the same places; without what is secret in it."""
+    """That of this process, from which modules are found in the same places; without the shared seed."""
     places = [place or os.getcwd() for place in sys.path]
-    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    environment = {name: value for name, value in os.environ.items() if name != "STT_SHARED_SEED"}
     return environment | {"PYTHONPATH": os.pathsep.join(places)}
