@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -56,8 +57,8 @@ class RedisSessionStore:
     it; it fails when its answer is not there after `timeout`. A connection that broke is made anew by the next call.
 
     What a server forgets, which it may when it fails without having written or replicated everything, is noticed: each
-    change is counted, and this store refuses a server that knows of fewer than it told (`StoreDamagedError`), from then
-    on. Open it anew to accept the loss.
+    change is counted, and this store refuses a server that knows of fewer than it told, or that began anew
+    (`StoreDamagedError`), from then on. Open it anew to accept the loss.
 
     It is used as `async with RedisSessionStore(url) as store:`, since what reads from the connection runs within.
 
@@ -107,6 +108,8 @@ class RedisSessionStore:
         self._connection: BaseConnection | None = None
         self._tasks: TaskGroup | None = None
         self._seen = 0  # the most changes that the server has told of
+        self._known = b""  # what it calls the store
+        self._fresh = os.urandom(8).hex().encode()  # what it would call one that begins with a write of ours
         self._lost = ""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
@@ -118,7 +121,7 @@ class RedisSessionStore:
             raise StateError("the store is open")
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._seen, self._lost = 0, ""
+        self._seen, self._known, self._lost = 0, b"", ""
         return self
 
     async def __aexit__(
@@ -156,8 +159,8 @@ class RedisSessionStore:
         place = _place(namespace, key)
         answer = await self._ask(PUT, place, value, b"%d" % if_version, lifetime, self._max_entries)
         with _making_sense():
-            version, _ = answer
-            return int(version)
+            versions, _ = answer
+            return int(versions.partition(b" ")[0])
 
     async def take_once(self, namespace: Namespace, key: bytes, *, ttl: float) -> bool:
         """Take a key that nobody has taken: True once, then False, for `ttl` seconds."""
@@ -233,7 +236,8 @@ class RedisSessionStore:
     async def _exchange(self, tasks: TaskGroup, script: Script, place: bytes, *arguments: bytes) -> object:
         """Ask. A connection on which anything went wrong but the answer is given up, with all that wait on it."""
         connection = await self._connected(tasks)
-        rest = (b"%d" % len(self._keys), *self._keys, b"%d" % self._seen, place, *arguments)
+        memory = b"%d %b %b" % (self._seen, self._known, self._fresh)
+        rest = (b"%d" % len(self._keys), *self._keys, memory, place, *arguments)
         try:
             try:
                 return await connection.create_request(b"EVALSHA", script.name, *rest, decode=False)
@@ -250,7 +254,9 @@ class RedisSessionStore:
     def _understand(self, answer: Any) -> list[Any]:
         match answer:
             case [b"done", versions, *rest]:
-                self._seen = max(self._seen, int(versions))
+                number, _, name = versions.partition(b" ")
+                self._seen = max(self._seen, int(number))
+                self._known = self._known or name
                 return [versions, *rest]
             case [b"conflict", version]:
                 raise _conflict(int(version))
@@ -261,6 +267,9 @@ class RedisSessionStore:
                     f"Redis lost what it had: it tells of {int(versions)} changes, and told of {self._seen};"
                     " open the store anew to accept that"
                 )
+                raise StoreDamagedError(self._lost)
+            case [b"anew", _]:
+                self._lost = "Redis lost what it had, and began anew; open the store anew to accept that"
                 raise StoreDamagedError(self._lost)
             case [b"format", name]:
                 raise StoreDamagedError(

@@ -151,6 +151,57 @@ async def test_a_server_that_returns_old_versions(redis_server: Callable[[], Red
             assert entry.value == b"0"
 
 
+async def test_a_server_that_began_anew(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
+    """H7, H-36: one that lost everything is found out however much was written since, and by every kind of call."""
+    server, prefix = redis_server(), f"anew{next(_numbers)}"
+    async with open_store(prefix=prefix) as store, open_store(prefix=prefix) as reader:
+        assert await store.take_once("", b"ticket", ttl=60)
+        assert await reader.get("", b"key") is None
+        server.ask("DEL", *(f"{{{prefix}}}:{name}" for name in redis.KEYS))
+        async with open_store(prefix=prefix) as later:
+            for number in range(9):
+                await later.put("", b"%d" % number, b"", if_version=0)
+            await fails(store, StoreDamagedError)
+            await fails(reader, StoreDamagedError)
+            assert "began anew" in str(await fails(store, StoreDamagedError))
+            assert len(await later.scan("")) == 9
+
+
+async def test_a_store_in_which_nothing_was_written(open_store: Open) -> None:
+    """H7: two who find nothing, and then both write, mean the same store."""
+    prefix = f"nothing{next(_numbers)}"
+    async with open_store(prefix=prefix) as one, open_store(prefix=prefix) as other:
+        for store in (one, other, one):
+            assert await store.get("", b"key") is None
+        assert await one.take_once("", b"1", ttl=60)
+        assert await other.take_once("", b"2", ttl=60)
+        assert not await one.take_once("", b"2", ttl=60)
+        assert not await other.delete("", b"key")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("versions", "9007199254740992"),
+        ("versions", "-1"),
+        ("versions", "many"),
+        ("expired", "inf"),
+        ("expired", "nan"),
+        ("entries", "-1"),
+    ],
+)
+async def test_counts_that_nobody_wrote(
+    redis_server: Callable[[], RedisServer], open_store: Open, field: str, value: str
+) -> None:
+    """H7: nothing is decided by them; beyond 2**53 numbers of a script are not exact, and versions would repeat."""
+    prefix = f"counts{next(_numbers)}"
+    async with open_store(prefix=prefix) as store:
+        await store.take_once("", b"ticket", ttl=60)
+    redis_server().ask("HSET", f"{{{prefix}}}:state", field, value)
+    async with open_store(prefix=prefix) as store:
+        await fails(store, StoreDamagedError)
+
+
 async def test_a_server_that_is_slow(server: RedisServer) -> None:
     """H7: `StoreUnavailableError` after `timeout`; afterwards all is well, and no answer is taken for another's."""
     async with redis.RedisSessionStore(server.url, timeout=0.5) as store:
