@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf, nan
+from struct import pack
 from typing import Any
 
 import pytest
@@ -126,9 +127,11 @@ def test_metadata_that_nobody_wrote(tail: bytes) -> None:
 
 
 def test_times_that_are_none() -> None:
-    data = evolve(RECORD, created_at=nan).to_bytes()
-    with pytest.raises(ArgumentError):
-        SessionRecord.from_bytes(data)
+    body, good = RECORD.to_bytes()[:-8], pack(">d", RECORD.created_at)
+    assert body.count(good) >= 1
+    for bad in (nan, inf):
+        with pytest.raises(ArgumentError):
+            SessionRecord.from_bytes(resealed(body.replace(good, pack(">d", bad), 1)))
 
 
 @pytest.mark.parametrize("version", [0, (1 << 63) + 1, (1 << 64) - 1])
@@ -161,13 +164,36 @@ def test_a_record_shows_no_metadata() -> None:
         evolve(RECORD, config=None),
         evolve(RECORD, created_at=nan),
         evolve(RECORD, config_version=0),
-        evolve(RECORD, config_version=(1 << 64) - 1),
+        evolve(RECORD, config_version=1 << 64),
         evolve(RECORD, config_version=1.0),
+        evolve(RECORD, state=SessionState.INIT),
+        evolve(RECORD, close_reason="tired"),
+        evolve(RECORD, closed_at=nan),
+        evolve(RECORD, extended_until=-inf),
     ],
 )
 def test_a_record_that_was_made_up(record: Any) -> None:
+    """H7: it says so itself, too, rather than stand in a store for another session."""
     with pytest.raises(ArgumentError):
         check_record(record)
+    if record is not None:
+        with pytest.raises(ArgumentError):
+            record.to_bytes()
+
+
+def test_a_version_that_goes_on_in_no_other_manager() -> None:
+    """H7: a record tells of it; the next manager cannot count on from it."""
+    last = evolve(RECORD, config_version=(1 << 64) - 1)
+    assert SessionRecord.from_bytes(last.to_bytes()) == last
+    with pytest.raises(ArgumentError):
+        check_record(last)
+
+
+@pytest.mark.parametrize("metadata", [{"key": "x" * 70_000}, {"key": 1 << 70}, {"x" * 40_000: 1}, {"key": []}])
+def test_a_record_with_metadata_that_was_made_up(metadata: Any) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        evolve(RECORD, metadata=metadata).to_bytes()
+    assert caught.value.argument == "metadata"
 
 
 # -- metadata ------------------------------------------------------------------------------------------------------
