@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -165,6 +167,89 @@ async def test_a_server_that_began_anew(redis_server: Callable[[], RedisServer],
             await fails(reader, StoreDamagedError)
             assert "began anew" in str(await fails(store, StoreDamagedError))
             assert len(await later.scan("")) == 9
+
+
+@pytest.fixture
+def make_server() -> Iterator[Callable[..., RedisServer]]:
+    """`make_server(**options)`: a server for one test alone."""
+    if find_server() is None:
+        pytest.skip("no redis-server or valkey-server here: see .ci/redis.py")
+    made: list[RedisServer] = []
+
+    def make(**options: str) -> RedisServer:
+        made.append(RedisServer(**options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+AT_ONCE = {"repl-diskless-sync-delay": "0"}
+
+
+async def again(call: Callable[[], Any]) -> Any:
+    """Until the store is there."""
+    with anyio.fail_after(20):
+        while True:
+            try:
+                return await call()
+            except StoreUnavailableError:
+                await anyio.sleep(0.01)
+
+
+async def test_a_server_that_writes_everything_down(make_server: Callable[..., RedisServer]) -> None:
+    """H7, H-36: killed and started again, with `appendfsync always`: nothing that was told is lost, and all goes on."""
+    server = make_server(appendonly="yes", appendfsync="always")
+    async with redis.RedisSessionStore(server.url) as store:
+        version = await store.put("", b"key", b"1", if_version=0)
+        for number in range(20):
+            assert await store.take_once("", b"%d" % number, ttl=60)
+        server.kill()
+        await fails(store, StoreUnavailableError)
+        server.start()
+        entry = await again(lambda: store.get("", b"key"))
+        assert (entry.value, entry.version) == (b"1", version)
+        for number in range(20):
+            assert not await store.take_once("", b"%d" % number, ttl=60)
+        assert await store.put("", b"key", b"2", if_version=version) > version
+
+
+async def until_it_has_all(replica: RedisServer, primary: RedisServer) -> None:
+    asked = ("HGET", "{stt}:state", "versions")
+    with anyio.fail_after(30):
+        while replica.ask(*asked) != primary.ask(*asked):
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_a_replica_that_takes_over(make_server: Callable[..., RedisServer], behind: bool) -> None:
+    """H7, H-36: one that has everything goes on; one that was behind is refused, and no ticket is good twice."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    primary, replica = make_server(port=port, bind="127.0.0.1", **AT_ONCE), make_server()
+    replica.ask("REPLICAOF", "127.0.0.1", port)
+    async with redis.RedisSessionStore(primary.url) as store:
+        assert await store.take_once("", b"0", ttl=60)
+        await until_it_has_all(replica, primary)
+        if behind:
+            replica.ask("REPLICAOF", "NO", "ONE")
+        assert await store.take_once("", b"1", ttl=60)
+        if not behind:
+            await until_it_has_all(replica, primary)
+            replica.ask("REPLICAOF", "NO", "ONE")
+        primary.kill()
+        os.rename(replica.socket, primary.socket)
+        if behind:
+            with pytest.raises(StoreDamagedError, match="lost"):
+                await again(lambda: store.take_once("", b"1", ttl=60))
+            await fails(store, StoreDamagedError)
+        else:
+            assert not await again(lambda: store.take_once("", b"1", ttl=60))
+            assert not await store.take_once("", b"0", ttl=60)
+            assert await store.take_once("", b"2", ttl=60)
 
 
 async def test_a_store_in_which_nothing_was_written(open_store: Open) -> None:

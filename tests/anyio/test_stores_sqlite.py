@@ -271,6 +271,24 @@ async def test_the_disk_is_full(store: SqliteSessionStore) -> None:
     assert await store.put("", b"key", b"2", if_version=version) == version + 1
 
 
+async def test_a_disk_that_takes_no_writes(path: Path) -> None:
+    """H7: what is there can be read, nothing is taken or written, and no end of a lifetime is told that is not kept."""
+    clock = Clock()
+    async with SqliteSessionStore(path, clock=clock) as store:
+        await store.put("", b"key", b"1", if_version=0, ttl=5)
+        assert store._file is not None
+        store._file._connection.execute("PRAGMA query_only = ON")
+        assert [entry.value for entry in await store.scan("")] == [b"1"]
+        await fails(store, StoreUnavailableError, "put", "take_once")
+        clock.now += 5
+        await fails(store, StoreUnavailableError)
+        clock.now -= 5
+        store._file._connection.execute("PRAGMA query_only = OFF")
+        entry = await store.get("", b"key")
+        assert entry is not None
+        assert await store.take_once("", b"key", ttl=1)
+
+
 # -- damaged -------------------------------------------------------------------------------------------------------
 
 
