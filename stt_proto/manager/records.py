@@ -46,8 +46,6 @@ MAX_RECORD = 65_536
 
 MAX_VERSION = 1 << 63
 """The largest `config_version` with which a session goes on from a record."""
-_LAST_VERSION = (1 << 64) - 1
-"""The largest for which a record has room: that of a session which went on, and was changed then."""
 
 _MAGIC = b"SR\x01"
 _CHECK_SIZE = 8
@@ -121,7 +119,7 @@ class SessionRecord:
         Raises:
             ArgumentError: it was made up, and is no record that `from_bytes` would take.
         """
-        check_record(self, _LAST_VERSION)
+        check_record(self)
         config = self.config
         body = b"".join(
             (
@@ -217,14 +215,14 @@ def _check(body: bytes) -> bytes:
     return sha256(b"stt1 session record" + body).digest()[:_CHECK_SIZE]
 
 
-def check_record(record: Any, max_version: int = MAX_VERSION) -> None:
+def check_record(record: Any) -> None:
     """Raise `ArgumentError` unless it is a record with ids, times and a configuration."""
     if not isinstance(record, SessionRecord) or not isinstance(record.config, SessionConfig):
         raise ArgumentError("record is none, or has no configuration", argument="record")
     times = (record.created_at, record.last_active, record.extended_until or 0.0, record.closed_at or 0.0)
     if not all(map(is_number, times)):
         raise ArgumentError("record has a time that is no number", argument="record")
-    if type(record.config_version) is not int or not 1 <= record.config_version <= max_version:
+    if type(record.config_version) is not int or not 1 <= record.config_version <= MAX_VERSION:
         raise ArgumentError("record has a version that none can have", argument="record")
     if record.state not in _STATES or record.close_reason not in _REASONS:
         raise ArgumentError("record is in a state, or has a reason, that no record tells of", argument="record")
