@@ -20,6 +20,7 @@ from tests.anyio import worker_apps
 from tests.anyio.redis_server import RedisServer
 from tests.anyio.stores import SHARED
 from tests.anyio.test_workers import HOST, SEED, Naming, ask, serving, until
+from tests.proto.fleet import SECRET
 
 pytestmark = [
     pytest.mark.anyio,
@@ -84,7 +85,7 @@ async def test_over_a_restart_of_the_fleet(tmp_path: Path) -> None:
     The file is the same though the store was made of a relative path, and is open in the parent too.
     """
     here = Path.cwd()
-    options: dict[str, Any] = {"node_seed": bytes(32)}
+    options: dict[str, Any] = {"node_seed": bytes(32), "fleet_secret": SECRET}
     os.chdir(tmp_path)
     try:
         options["ticket_store"] = SqliteSessionStore("used")
