@@ -32,7 +32,7 @@ from stt_anyio.node_base import Callback, ReceivedPacket, logger, no_answer
 from stt_anyio.patterns import Patterns
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
-from stt_anyio.ticket_store import TicketDesk, in_file, in_store
+from stt_anyio.ticket_store import TicketDesk, who_knows
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming, finish
 from stt_proto import NetworkPath, Ticket
@@ -123,7 +123,7 @@ class STTNode(Patterns):
         self._calls: set[_Call] = set()
         self._finished: anyio.Event | None = None
         self._stopping = False
-        self._desk: TicketDesk | None = None
+        self._desk: TicketDesk  # of a node that runs, if anybody else knows of tickets
         self._failure: BaseException | None = None
         self._arrived = Bell()
         self._packet = Bell()
@@ -209,8 +209,9 @@ class STTNode(Patterns):
                     self._tasks = tasks
                     tasks.start_soon(self._run_timer)
                     tasks.start_soon(self._run_gathering)
-                    if (desk := self._open_desk()) is not None:
-                        tasks.start_soon(desk.run)
+                    if (ask := who_knows(self.config.ticket_store, self._ticket_file, self.node_id)) is not None:
+                        self._desk = TicketDesk(ask, self.config.handshake_timeout, self._ticket_in_doubt)
+                        tasks.start_soon(self._desk.run)
                     for carrier in self._carriers.values():
                         tasks.start_soon(carrier.run, self.driver)
                     tasks.start_soon(_set, up)
@@ -220,20 +221,10 @@ class STTNode(Patterns):
             self._end()
             up.set()
 
-    def _open_desk(self) -> TicketDesk | None:
-        """Who is asked which tickets were used, if that is to be known beyond this node's life."""
-        store, file = self.config.ticket_store, self._ticket_file
-        if store is not None:
-            ask = in_store(store, self.node_id)
-        elif file is not None:
-            ask = in_file(file)
-        else:
-            return None
-        self._desk = TicketDesk(ask, self.config.handshake_timeout, self._ticket_in_doubt)
-        return self._desk
+    def _ticket_in_doubt(self) -> None:
+        self._tickets_in_doubt += 1
 
     def _on_ticket_offered(self, session: Session, event: TicketOffered) -> None:
-        assert self._desk is not None  # or nobody asks
         self._desk.offered(event, lambda unused: self._answer_ticket(session, unused))
 
     async def _run_timer(self) -> None:

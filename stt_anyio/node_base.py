@@ -83,8 +83,7 @@ class NodeStats:
         closed: those that ended, by reason; `active` and these add up to `established`.
         handshakes_failed: attempts of others that came to nothing, as far as they were reported.
         handler_errors: exceptions that came out of handlers and callbacks.
-        tickets_in_doubt: tickets that were refused since nobody could say whether they were used: what remembers it
-            (`ticket_store`, `ticket_file`) failed, was too slow, full, or asked too much.
+        tickets_in_doubt: tickets refused since `ticket_store` or `ticket_file` could not say whether they were used.
     """
 
     active: int
@@ -440,16 +439,13 @@ class NodeBase(Generic[SessionT]):
 
     def _on_ticket_offered(self, session: SessionT, event: TicketOffered) -> None:
         """A ticket may be used if nobody has used it; that somebody has is on the disk, or known to all, by then."""
-        unused = False
+        file, unused = self._ticket_file, False
         try:
-            unused = self._ticket_file is not None and self._ticket_file.use(event.ticket_id, event.expires_at)
+            unused = file is not None and file.use(event.ticket_id, event.expires_at)
         except OSError as error:
-            self._ticket_in_doubt()
+            self._tickets_in_doubt += 1
             logger.error("tickets are refused, as nobody can say which were used: %s", error)
         self._answer_ticket(session, unused)
-
-    def _ticket_in_doubt(self) -> None:
-        self._tickets_in_doubt += 1
 
     def _answer_ticket(self, session: SessionT, unused: bool) -> None:
         driver = self.driver

@@ -56,6 +56,13 @@ def in_file(file: TicketFile) -> Ask:
     return ask
 
 
+def who_knows(store: SessionStore | None, file: TicketFile | None, node_id: bytes) -> Ask | None:
+    """A store, or a file; `None` where the node alone remembers."""
+    if store is not None:
+        return in_store(store, node_id)
+    return None if file is None else in_file(file)
+
+
 class TicketDesk:
     """Asks, and answers.
 
