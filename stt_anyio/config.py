@@ -211,8 +211,8 @@ class NodeConfig:
             changes.
         max_early_data: bytes that may come with a ticket before the first round trip, 0 (none) to 768: **replayable**,
             so only for what does no harm when it is done twice (`session.replayable`).
-        ticket_file: a file in which this node, and no other process, remembers which tickets were used, so that they
-            are good once over restarts too. It has a use together with `fleet_secret`.
+        ticket_file: a file in which this node, and no other, remembers which tickets were used, so that they are good
+            once over restarts too. It has a use together with `fleet_secret`.
         ticket_store: a `SessionStore`, open as long as the node runs, in which all servers that take the same tickets
             remember which were used, so that each is good once for all of them. `STTNode` only; instead of
             `ticket_file`.

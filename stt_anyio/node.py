@@ -32,6 +32,7 @@ from stt_anyio.node_base import Callback, ReceivedPacket, logger, no_answer
 from stt_anyio.patterns import Patterns
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
+from stt_anyio.ticket_store import TicketDesk, who_knows
 from stt_anyio.udp import UdpCarrier, UdpSocket
 from stt_anyio.waiting import Bell, Feed, Incoming, finish
 from stt_proto import NetworkPath, Ticket
@@ -48,6 +49,7 @@ from stt_proto.events import (
     StreamReset,
     StreamsAvailable,
     StreamWritable,
+    TicketOffered,
 )
 from stt_proto.types import Buffer
 
@@ -121,6 +123,7 @@ class STTNode(Patterns):
         self._calls: set[_Call] = set()
         self._finished: anyio.Event | None = None
         self._stopping = False
+        self._desk: TicketDesk  # of a node that runs, if anybody else knows of tickets
         self._failure: BaseException | None = None
         self._arrived = Bell()
         self._packet = Bell()
@@ -206,8 +209,9 @@ class STTNode(Patterns):
                     self._tasks = tasks
                     tasks.start_soon(self._run_timer)
                     tasks.start_soon(self._run_gathering)
-                    if self._ticket_store is not None:
-                        tasks.start_soon(self._ticket_store.run)
+                    if (ask := who_knows(self.config.ticket_store, self._ticket_file, self.node_id)) is not None:
+                        self._desk = TicketDesk(ask, self.config.handshake_timeout, self._ticket_in_doubt)
+                        tasks.start_soon(self._desk.run)
                     for carrier in self._carriers.values():
                         tasks.start_soon(carrier.run, self.driver)
                     tasks.start_soon(_set, up)
@@ -216,6 +220,12 @@ class STTNode(Patterns):
         finally:
             self._end()
             up.set()
+
+    def _ticket_in_doubt(self) -> None:
+        self._tickets_in_doubt += 1
+
+    def _on_ticket_offered(self, session: Session, event: TicketOffered) -> None:
+        self._desk.offered(event, lambda unused: self._answer_ticket(session, unused))
 
     async def _run_timer(self) -> None:
         driver = self.driver

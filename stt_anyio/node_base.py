@@ -36,7 +36,6 @@ from stt_anyio.observing import Observers
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase
 from stt_anyio.ticket_file import TicketFile
-from stt_anyio.ticket_store import TicketStore
 from stt_proto import CarrierTraits, Endpoint, Identity, NetworkPath
 from stt_proto import Session as CoreSession
 from stt_proto.broadcast import Broadcaster
@@ -85,6 +84,7 @@ class NodeStats:
         closed: those that ended, by reason; `active` and these add up to `established`.
         handshakes_failed: attempts of others that came to nothing, as far as they were reported.
         handler_errors: exceptions that came out of handlers and callbacks.
+        tickets_in_doubt: tickets refused since `ticket_store` or `ticket_file` could not say whether they were used.
     """
 
     active: int
@@ -92,6 +92,7 @@ class NodeStats:
     closed: Mapping[str, int]
     handshakes_failed: int
     handler_errors: int
+    tickets_in_doubt: int = 0
 
 
 @frozen(kw_only=True)
@@ -222,11 +223,7 @@ class NodeBase(Generic[SessionT]):
         self._driver: Driver | None = None
         self._observers = Observers()
         self._ticket_file: TicketFile | None = None
-        self._ticket_store = (
-            None
-            if self.config.ticket_store is None
-            else TicketStore(self.config.ticket_store, self.node_id, self.config.handshake_timeout)
-        )
+        self._tickets_in_doubt = 0
         self._ever_ran = False
         self.sessions: dict[bytes, SessionT] = {}
         self.session_manager = self.manager_class(self)
@@ -444,11 +441,13 @@ class NodeBase(Generic[SessionT]):
 
     def _on_ticket_offered(self, session: SessionT, event: TicketOffered) -> None:
         """A ticket may be used if nobody has used it; that somebody has is on the disk, or known to all, by then."""
-        store, file = self._ticket_store, self._ticket_file
-        if store is not None:
-            store.offered(event, lambda unused: self._answer_ticket(session, unused))
-        else:
-            self._answer_ticket(session, file is not None and file.use(event.ticket_id, event.expires_at))
+        file, unused = self._ticket_file, False
+        try:
+            unused = file is not None and file.use(event.ticket_id, event.expires_at)
+        except OSError as error:
+            self._tickets_in_doubt += 1
+            logger.error("tickets are refused, as nobody can say which were used: %s", error)
+        self._answer_ticket(session, unused)
 
     def _answer_ticket(self, session: SessionT, unused: bool) -> None:
         driver = self.driver
@@ -505,6 +504,7 @@ class NodeBase(Generic[SessionT]):
             closed=dict(self._closed),
             handshakes_failed=self._handshakes_failed,
             handler_errors=self._handler_errors,
+            tickets_in_doubt=self._tickets_in_doubt,
         )
 
     def get_transport_stats(self) -> TransportStats:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 
 from stt_anyio.errors import ArgumentError
 from stt_proto import UsedTickets
 
-logger = logging.getLogger("stt.node")
-
 HEADER = b"stt-used-tickets-1\n"
 SPARE = 1024
 """Lines that may be there beyond twice those that count; then the file is written anew."""
 
+_WINDOWS: bool = os.name == "nt"
+"""It has no `flock`, and replaces no file that somebody has open."""
 _LINE = re.compile(rb"([0-9a-f]{32}|over) (\d{1,12}\.\d{3})\n")
 _BINARY = getattr(os, "O_BINARY", 0)
 """Windows writes other ends of lines without it."""
@@ -27,7 +27,7 @@ _OVER = b"over"
 
 
 class TicketFile:
-    """The used tickets of one node. No other process may use the file at the same time.
+    """The used tickets of one node. Nobody else can use the file at the same time: it is locked.
 
     With the tickets it holds the latest expiry of those that have left it: a wall clock that once stood later, and was
     set back, makes none of them good again.
@@ -40,25 +40,30 @@ class TicketFile:
         clock: the wall clock.
 
     Raises:
-        ArgumentError: this is another kind of file, or a damaged one.
+        ArgumentError: this is another kind of file, or a damaged one, or another node has it.
         OSError: it cannot be read or written.
     """
 
     def __init__(self, path: str, limit: int, clock: Callable[[], float] = time.time) -> None:
         self._path = Path(path)
         self._clock = clock
-        entries, forgotten_until = _read(self._path)
-        self._used = UsedTickets(max(limit, len(entries)))
-        self._used.restore(entries, clock(), forgotten_until)
-        self._descriptor = -1
         self._lines = 0
         self._torn = False  # writing failed, perhaps in the middle of a line
-        self._rewrite()
+        self._descriptor = _open_alone(self._path)
+        try:
+            entries, forgotten_until = _read(self._path)
+            self._used = UsedTickets(max(limit, len(entries)))
+            self._used.restore(entries, clock(), forgotten_until)
+            self._rewrite()
+        except BaseException:
+            self.close()
+            raise
 
     def use(self, ticket_id: bytes, expires_at: float) -> bool:
         """Whether a ticket may be used: nobody has, and from now on it is known that somebody has.
 
-        When the disk fails nothing may be used, since nothing can be remembered.
+        Raises:
+            OSError: it cannot be written; then nothing may be used, since nothing can be remembered.
         """
         if not self._used.add(ticket_id, expires_at, self._clock()):
             return False
@@ -68,10 +73,9 @@ class TicketFile:
             else:
                 _write(self._descriptor, _line(ticket_id, expires_at))
                 self._lines += 1
-        except OSError as error:
+        except OSError:
             self._torn = True
-            logger.error("tickets are refused, as %s cannot be written: %s", self._path, error)
-            return False
+            raise
         return True
 
     def close(self) -> None:
@@ -81,22 +85,74 @@ class TicketFile:
             self._descriptor = -1
 
     def _rewrite(self) -> None:
-        """Write the file anew with what still counts, in one step: there is the old one or the new one."""
+        """Write the file anew with what still counts, in one step: there is the old one or the new one.
+
+        Somebody has a lock all the time: on the old one until the new one, which has its own, is in its place.
+        """
         used = self._used.snapshot()
         over = self._used.forgotten_until
         forgotten = b"" if over == -inf else _named(_OVER, over)
         beside = self._path.with_name(self._path.name + ".new")
         beside.unlink(missing_ok=True)  # of a crash; or of somebody who would have us write elsewhere
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
         try:
+            _lock(descriptor)
             _write(descriptor, HEADER + forgotten + b"".join(_line(*entry) for entry in used))
-        finally:
-            os.close(descriptor)
-        self.close()  # Windows replaces nothing that is open
-        os.replace(beside, self._path)
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | _BINARY)
+            if _WINDOWS:
+                self.close()
+                os.close(descriptor)
+                descriptor = -1
+            os.replace(beside, self._path)
+            if _WINDOWS:
+                descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | _BINARY)
+        except BaseException:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise
+        self.close()
+        self._descriptor = descriptor
         self._lines, self._torn = len(used), False
         _sync_directory(self._path.parent)
+
+
+def _open_alone(path: Path) -> int:
+    """Have the file for oneself, as long as the descriptor is open; one that does not exist is made.
+
+    Raises:
+        ArgumentError: somebody else has it.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
+        try:
+            _lock(descriptor)
+            if _is_at(descriptor, path):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ArgumentError(
+                f"ticket_file is {str(path)!r}, which another node has; each needs its own, or a ticket_store",
+                argument="ticket_file",
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # whoever had it has replaced it meanwhile
+
+
+def _lock(descriptor: int) -> None:
+    """Raises `BlockingIOError` if somebody has locked it. The lock ends with the descriptor, also in a crash."""
+    with suppress(ImportError):  # Windows
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether this open file is the one that has the name now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _line(ticket_id: bytes, expires_at: float) -> bytes:

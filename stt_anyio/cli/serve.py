@@ -12,6 +12,7 @@ from attrs import evolve
 from stt_anyio.cli.address import Address, to_listen
 from stt_anyio.cli.seeds import node_seed, seed_options, shared_seed
 from stt_anyio.cli.verb import ExitCode, Failure, Verb, emit, json_option, notice, run
+from stt_anyio.stores.sqlite import SqliteSessionStore
 from stt_anyio.workers import WorkerFleet
 
 
@@ -27,6 +28,12 @@ from stt_anyio.workers import WorkerFleet
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, metavar="N", show_default=True, help="How many processes."
 )
+@click.option(
+    "--ticket-store",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where the processes remember which tickets were used, so that each is good once for all of them.",
+)
 @click.option("--trio", is_flag=True, help="Run the workers on trio instead of asyncio.")
 @seed_options
 @json_option
@@ -34,6 +41,7 @@ def serve(
     app: str,
     listen: Address,
     workers: int,
+    ticket_store: Path | None,
     trio: bool,
     seed_file: Path | None,
     identity_file: Path | None,
@@ -58,6 +66,7 @@ def serve(
         listen.host,
         listen.port,
         backend="trio" if trio else "asyncio",
+        ticket_store=None if ticket_store is None else SqliteSessionStore(ticket_store),
     )
 
     async def main() -> None:

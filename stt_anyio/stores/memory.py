@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+from typing import NoReturn
 
 from anyio.lowlevel import checkpoint
 
@@ -27,6 +28,9 @@ class MemorySessionStore:
     ) -> None:
         self._clock = clock
         self._store = MemoryStore(clock(), max_entries=max_entries, max_taken=max_taken)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("what is in the memory of one process cannot be given to another")
 
     def __len__(self) -> int:
         """How many entries are held."""

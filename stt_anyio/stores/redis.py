@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from types import TracebackType
 from typing import Any
 
 import anyio
 import coredis.exceptions as refusals
-from anyio import CancelScope, Lock, Semaphore
+from anyio import CancelScope, Lock, Semaphore, aclose_forcefully
 from anyio.abc import ByteStream, TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 from coredis.connection import BaseConnection, Location, TCPLocation, UnixDomainSocketLocation
@@ -40,7 +43,9 @@ MAX_WAITING = 64
 _OPTIONS = ("username", "password", "db", "client_name")
 """What an address may say of a connection."""
 
-_PREFIX = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_IN_SCRIPT = re.compile(r"(?:ERR )?Error running script.*?(?:: -([A-Z]+) |$)", re.DOTALL)
+"""What Redis 6.2 writes around the error of a command in a script, or of the script itself."""
 
 
 class RedisSessionStore:
@@ -52,8 +57,8 @@ class RedisSessionStore:
     it; it fails when its answer is not there after `timeout`. A connection that broke is made anew by the next call.
 
     What a server forgets, which it may when it fails without having written or replicated everything, is noticed: each
-    change is counted, and this store refuses a server that knows of fewer than it told (`StoreDamagedError`), from then
-    on. Open it anew to accept the loss.
+    change is counted, and this store refuses a server that knows of fewer than it told, or that began anew
+    (`StoreDamagedError`), from then on. Open it anew to accept the loss.
 
     It is used as `async with RedisSessionStore(url) as store:`, since what reads from the connection runs within.
 
@@ -84,9 +89,17 @@ class RedisSessionStore:
         check_number("timeout", timeout, 0.001, 60.0)
         check_whole("max_entries", max_entries, 1, 1 << 32)
         check_whole("max_taken", max_taken, 1, 1 << 32)
-        if not 1 <= len(prefix) <= 64 or not _PREFIX.issuperset(prefix.encode()):
+        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
             raise ArgumentError(f"prefix is {prefix!r}; it must be 1 to 64 of a-z A-Z 0-9 . _ -", argument="prefix")
         self._location, self._options = _parts(url, ssl_context)
+        self._url = url
+        self._given: dict[str, Any] = {
+            "prefix": prefix,
+            "timeout": timeout,
+            "max_entries": max_entries,
+            "max_taken": max_taken,
+            "ssl_context": ssl_context,
+        }
         self._keys = tuple(f"{{{prefix}}}:{name}".encode() for name in KEYS)
         self._timeout = timeout
         self._max_entries, self._max_taken = b"%d" % max_entries, b"%d" % max_taken
@@ -95,14 +108,20 @@ class RedisSessionStore:
         self._connection: BaseConnection | None = None
         self._tasks: TaskGroup | None = None
         self._seen = 0  # the most changes that the server has told of
+        self._known = b""  # what it calls the store
+        self._fresh = os.urandom(8).hex().encode()  # what it would call one that begins with a write of ours
         self._lost = ""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        """Its address, with the password that is in it: what comes out of a pickle is the same store, not open."""
+        return partial(type(self), **self._given), (self._url,)
 
     async def __aenter__(self) -> RedisSessionStore:
         if self._tasks is not None:
             raise StateError("the store is open")
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._seen, self._lost = 0, ""
+        self._seen, self._known, self._lost = 0, b"", ""
         return self
 
     async def __aexit__(
@@ -111,8 +130,9 @@ class RedisSessionStore:
         tasks, self._tasks = self._tasks, None
         self._drop(self._connection)
         if tasks is not None:
+            tasks.cancel_scope.shield = True  # a cancellation would stand in the place of what the caller raises
             tasks.cancel_scope.cancel()
-            await tasks.__aexit__(None, None, None)  # what the caller raises is his, and stays no group
+            await tasks.__aexit__(None, None, None)  # which is his, and stays no group
 
     async def aclose(self) -> None:
         """Let go of the connection; what was written stays in the server. A later call would connect again."""
@@ -139,8 +159,8 @@ class RedisSessionStore:
         place = _place(namespace, key)
         answer = await self._ask(PUT, place, value, b"%d" % if_version, lifetime, self._max_entries)
         with _making_sense():
-            version, _ = answer
-            return int(version)
+            versions, _ = answer
+            return int(versions.partition(b" ")[0])
 
     async def take_once(self, namespace: Namespace, key: bytes, *, ttl: float) -> bool:
         """Take a key that nobody has taken: True once, then False, for `ttl` seconds."""
@@ -216,16 +236,16 @@ class RedisSessionStore:
     async def _exchange(self, tasks: TaskGroup, script: Script, place: bytes, *arguments: bytes) -> object:
         """Ask. A connection on which anything went wrong but the answer is given up, with all that wait on it."""
         connection = await self._connected(tasks)
-        rest = (b"%d" % len(self._keys), *self._keys, b"%d" % self._seen, place, *arguments)
+        memory = b"%d %b %b" % (self._seen, self._known, self._fresh)
+        rest = (b"%d" % len(self._keys), *self._keys, memory, place, *arguments)
         try:
             try:
                 return await connection.create_request(b"EVALSHA", script.name, *rest, decode=False)
             except refusals.NoScriptError:  # it never saw it, or was restarted
                 return await connection.create_request(b"EVAL", script.body, *rest, decode=False)
-        except refusals.ReadOnlyError:  # another server is the primary now; whoever told us where it is may know
-            self._drop(connection)
-            raise
-        except refusals.ResponseError:
+        except refusals.ResponseError as error:
+            if _code(error) == "READONLY":  # another is the primary now; whoever told us where it is may know
+                self._drop(connection)
             raise
         except BaseException:
             self._drop(connection)
@@ -234,7 +254,9 @@ class RedisSessionStore:
     def _understand(self, answer: Any) -> list[Any]:
         match answer:
             case [b"done", versions, *rest]:
-                self._seen = max(self._seen, int(versions))
+                number, _, name = versions.partition(b" ")
+                self._seen = max(self._seen, int(number))
+                self._known = self._known or name
                 return [versions, *rest]
             case [b"conflict", version]:
                 raise _conflict(int(version))
@@ -245,6 +267,9 @@ class RedisSessionStore:
                     f"Redis lost what it had: it tells of {int(versions)} changes, and told of {self._seen};"
                     " open the store anew to accept that"
                 )
+                raise StoreDamagedError(self._lost)
+            case [b"anew", _]:
+                self._lost = "Redis lost what it had, and began anew; open the store anew to accept that"
                 raise StoreDamagedError(self._lost)
             case [b"format", name]:
                 raise StoreDamagedError(
@@ -263,8 +288,12 @@ class RedisSessionStore:
             connection = self._connection
             if connection is None or not connection.usable:
                 self._drop(connection)
-                connection = await _connect(self._location, self._options)
-                await tasks.start(_serve, connection)
+                stream = await _connect(self._location, self._options)
+                try:
+                    connection = await tasks.start(_serve, stream, self._location, self._options)
+                except BaseException:
+                    await aclose_forcefully(stream)  # which nobody may have begun to read
+                    raise
                 self._connection = connection
             return connection
 
@@ -276,22 +305,26 @@ class RedisSessionStore:
 
 
 class _Started:
-    """Passes on that a connection stands, and remembers it."""
+    """Passes on which connection stands, and remembers it."""
 
-    __slots__ = ("_status", "passed")
+    __slots__ = ("_connection", "_status", "passed")
 
-    def __init__(self, status: TaskStatus[None]) -> None:
+    def __init__(self, status: TaskStatus[BaseConnection], connection: BaseConnection) -> None:
         self._status = status
+        self._connection = connection
         self.passed = False
 
     def started(self, value: None = None) -> None:
         self.passed = True
-        self._status.started(value)
+        self._status.started(self._connection)
 
 
-async def _serve(connection: BaseConnection, *, task_status: TaskStatus[None]) -> None:
-    """Read what comes on a connection until it ends. That it cannot be made is raised where it was wanted."""
-    status = _Started(task_status)
+async def _serve(
+    stream: ByteStream, location: Location, options: Mapping[str, Any], *, task_status: TaskStatus[BaseConnection]
+) -> None:
+    """Make a connection, and read what comes on it until it ends. That it cannot be made is raised to who wants it."""
+    connection = _Connection(stream, location, **options)
+    status = _Started(task_status, connection)
     try:
         await connection.run(task_status=status)
     except Exception as error:
@@ -317,20 +350,17 @@ class _Connection(BaseConnection):
         return f"{type(self).__name__}<{self.location}>"
 
 
-async def _connect(location: Location, options: Mapping[str, Any]) -> _Connection:
+async def _connect(location: Location, options: Mapping[str, Any]) -> ByteStream:
     """Connect; the handshake comes later."""
     context = options.get("ssl_context")
-    stream: ByteStream
     if isinstance(location, UnixDomainSocketLocation):
-        stream = await anyio.connect_unix(location.path)
-    elif isinstance(location, TCPLocation) and context is not None:
-        stream = await anyio.connect_tcp(
-            location.host, location.port, ssl_context=context, tls_hostname=location.host, tls_standard_compatible=False
-        )
-    else:
-        assert isinstance(location, TCPLocation)
-        stream = await anyio.connect_tcp(location.host, location.port)
-    return _Connection(stream, location, **options)
+        return await anyio.connect_unix(location.path)
+    assert isinstance(location, TCPLocation)
+    if context is None:
+        return await anyio.connect_tcp(location.host, location.port)
+    return await anyio.connect_tcp(
+        location.host, location.port, ssl_context=context, tls_hostname=location.host, tls_standard_compatible=False
+    )
 
 
 def _parts(url: str, context: ssl.SSLContext | None) -> tuple[Location, dict[str, Any]]:
@@ -340,7 +370,7 @@ def _parts(url: str, context: ssl.SSLContext | None) -> tuple[Location, dict[str
     wait for a connection that is cancelled, costs it a place for good (coredis 6.9). One connection will do, since a
     server answers in turn anyway.
     """
-    if not url.startswith(("redis://", "rediss://", "unix://")):
+    if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
         raise ArgumentError("url must begin with redis://, rediss:// or unix://", argument="url")
     if url.startswith("rediss://") and context is None:
         context = ssl.create_default_context()  # the library's own leaves out whose certificate it is
@@ -395,10 +425,25 @@ def _conflict(version: int) -> VersionConflictError:
     return VersionConflictError(f"another version was expected; there is {there}", version=version)
 
 
+def _code(error: refusals.ResponseError) -> str:
+    """Of what kind a refusal is: Redis's word for it, `SCRIPT` for an error of a script's own, or nothing known."""
+    text = str(error)
+    if (found := _IN_SCRIPT.match(text)) is not None:
+        return found[1] or "SCRIPT"
+    if isinstance(error, refusals.ReadOnlyError):
+        return "READONLY"
+    if isinstance(error, refusals.WrongTypeError):
+        return "WRONGTYPE"
+    if text.startswith("user_script:"):
+        return "SCRIPT"
+    return "OOM" if text.startswith("OOM ") else ""
+
+
 def _refusal(error: refusals.ResponseError) -> SttError:
     """What a refusal of the server means."""
-    if str(error).startswith("OOM"):
+    code = _code(error)
+    if code == "OOM":
         return ResourcesExhaustedError("Redis has no memory left")
-    if isinstance(error, refusals.WrongTypeError) or str(error).startswith("user_script:"):
+    if code in ("WRONGTYPE", "SCRIPT"):
         return StoreDamagedError(f"the store in Redis is damaged: {error}")
     return StoreUnavailableError(f"Redis refused: {error}")

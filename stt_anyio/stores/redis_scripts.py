@@ -7,14 +7,15 @@ as 32 bytes of SHA-256, with the key behind it.
 * `places`, a sorted set without scores: the places that have an entry, in the order of their bytes;
 * `expiry`, a sorted set: these places, by when they expire;
 * `taken`, a sorted set: the places that were taken once, by when that is over;
-* `state`, a hash: `format`; `versions`, how many changes there were; `entries` and `taken`, how many there should be;
+* `state`, a hash: `format`; `id`, random, drawn by who wrote first; `versions`, how many changes there were; `entries`
+  and `taken`, how many there should be;
   `expired`, the last end of a lifetime that any call has seen pass. What ends by then has ended, whatever the server's
   clock says afterwards.
 
 None of the five has a time to live in Redis, so that only an `allkeys-` policy of eviction takes them away; that one of
-them is gone, or all, shows by the counts.
+them is gone shows by the counts, and that all are, to those who know the `id` and how many changes there were.
 
-Each answer is `done` and the number of changes, and what was asked for; or why not, and a number.
+Each answer is `done`, the number of changes and the `id`, and what was asked for; or why not, and a number.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from hashlib import sha1
 from attrs import field, frozen
 
 FORMAT = "1"
+MOST = 1 << 52
+"""Changes beyond which a store is damaged: whole numbers of Lua are exact up to twice as many."""
 PURGED = 16
 """Lifetimes that are over and that one call removes, at most, so that none takes long."""
 PAGE_BYTES = 1 << 20
@@ -32,22 +35,25 @@ PAGE_BYTES = 1 << 20
 _BEGIN = (
     """
 local entries, places, expiry, taken, state = unpack(KEYS)
-local seen, place = tonumber(ARGV[1]), ARGV[2]
+local seen, known, fresh = string.match(ARGV[1], '^(%d+) (%x*) (%x+)$')
+local place = ARGV[2]
 
-local held = redis.call('HMGET', state, 'format', 'versions', 'entries', 'taken', 'expired')
+local held = redis.call('HMGET', state, 'format', 'versions', 'entries', 'taken', 'expired', 'id')
 local format, versions = held[1] or '@FORMAT@', tonumber(held[2] or '0')
 local sizes = {entries = tonumber(held[3] or '0'), taken = tonumber(held[4] or '0')}
-local expired = tonumber(held[5] or '0')
+local expired, id = tonumber(held[5] or '0'), held[6] or fresh
 local before = versions
 
 local function text(number) return string.format('%.17g', number) end
 
 if format ~= '@FORMAT@' then return {'format', format} end
 if redis.call('HLEN', entries) ~= sizes.entries or redis.call('ZCARD', places) ~= sizes.entries or
-  redis.call('ZCARD', expiry) ~= sizes.entries or redis.call('ZCARD', taken) ~= sizes.taken then
+  redis.call('ZCARD', expiry) ~= sizes.entries or redis.call('ZCARD', taken) ~= sizes.taken or
+  not (versions >= 0 and versions <= @MOST@ and expired < math.huge) then
   return {'damaged', '0'}
 end
-if versions < seen then return {'lost', text(versions)} end
+if known ~= '' and known ~= id then return {'anew', '0'} end
+if versions < tonumber(seen) then return {'lost', text(versions)} end
 
 local clock = redis.call('TIME')
 local now = math.max(clock[1] + clock[2] / 1000000, expired)
@@ -88,14 +94,17 @@ end
 local function answer(...)
   if versions ~= before then
     redis.call('HSET', state, 'format', '@FORMAT@', 'versions', text(versions), 'entries', sizes.entries,
-      'taken', sizes.taken, 'expired', text(expired))
+      'taken', sizes.taken, 'expired', text(expired), 'id', id)
   end
   return {...}
 end
 
-local function done(...) return answer('done', text(versions), text(now), ...) end
+local function done(...)
+  local told = versions > 0 and text(versions) .. ' ' .. id or '0'
+  return answer('done', told, text(now), ...)
+end
 """
-).replace("@FORMAT@", FORMAT).replace("@PURGED@", str(PURGED))  # fmt: skip
+).replace("@FORMAT@", FORMAT).replace("@PURGED@", str(PURGED)).replace("@MOST@", str(MOST))  # fmt: skip
 
 
 @frozen

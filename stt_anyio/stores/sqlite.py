@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, current_time, to_thread
 
-from stt_anyio.errors import ArgumentError, StateError
+from stt_anyio.errors import ArgumentError, StateError, StoreUnavailableError
 from stt_anyio.stores.sqlite_file import SqliteFile
 from stt_proto.manager.checks import MAX_SECONDS, MIN_SECONDS, check_number, check_whole
 from stt_proto.manager.namespaces import Namespace, namespace_bytes
@@ -27,15 +28,15 @@ class SqliteSessionStore:
     good again that was over. Calls work in threads, one at a time, and none of them blocks the event loop. A call that
     has begun is not cancelled, so that the caller learns what became of it.
 
-    The file is the owner's alone (0600), and SQLite keeps two more beside it (`-wal`, `-shm`). It must be on a local
-    disk. Whoever puts a file in its place, or an older copy of it, is noticed by those who have it open, and by them
-    alone.
+    The file is made for its owner alone (0600); one that is there keeps its rights. SQLite keeps two more beside it
+    (`-wal`, `-shm`). It must be on a local disk. Whoever puts a file in its place, or an older copy of it, is noticed
+    by those who have it open, and by them alone.
 
     Used as `async with SqliteSessionStore(path) as store:`, or with `open` and `aclose`.
 
     Args:
         path: of the file; made if it does not exist.
-        timeout: seconds that a call waits for those of other processes.
+        timeout: seconds that a call waits for others, of this process and of other processes.
         max_entries: entries in the file.
         max_taken: keys of `take_once` in the file.
         clock: the wall clock, in seconds since 1970.
@@ -58,9 +59,10 @@ class SqliteSessionStore:
         check_number("timeout", timeout, 0.001, 60.0)
         check_whole("max_entries", max_entries, 1, 1 << 32)
         check_whole("max_taken", max_taken, 1, 1 << 32)
-        if not fspath(path) or "\0" in fspath(path):
+        name = fspath(path) if isinstance(path, str | PathLike) else ""
+        if not isinstance(name, str) or not name or "\0" in name:
             raise ArgumentError(f"path is {path!r}; it must name a file", argument="path")
-        self._path = Path(path)
+        self._path = Path(path).absolute()  # whatever directory the process goes to
         self._options: dict[str, Any] = {
             "timeout": timeout,
             "max_entries": max_entries,
@@ -69,6 +71,10 @@ class SqliteSessionStore:
         }
         self._file: SqliteFile | None = None
         self._limiter = CapacityLimiter(1)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
+        """Its address: what comes out of a pickle is the same store, not open, also in another process."""
+        return partial(type(self), **self._options), (self._path,)
 
     async def open(self) -> None:
         """Open the file, and make it if there is none; nothing when it is open.
@@ -92,7 +98,8 @@ class SqliteSessionStore:
             if file is not None:
                 file.close()
 
-        await to_thread.run_sync(close_file, limiter=self._limiter)
+        with CancelScope(shield=True):  # waits for a call that has begun, as that does for the disk
+            await to_thread.run_sync(close_file, limiter=self._limiter)
 
     async def __aenter__(self) -> SqliteSessionStore:
         await self.open()
@@ -137,9 +144,16 @@ class SqliteSessionStore:
         return await self._call(SqliteFile.scan, namespace_bytes(namespace), after, limit)
 
     async def _call(self, method: Callable[..., T], *arguments: Any) -> T:
+        """Do it in a thread. The wait for a turn can be cancelled; what follows cannot."""
+        timeout = self._options["timeout"]
+        patience = time.monotonic() + timeout
+
         def call() -> T:
             if self._file is None:
                 raise StateError("the store is not open")
+            self._file.wait_until(patience)
             return method(self._file, *arguments)
 
-        return await to_thread.run_sync(call, limiter=self._limiter)
+        with CancelScope(deadline=current_time() + timeout):
+            return await to_thread.run_sync(call, limiter=self._limiter)
+        raise StoreUnavailableError(f"other calls kept the file for {timeout:g} s; nothing was asked")

@@ -37,6 +37,9 @@ _PASSING = frozenset({
 })  # fmt: skip
 """Results that speak against the disk or the moment, not against what is in the file."""
 
+_MOST = (1 << 63) - 1
+"""The largest number that SQLite keeps: nothing is counted that far in a file that is whole."""
+
 _CREATE = (
     """CREATE TABLE entries (
         space BLOB NOT NULL CHECK (typeof(space) = 'blob'),
@@ -80,7 +83,7 @@ class SqliteFile:
         path: of the file; made, for nobody but its owner, if it does not exist.
         max_entries: entries in the file, of all namespaces.
         max_taken: keys of `take_once` in the file, likewise.
-        timeout: seconds that a call waits for those of other processes.
+        timeout: seconds that a call waits for those of other processes, if `wait_until` says nothing else.
         clock: the wall clock.
 
     Raises:
@@ -94,6 +97,7 @@ class SqliteFile:
         self._path = path
         self._limits = {"entries": max_entries, "taken": max_taken}
         self._clock = clock
+        self._deadline = time.monotonic() + timeout
         self._seen = 0  # the highest version that this file has told
         self._versions = 0
         self._held = {"entries": 0, "taken": 0}
@@ -119,6 +123,10 @@ class SqliteFile:
         """Let go of the file; idempotent."""
         with _typed(self._path):
             self._connection.close()
+
+    def wait_until(self, deadline: float) -> None:
+        """Until when the next call waits for those of other processes, on the clock of `time.monotonic`."""
+        self._deadline = deadline
 
     def get(self, space: bytes, key: bytes) -> StoredEntry | None:
         """What is there, if anything."""
@@ -190,26 +198,40 @@ class SqliteFile:
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[float, float]]:
-        """All or nothing, and on the disk at the end. Gives what `_reading` gives."""
+        """All or nothing, and on the disk at the end. Gives what `_reading` gives.
+
+        A refusal comes before its call has written anything. It is raised once what is over has been written down: it
+        tells of that too.
+        """
+        refusal: VersionConflictError | ResourcesExhaustedError | None = None
         with self._transaction("BEGIN IMMEDIATE") as (now, ended, _):
             before = self._versions
             self._purge(ended)
-            yield now, ended
+            try:
+                yield now, ended
+            except (VersionConflictError, ResourcesExhaustedError) as error:
+                refusal = error
             if self._versions != before:
                 self._connection.execute(
                     "UPDATE state SET versions = ?, entries = ?, taken = ?, expired = ?",
                     (self._versions, self._held["entries"], self._held["taken"], ended),
                 )
+        if refusal is not None:
+            raise refusal
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[tuple[float, float, bool]]:
         with _typed(self._path):
             if _identity(self._path) != self._identity:
                 raise StoreDamagedError(f"{str(self._path)!r} is not the file any more that was opened")
+            patience = max(0, round(1000 * (self._deadline - time.monotonic())))
+            self._connection.execute(f"PRAGMA busy_timeout = {patience}")
             self._connection.execute(begin)
             try:
                 row = self._connection.execute("SELECT versions, entries, taken, expired FROM state").fetchone()
                 self._versions, self._held["entries"], self._held["taken"], expired = _sound(row, int, int, int, float)
+                if min(row) < 0 or row[0] > _MOST - 4 * PURGED or expired == inf:
+                    raise StoreDamagedError(f"{str(self._path)!r} is damaged: it has counts that nobody wrote")
                 if self._versions < self._seen:
                     raise StoreDamagedError(
                         f"{str(self._path)!r} was put back: it tells of {self._versions} changes,"
@@ -263,6 +285,8 @@ class SqliteFile:
         """See whose file this is, and make it ours if it is nobody's."""
         connection, name = self._connection, str(self._path)
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # without it macOS leaves what is written in the drive's memory
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("BEGIN IMMEDIATE")
         (application,) = connection.execute("PRAGMA application_id").fetchone()

@@ -9,13 +9,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 from anyio.abc import UNIXSocketStream
 
 from stt_anyio.errors import SttError
-from stt_anyio.workers.setup import GONE, Control, Setup, find_app, read
+from stt_anyio.workers.setup import GONE, Control, Setup, find_app, open_store, read
 from stt_anyio.workers.statistics import figures_of
 from stt_anyio.workers.worker import Place, WorkerNode
 from stt_proto import WorkerIds
@@ -51,9 +52,16 @@ def _inherited(descriptor: int) -> socket.socket:
 
 
 async def _run(setup: Setup, control_socket: socket.socket) -> int:
+    async with AsyncExitStack() as stack:
+        return await _serve(setup, control_socket, stack)
+
+
+async def _serve(setup: Setup, control_socket: socket.socket, stack: AsyncExitStack) -> int:
+    """Be the worker; the stack is closed after it."""
     control = Control(await UNIXSocketStream.from_socket(control_socket))
     try:
         app = find_app(setup.app)
+        await open_store(setup.config, stack)
         node = WorkerNode(
             place_of(setup),
             setup.config,

@@ -23,7 +23,18 @@ from stt_anyio.errors import ArgumentError, StateError
 from stt_anyio.node import STTNode
 from stt_anyio.udp import Address, look_up
 from stt_anyio.workers.ports import Routing, SharedPort, can_share
-from stt_anyio.workers.setup import GONE, Control, Setup, encode, find_app, name_of, pickled
+from stt_anyio.workers.setup import (
+    GONE,
+    Control,
+    Setup,
+    check_store,
+    copied,
+    encode,
+    find_app,
+    name_of,
+    open_store,
+    pickled,
+)
 from stt_anyio.workers.statistics import FleetStats, WorkerStats, summed, worker_stats
 from stt_proto import Identity, Limits, WorkerIds
 from stt_proto.workers import MAX_WORKERS
@@ -61,7 +72,8 @@ class WorkerFleet:
         shared_seed: who may talk to it; `STT_SHARED_SEED` when not given.
         host: the address to bind, `0.0.0.0` by default.
         port: the port to bind, 0 for any; `fleet.port` tells which.
-        config: the other parameters, of each worker; limits and buffers are a worker's.
+        config: the other parameters, of each worker; limits and buffers are a worker's. A `ticket_store` is opened in
+            each by its address, and is in `node.config.ticket_store` there.
         restarts: times in a row that a worker may die young, before the fleet gives up.
         backend: `"asyncio"` or `"trio"`, in the workers.
         grace: seconds that sessions get to close when a worker stops.
@@ -195,7 +207,9 @@ class WorkerFleet:
         """Where processes cannot share a port: one node, in this process."""
         node_seed, shared_seed = self._seeds
         app = find_app(self._app)
-        node = STTNode(node_seed, shared_seed, config=self.config, server_mode=True)
+        config = copied(self.config)
+        await open_store(config, self._exit)
+        node = STTNode(node_seed, shared_seed, config=config, server_mode=True)
         await self._exit.enter_async_context(node)
         self._alone = node
 
@@ -467,7 +481,7 @@ def _checked(config: NodeConfig, workers: int, actual: int) -> NodeConfig:
     if config.ticket_file is not None and workers > 1:
         raise ArgumentError("ticket_file is one process's; workers cannot share it", argument="ticket_file")
     if config.ticket_store is not None:
-        raise ArgumentError("ticket_store is open in this process, and not in workers", argument="ticket_store")
+        check_store(config.ticket_store)
     return evolve(
         config,
         limits=_divided(config.limits, actual),

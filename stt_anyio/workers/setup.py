@@ -13,6 +13,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ from attrs import field, frozen
 
 from stt_anyio.config import NodeConfig
 from stt_anyio.errors import ArgumentError
+from stt_anyio.stores import SessionStore
 
 MAX_LINE = 65_536
 """Bytes of a line."""
@@ -79,6 +81,35 @@ def pickled(config: NodeConfig) -> bytes:
             f"config cannot be given to another process ({error}); functions in it must be importable",
             argument="config",
         ) from None
+
+
+def check_store(store: SessionStore) -> None:
+    """A store goes to another process as its address, and is opened there.
+
+    Raises:
+        ArgumentError: it has none.
+    """
+    try:
+        pickle.dumps(store)
+    except Exception as error:
+        raise ArgumentError(
+            f"ticket_store cannot be given to workers, which open it by its address ({error}); one in a file or in"
+            " Redis can",
+            argument="ticket_store",
+        ) from None
+
+
+def copied(config: NodeConfig) -> NodeConfig:
+    """A configuration as another process has it: its store is another object with the same address, not open."""
+    copy: NodeConfig = pickle.loads(pickled(config))
+    return copy
+
+
+async def open_store(config: NodeConfig, stack: AsyncExitStack) -> None:
+    """Open the store of used tickets, if there is one, for as long as the stack; one that need not be opened, is."""
+    store: Any = config.ticket_store
+    if isinstance(store, AbstractAsyncContextManager):
+        await stack.enter_async_context(store)
 
 
 def read(control: socket.socket) -> Setup:

@@ -128,6 +128,7 @@ def summed(routing: Routing, workers: Sequence[WorkerStats]) -> FleetStats:
             closed=dict(closed),
             handshakes_failed=sum(node.handshakes_failed for node in nodes),
             handler_errors=sum(node.handler_errors for node in nodes),
+            tickets_in_doubt=sum(node.tickets_in_doubt for node in nodes),
         ),
         transport=TransportStats(
             **totals,

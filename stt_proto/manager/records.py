@@ -14,7 +14,7 @@ from stt_proto.errors import ArgumentError
 from stt_proto.manager.checks import check_node_id, check_session_id, is_number
 from stt_proto.manager.config import SessionConfig
 from stt_proto.manager.encoding import Reader, damaged, put_bytes, put_metadata
-from stt_proto.manager.metadata import NO_METADATA, Metadata
+from stt_proto.manager.metadata import NO_METADATA, Metadata, frozen_metadata
 from stt_proto.manager.namespaces import Namespace, namespace_bytes, namespace_from_bytes
 from stt_proto.types import SessionState
 
@@ -115,7 +115,11 @@ class SessionRecord:
         """All of it but work in progress and generation, which mean nothing elsewhere; at most 65,536 bytes.
 
         There is a check against damage in it, and none against forgers: keep it where only friends can write.
+
+        Raises:
+            ArgumentError: it was made up, and is no record that `from_bytes` would take.
         """
+        check_record(self)
         config = self.config
         body = b"".join(
             (
@@ -140,7 +144,7 @@ class SessionRecord:
                     self.config_version,
                 ),
                 put_bytes(namespace_bytes(self.namespace)),
-                put_metadata(self.metadata),
+                put_metadata(frozen_metadata(self.metadata)),
             )
         )
         return body + _check(body)
@@ -215,9 +219,12 @@ def check_record(record: Any) -> None:
     """Raise `ArgumentError` unless it is a record with ids, times and a configuration."""
     if not isinstance(record, SessionRecord) or not isinstance(record.config, SessionConfig):
         raise ArgumentError("record is none, or has no configuration", argument="record")
-    if not all(map(is_number, (record.created_at, record.last_active, record.extended_until or 0.0))):
+    times = (record.created_at, record.last_active, record.extended_until or 0.0, record.closed_at or 0.0)
+    if not all(map(is_number, times)):
         raise ArgumentError("record has a time that is no number", argument="record")
     if type(record.config_version) is not int or not 1 <= record.config_version <= MAX_VERSION:
         raise ArgumentError("record has a version that none can have", argument="record")
+    if record.state not in _STATES or record.close_reason not in _REASONS:
+        raise ArgumentError("record is in a state, or has a reason, that no record tells of", argument="record")
     check_session_id(record.session_id)
     check_node_id(record.peer_node_id)

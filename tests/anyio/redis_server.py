@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ def find_server() -> tuple[str, str] | None:
 
 
 class RedisServer:
-    """A server, which can be stopped, halted, and started again on the same socket."""
+    """A server, which can be stopped, halted, and started again on the same socket.
 
-    def __init__(self) -> None:
+    Args:
+        options: of its configuration, beside and instead of those here.
+    """
+
+    def __init__(self, **options: str) -> None:
+        self._given = options
         self._folder = Path(tempfile.mkdtemp(prefix="stt-redis-"))  # short: a socket's name has 100 bytes
         self.socket = self._folder / "s"
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,6 +57,7 @@ class RedisServer:
             "save": "",
             "appendonly": "no",
             "dir": str(self._folder),
+            **self._given,
         }
         words = [word for option, value in options.items() for word in (f"--{option}", value)]
         with (self._folder / "log").open("wb") as log:
@@ -58,17 +65,16 @@ class RedisServer:
                 [name, *words], executable=program, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         for _ in range(1000):
-            try:
-                assert self.ask("PING") == b"+PONG\r\n"
-                return
-            except OSError:
-                time.sleep(0.01)
+            with suppress(OSError):
+                if self.ask("PING") == b"+PONG\r\n":  # and not that it is loading
+                    return
+            time.sleep(0.01)
             if self._process.poll() is not None:
                 break
         raise RuntimeError((self._folder / "log").read_text())
 
     def kill(self) -> None:
-        """End it at once; what it held is gone."""
+        """End it at once; what it held is gone, but what it was told to write down."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

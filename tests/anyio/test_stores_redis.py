@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -151,6 +153,140 @@ async def test_a_server_that_returns_old_versions(redis_server: Callable[[], Red
             assert entry.value == b"0"
 
 
+async def test_a_server_that_began_anew(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
+    """H7, H-36: one that lost everything is found out however much was written since, and by every kind of call."""
+    server, prefix = redis_server(), f"anew{next(_numbers)}"
+    async with open_store(prefix=prefix) as store, open_store(prefix=prefix) as reader:
+        assert await store.take_once("", b"ticket", ttl=60)
+        assert await reader.get("", b"key") is None
+        server.ask("DEL", *(f"{{{prefix}}}:{name}" for name in redis.KEYS))
+        async with open_store(prefix=prefix) as later:
+            for number in range(9):
+                await later.put("", b"%d" % number, b"", if_version=0)
+            await fails(store, StoreDamagedError)
+            await fails(reader, StoreDamagedError)
+            assert "began anew" in str(await fails(store, StoreDamagedError))
+            assert len(await later.scan("")) == 9
+
+
+@pytest.fixture
+def make_server() -> Iterator[Callable[..., RedisServer]]:
+    """`make_server(**options)`: a server for one test alone."""
+    if find_server() is None:
+        pytest.skip("no redis-server or valkey-server here: see .ci/redis.py")
+    made: list[RedisServer] = []
+
+    def make(**options: str) -> RedisServer:
+        made.append(RedisServer(**options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+AT_ONCE = {"repl-diskless-sync-delay": "0"}
+
+
+async def again(call: Callable[[], Any]) -> Any:
+    """Until the store is there."""
+    with anyio.fail_after(20):
+        while True:
+            try:
+                return await call()
+            except StoreUnavailableError:
+                await anyio.sleep(0.01)
+
+
+async def test_a_server_that_writes_everything_down(make_server: Callable[..., RedisServer]) -> None:
+    """H7, H-36: killed and started again, with `appendfsync always`: nothing that was told is lost, and all goes on."""
+    server = make_server(appendonly="yes", appendfsync="always")
+    async with redis.RedisSessionStore(server.url) as store:
+        version = await store.put("", b"key", b"1", if_version=0)
+        for number in range(20):
+            assert await store.take_once("", b"%d" % number, ttl=60)
+        server.kill()
+        await fails(store, StoreUnavailableError)
+        server.start()
+        entry = await again(lambda: store.get("", b"key"))
+        assert (entry.value, entry.version) == (b"1", version)
+        for number in range(20):
+            assert not await store.take_once("", b"%d" % number, ttl=60)
+        assert await store.put("", b"key", b"2", if_version=version) > version
+
+
+async def until_it_has_all(replica: RedisServer, primary: RedisServer) -> None:
+    asked = ("HGET", "{stt}:state", "versions")
+    with anyio.fail_after(30):
+        while replica.ask(*asked) != primary.ask(*asked):
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_a_replica_that_takes_over(make_server: Callable[..., RedisServer], behind: bool) -> None:
+    """H7, H-36: one that has everything goes on; one that was behind is refused, and no ticket is good twice."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    primary, replica = make_server(port=port, bind="127.0.0.1", **AT_ONCE), make_server()
+    replica.ask("REPLICAOF", "127.0.0.1", port)
+    async with redis.RedisSessionStore(primary.url) as store:
+        assert await store.take_once("", b"0", ttl=60)
+        await until_it_has_all(replica, primary)
+        if behind:
+            replica.ask("REPLICAOF", "NO", "ONE")
+        assert await store.take_once("", b"1", ttl=60)
+        if not behind:
+            await until_it_has_all(replica, primary)
+            replica.ask("REPLICAOF", "NO", "ONE")
+        primary.kill()
+        os.rename(replica.socket, primary.socket)
+        if behind:
+            with pytest.raises(StoreDamagedError, match="lost"):
+                await again(lambda: store.take_once("", b"1", ttl=60))
+            await fails(store, StoreDamagedError)
+        else:
+            assert not await again(lambda: store.take_once("", b"1", ttl=60))
+            assert not await store.take_once("", b"0", ttl=60)
+            assert await store.take_once("", b"2", ttl=60)
+
+
+async def test_a_store_in_which_nothing_was_written(open_store: Open) -> None:
+    """H7: two who find nothing, and then both write, mean the same store."""
+    prefix = f"nothing{next(_numbers)}"
+    async with open_store(prefix=prefix) as one, open_store(prefix=prefix) as other:
+        for store in (one, other, one):
+            assert await store.get("", b"key") is None
+        assert await one.take_once("", b"1", ttl=60)
+        assert await other.take_once("", b"2", ttl=60)
+        assert not await one.take_once("", b"2", ttl=60)
+        assert not await other.delete("", b"key")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("versions", "9007199254740992"),
+        ("versions", "-1"),
+        ("versions", "many"),
+        ("expired", "inf"),
+        ("expired", "nan"),
+        ("entries", "-1"),
+    ],
+)
+async def test_counts_that_nobody_wrote(
+    redis_server: Callable[[], RedisServer], open_store: Open, field: str, value: str
+) -> None:
+    """H7: nothing is decided by them; beyond 2**53 numbers of a script are not exact, and versions would repeat."""
+    prefix = f"counts{next(_numbers)}"
+    async with open_store(prefix=prefix) as store:
+        await store.take_once("", b"ticket", ttl=60)
+    redis_server().ask("HSET", f"{{{prefix}}}:state", field, value)
+    async with open_store(prefix=prefix) as store:
+        await fails(store, StoreDamagedError)
+
+
 async def test_a_server_that_is_slow(server: RedisServer) -> None:
     """H7: `StoreUnavailableError` after `timeout`; afterwards all is well, and no answer is taken for another's."""
     async with redis.RedisSessionStore(server.url, timeout=0.5) as store:
@@ -253,6 +389,31 @@ async def test_a_connection_that_fails_in_its_end(server: RedisServer, monkeypat
             await store.aclose()
             await anyio.wait_all_tasks_blocked()
         assert len(await store.scan("")) == 3
+
+
+async def test_a_connection_that_comes_too_late(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H7: one that stands when the time is up is not left open, though nobody has begun to read from it."""
+    made = []
+
+    class Stopped:
+        """Starts nothing."""
+
+        async def start(self, *_: Any) -> None:
+            raise KeyError("stopped")
+
+    async def connect(*arguments: Any) -> Any:
+        made.append(await real(*arguments))
+        return made[0]
+
+    real = redis._connect
+    monkeypatch.setattr(redis, "_connect", connect)
+    async with redis.RedisSessionStore(server.url) as store:
+        tasks, store._tasks = store._tasks, Stopped()
+        with pytest.raises(StoreUnavailableError):
+            await store.get("", b"key")
+        store._tasks = tasks
+        with pytest.raises(anyio.ClosedResourceError):
+            await made[0].send(b"x")
 
 
 async def test_scripts_that_the_server_forgot(redis_server: Callable[[], RedisServer], open_store: Open) -> None:
@@ -361,7 +522,10 @@ async def pretending(*answers: bytes, context: ssl.SSLContext | None = None) -> 
     async def serve(stream: anyio.abc.SocketStream) -> None:
         async with stream:
             for answer in answers:
-                await stream.receive()
+                try:
+                    await stream.receive()
+                except anyio.EndOfStream:
+                    return
                 await stream.send(answer)
 
     listener: Any = await anyio.create_tcp_listener(local_host="127.0.0.1")
@@ -404,6 +568,29 @@ async def test_answers_that_make_no_sense(answer: bytes, error: type[Exception])
 async def test_no_redis_at_all(greeting: bytes) -> None:
     async with pretending(greeting) as url, redis.RedisSessionStore(url, timeout=0.5) as store:
         await fails(store, StoreUnavailableError)
+
+
+OF_6_2 = f"Error running script (call to f_{0:040x}): @user_script:56: @user_script: 56: "
+"""What Redis 6.2 writes before an error of a command in a script; Redis 7 writes the error alone."""
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "stays"),
+    [
+        ("-OOM command not allowed when used memory > 'maxmemory'.", ResourcesExhaustedError, True),
+        ("-WRONGTYPE Operation against a key holding the wrong kind of value", StoreDamagedError, True),
+        ("-READONLY You can't write against a read only replica.", StoreUnavailableError, False),
+        ("-NOREPLICAS Not enough good replicas to write.", StoreUnavailableError, True),
+        ("attempt to get length of local 'entry' (a boolean value)", StoreDamagedError, True),
+    ],
+)
+async def test_refusals_of_redis_6(refusal: str, error: type[Exception], stays: bool) -> None:
+    """H7: they mean what they mean in Redis 7; a replica is left, so that the primary is looked for."""
+    line = f"-ERR {OF_6_2}{refusal} \r\n".encode()
+    async with pretending(HELLO, line, line) as url, redis.RedisSessionStore(url, timeout=5.0) as store:
+        with pytest.raises(error):
+            await store.put("", b"key", b"", if_version=0)
+        assert (store._connection is not None) is stays
 
 
 PARTS = (
@@ -521,6 +708,23 @@ async def test_cancelled_while_it_is_open(open_store: Open) -> None:
     assert caught.group_contains(KeyError, depth=1)
 
 
+async def test_an_error_while_others_wait(server: RedisServer) -> None:
+    """H7: they are told that the connection ended, and what the caller raised is not lost over it."""
+
+    async def raises(store: Any) -> None:
+        async with anyio.create_task_group() as tasks, store:
+            await store.get("", b"0")
+            with Halted(server):
+                tasks.start_soon(store.get, "", b"0")
+                await anyio.wait_all_tasks_blocked()
+                raise KeyError
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await raises(redis.RedisSessionStore(server.url))
+    assert caught.group_contains(KeyError, depth=1)
+    assert caught.group_contains(StoreUnavailableError, depth=1)
+
+
 async def use_in_group(store: Any) -> None:
     async with anyio.create_task_group() as tasks, store:
         tasks.start_soon(store.get, "", b"0")
@@ -545,6 +749,9 @@ async def test_too_many_wait(open_store: Open, monkeypatch: pytest.MonkeyPatch) 
         ("url", {"url": "localhost:6379"}),
         ("url", {"url": "redis:///0"}),
         ("url", {"url": "redis://localhost:port"}),
+        ("url", {"url": None}),
+        ("prefix", {"prefix": None}),
+        ("prefix", {"prefix": "\udc80"}),
         ("prefix", {"prefix": ""}),
         ("prefix", {"prefix": "a}b"}),
         ("prefix", {"prefix": "x" * 65}),

@@ -88,6 +88,37 @@ async def test_over_restarts(path: Path) -> None:
         assert [entry.value for entry in await store.scan(b"a")] == [b"2"]
 
 
+@pytest.mark.parametrize("call", ["put", "delete"])
+async def test_who_lost_was_told_that_it_is_over(path: Path, call: str) -> None:
+    """S14, H7: that a lifetime is over is kept with a refusal too: a clock that steps back revives nothing."""
+    clock = Clock()
+    async with SqliteSessionStore(path, clock=clock) as store, SqliteSessionStore(path, clock=clock) as other:
+        version = await store.put("", b"key", b"1", if_version=0, ttl=5)
+        clock.now += 5
+        calls = {
+            "put": lambda: store.put("", b"key", b"2", if_version=version),
+            "delete": lambda: store.delete("", b"key", if_version=version),
+        }
+        with pytest.raises(VersionConflictError) as caught:
+            await calls[call]()
+        assert caught.value.version == 0
+        clock.now -= 3
+        assert await other.get("", b"key") is None
+        await other.put("", b"key", b"3", if_version=0)
+
+
+async def test_a_relative_path_means_what_it_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H7: a process that goes to another directory keeps its store."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    store = SqliteSessionStore("store")
+    for place in ("elsewhere", ".."):
+        async with store:
+            monkeypatch.chdir(place)
+            assert await store.take_once("", place.encode(), ttl=60)
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
 async def test_nobody_else_may_read_it(path: Path, store: SqliteSessionStore) -> None:
     await store.put("", b"key", b"secret", if_version=0)
     names = sorted(os.listdir(path.parent))
@@ -195,6 +226,34 @@ async def test_a_write_that_is_cancelled(path: Path, store: SqliteSessionStore) 
         assert await store.take_once("", b"%d" % number, ttl=60) is (took == [])
 
 
+async def test_many_wait_for_one_who_is_locked_out(path: Path) -> None:
+    """H7: calls wait for each other and for other processes, both together no longer than `timeout`.
+
+    Twenty calls, each of which may wait half a second: one after the other they would take ten.
+    """
+    ended: list[str] = []
+    async with SqliteSessionStore(path, timeout=0.5) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+
+        async def take(number: int) -> None:
+            try:
+                await store.take_once("", b"%d" % number, ttl=60)
+            except StoreUnavailableError as error:
+                ended.append(str(error))
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for number in range(20):
+                    tasks.start_soon(take, number)
+        other.execute("ROLLBACK")
+        other.close()
+        assert len(ended) == 20
+        assert sum("nothing was asked" in each for each in ended) == 19
+        for number in range(20):
+            assert await store.take_once("", b"%d" % number, ttl=60)
+
+
 async def test_no_such_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none" / "store", tmp_path):
         with pytest.raises(StoreUnavailableError):
@@ -210,6 +269,24 @@ async def test_the_disk_is_full(store: SqliteSessionStore) -> None:
     with pytest.raises(StoreUnavailableError):
         await store.put("", b"key", bytes(65_536), if_version=version)
     assert await store.put("", b"key", b"2", if_version=version) == version + 1
+
+
+async def test_a_disk_that_takes_no_writes(path: Path) -> None:
+    """H7: what is there can be read, nothing is taken or written, and no end of a lifetime is told that is not kept."""
+    clock = Clock()
+    async with SqliteSessionStore(path, clock=clock) as store:
+        await store.put("", b"key", b"1", if_version=0, ttl=5)
+        assert store._file is not None
+        store._file._connection.execute("PRAGMA query_only = ON")
+        assert [entry.value for entry in await store.scan("")] == [b"1"]
+        await fails(store, StoreUnavailableError, "put", "take_once")
+        clock.now += 5
+        await fails(store, StoreUnavailableError)
+        clock.now -= 5
+        store._file._connection.execute("PRAGMA query_only = OFF")
+        entry = await store.get("", b"key")
+        assert entry is not None
+        assert await store.take_once("", b"key", ttl=1)
 
 
 # -- damaged -------------------------------------------------------------------------------------------------------
@@ -273,6 +350,26 @@ async def test_bytes_that_are_damaged(path: Path) -> None:
     assert damaged > 5
 
 
+@pytest.mark.parametrize(
+    ("state", "calls"),
+    [
+        ("versions = 9223372036854775807", ("put", "take_once")),
+        ("versions = -1", ()),
+        ("entries = -1", ()),
+        ("taken = -1", ()),
+        ("expired = 9e999", ()),
+        ("expired = -1.0", ()),
+    ],
+)
+async def test_counts_that_nobody_wrote(path: Path, state: str, calls: tuple[str, ...]) -> None:
+    """H7: nothing is decided by them, and no other error comes out; versions begin nowhere again."""
+    async with SqliteSessionStore(path):
+        pass
+    change(path, f"UPDATE state SET {state}")
+    async with SqliteSessionStore(path) as store:
+        await fails(store, StoreDamagedError, *calls)
+
+
 @pytest.mark.parametrize("gone", [True, False])
 async def test_a_file_in_its_place(path: Path, store: SqliteSessionStore, gone: bool) -> None:
     """H7: two files cannot both be the store: who has the old one open is told."""
@@ -325,9 +422,25 @@ async def test_opened_and_closed(path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
+async def test_closed_though_all_is_cancelled(path: Path) -> None:
+    """H7: who is cancelled leaves no file open and no log behind; a store that is closed can be opened again."""
+    store = SqliteSessionStore(path)
+    for number in range(3):
+        with anyio.CancelScope() as scope:
+            async with store:
+                await store.put("", b"%d" % number, b"", if_version=0)
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        await fails(store, StateError)
+        assert os.listdir(path.parent) == [path.name]
+
+
 @pytest.mark.parametrize(
     ("argument", "options"),
     [
+        ("path", {"path": b"bytes"}),
+        ("path", {"path": 7}),
         ("path", {"path": ""}),
         ("path", {"path": "a\0b"}),
         ("timeout", {"timeout": 0}),

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from stt_anyio import ticket_store as store_module
 from stt_anyio.errors import ResourcesExhaustedError, StoreUnavailableError
 from stt_anyio.stores import MemorySessionStore
 from stt_anyio.ticket_file import HEADER, SPARE, TicketFile
-from stt_anyio.ticket_store import MAX_ASKED, TicketStore
+from stt_anyio.ticket_store import MAX_ASKED, TicketDesk, in_file, in_store
 from stt_proto.events import TicketOffered
 from tests.anyio.redis_server import RedisServer
 from tests.anyio.stores import KINDS, Clock, Stores
@@ -319,11 +320,14 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     with monkeypatch.context() as broken:
         broken.setattr(module.os, "fsync", full)
-        assert not file.use(b"b" * 16, 2000.0)
-        assert not file.use(b"c" * 16, 2000.0)
+        for letter in (b"b", b"c"):
+            with pytest.raises(OSError, match="no space"):
+                file.use(letter * 16, 2000.0)
+            assert not file.use(letter * 16, 2000.0), "nobody knows whether it is written"
     assert file.use(b"d" * 16, 2000.0)
     file.close()
-    assert not file.use(b"e" * 16, 2000.0)
+    with pytest.raises(OSError):
+        file.use(b"e" * 16, 2000.0)
     again = used(path)
     assert [again.use(bytes((letter,)) * 16, 2000.0) for letter in b"abcd"] == [False] * 4
     again.close()
@@ -371,6 +375,89 @@ def test_systems_that_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
             used(tmp_path / "used")
     else:
         used(tmp_path / "used").close()
+
+
+def test_a_file_that_another_node_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H-36: two who write one file would each forget what the other knows; so the second is refused, at any time."""
+    path = tmp_path / "used"
+    file = used(path)
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match="another node") as caught:
+            used(path)
+        assert caught.value.argument == "ticket_file"
+        file._torn = True  # so that it is written anew
+        assert file.use(os.urandom(16), 2000.0)
+    file.close()
+    used(path).close()
+    real = module._lock
+
+    def somebody_was_faster(descriptor: int) -> None:
+        """Who had the file has replaced it, and ended, just before it was locked here."""
+        monkeypatch.setattr(module, "_lock", real)
+        other = used(path)
+        assert other.use(b"a" * 16, 2000.0)
+        other.close()
+        real(descriptor)
+
+    monkeypatch.setattr(module, "_lock", somebody_was_faster)
+    file = used(path)
+    assert not file.use(b"a" * 16, 2000.0)
+    file.close()
+
+
+async def test_the_loop_goes_on_while_the_disk_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H-36: one who shows a ticket makes nobody else wait; of two who show the same at once one is let in."""
+    path, begun, go_on = tmp_path / "used", threading.Event(), threading.Event()
+    real, waited = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        begun.set()
+        waited.append(go_on.wait(10.0))
+        real(descriptor)
+
+    file, answers = used(path), []
+    desk = TicketDesk(in_file(file), 10.0, lambda: None)
+    monkeypatch.setattr(module.os, "fsync", fsync)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(2):
+            desk.offered(TicketOffered(b"a" * 16, 2000.0), answers.append)
+        while not begun.is_set():
+            await anyio.sleep(0.001)
+        assert answers == []
+        go_on.set()
+        while len(answers) < 2:
+            await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()
+    assert waited == [True]
+    assert sorted(answers) == [False, True]
+    file.close()
+    assert b"61" * 16 in path.read_bytes()
+
+
+async def test_a_disk_that_fails_is_told_by_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H-36, H7: a full handshake, and a count; also where there is no loop."""
+    options = server_options(fleet_secret=FLEET)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    async with STTNode(**options, ticket_file=str(tmp_path / "used")) as server, STTNode(**client_options()) as client:
+        ticket = await ticket_of(client, server)
+        monkeypatch.setattr(module.os, "fsync", full)
+        session = await client.connect((LOOPBACK, server.port), ticket=ticket)
+        assert not session.resumed
+        assert server.get_stats().tickets_in_doubt == 1
+    monkeypatch.undo()
+    blocking = {**options, "ticket_file": str(tmp_path / "other"), "background": True}
+    with BlockingNode(**blocking) as waiting, BlockingNode(**client_options()) as client:
+        before = client.connect((LOOPBACK, waiting.port))
+        while before.ticket is None:
+            client.poll(1.0)
+        monkeypatch.setattr(module.os, "fsync", full)
+        assert not client.connect((LOOPBACK, waiting.port), ticket=before.ticket).resumed
+        assert waiting.get_stats().tickets_in_doubt == 1
 
 
 # -- a store that several servers share ----------------------------------------------------------------------------
@@ -433,9 +520,10 @@ async def test_a_store_that_fails(error: Exception, caplog: pytest.LogCaptureFix
             assert session.resumption_error is not None
             assert session.resumption_error.reason == TicketRefusal.USED
         assert server.running
+        assert server.get_stats().tickets_in_doubt == 2
     assert store.asked == 2
     assert [record.message for record in caplog.records if "tickets are refused" in record.message] == [
-        f"tickets are refused, as their store failed: {error}"
+        f"tickets are refused, as nobody can say which were used: {error}"
     ]
 
 
@@ -449,11 +537,46 @@ async def test_a_store_that_does_not_answer() -> None:
             assert store.asked == 1
 
 
+async def test_a_store_that_is_slow_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """H7: that tickets are refused for it is told: each counted, the first of a row logged."""
+    doubts: list[None] = []
+    answers: list[bool] = []
+    slow = anyio.Event()
+
+    async def ask(ticket_id: bytes, expires_at: float) -> bool:
+        if ticket_id != bytes(16):
+            await slow.wait()
+        return True
+
+    desk = TicketDesk(ask, 0.01, lambda: doubts.append(None))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.run)
+        await anyio.wait_all_tasks_blocked()
+        for row in (1, 2, 2):
+            for number in range(1, 4):
+                desk.offered(TicketOffered(bytes((number,)) * 16, 0.0), answers.append)
+            while len(answers) % 4 < 3:
+                await anyio.sleep(0.001)
+            if row == 1:
+                desk.offered(TicketOffered(bytes(16), 0.0), answers.append)
+            else:
+                desk.offered(TicketOffered(bytes(15) + b"x", 0.0), answers.append)
+            while len(answers) % 4:
+                await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()
+    assert answers == [False] * 3 + [True] + [False] * 8
+    assert len(doubts) == 11
+    assert [record.message for record in caplog.records] == [
+        "tickets are refused, as nobody can say which were used: there was no answer within 0.01 s"
+    ] * 2, "and again after it had answered"
+
+
 async def test_a_store_that_is_asked_too_much() -> None:
     """H-36: what nobody can be asked about is refused at once, and waits for nobody; in time all are answered."""
     store = Broken(None)
-    desk = TicketStore(store, bytes(32), 0.05)
     answers: list[bool] = []
+    doubts: list[None] = []
+    desk = TicketDesk(in_store(store, bytes(32)), 0.05, lambda: doubts.append(None))
     desk.offered(TicketOffered(bytes(16), 0.0), answers.append)
     assert answers == [False], "the node does not run"
     async with anyio.create_task_group() as tasks:
@@ -466,6 +589,7 @@ async def test_a_store_that_is_asked_too_much() -> None:
             await anyio.sleep(0.001)
         assert store.asked == MAX_ASKED
         assert not any(answers)
+        assert len(doubts) == MAX_ASKED + 10
         tasks.cancel_scope.cancel()
 
 
@@ -473,7 +597,7 @@ async def test_how_long_the_store_remembers() -> None:
     """H-36: beyond the end of the ticket by more than clocks may differ; and it asks for a lifetime that there is."""
     clock, answers = Clock(), []
     store = MemorySessionStore(clock)
-    desk = TicketStore(store, bytes(32), 5.0, clock=lambda: 1_000_000.0)
+    desk = TicketDesk(in_store(store, bytes(32), lambda: 1_000_000.0), 5.0, lambda: None)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.run)
         await anyio.wait_all_tasks_blocked()

@@ -68,6 +68,37 @@ def test_serve(folder: Path, loop: tuple[str, ...]) -> None:
         command.process.kill()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="ports are shared so on Linux only")
+def test_tickets_are_good_once(folder: Path) -> None:
+    """H7, H-36: whichever of the processes is asked. Of twelve who show one ticket, two workers would let in two."""
+    command = Command(
+        folder, "serve", "shop:greet", "--listen", "udp://127.0.0.1:0", "--workers", "2", "--ticket-store", "used.db",
+        "--seed-file", "seed", "--json",
+    )  # fmt: skip
+    me = {"node_seed": bytes(32), "shared_seed": "a passphrase", "host": "127.0.0.1"}
+    try:
+        port = int(command.event()["address"].rpartition(":")[2])
+        with BlockingNode(**me) as node:
+            session = node.connect(("127.0.0.1", port))
+            while session.ticket is None:
+                node.poll(1.0)
+            ticket = session.ticket
+        resumed, answered = [], set()
+        while len(answered) < 2 or len(resumed) < 12:
+            with BlockingNode(**me) as node:
+                session = node.connect(("127.0.0.1", port), ticket=ticket)
+                answered.add(int(session.accept_stream(timeout=10).receive(100)))
+                resumed.append(session.resumed)
+        assert resumed == [True] + [False] * (len(resumed) - 1)
+        assert (folder / "used.db").exists()
+        command.process.send_signal(signal.SIGTERM)
+        code, _, _ = command.end()
+        assert code == ExitCode.INTERRUPTED
+        assert not (folder / "used.db-wal").exists(), "the workers have closed it"
+    finally:
+        command.process.kill()
+
+
 def test_an_application_that_is_not_there(folder: Path) -> None:
     command = Command(folder, "serve", "shop:nothing", "--listen", "udp://127.0.0.1:0", "--seed-file", "seed", "--json")
     assert command.event()["exit_code"] == ExitCode.FAILED

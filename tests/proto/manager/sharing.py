@@ -46,6 +46,11 @@ class Sharing(Checked):
         if back:
             self.expect("S14", self.stores[0].get("", b"none", self.now - 100.0) is None)
 
+    def refused(self, place: tuple[str | bytes, bytes], at: int) -> None:
+        """Who was told that there is nothing was told so for good, whatever the clock does."""
+        if at == 0:
+            self.expect("S14", self.stores[0].get(*place, self.now - 100.0) is None, "revived by a clock")
+
     @rule(manager=managers, place=places)
     def get(self, manager: int, place: tuple[str | bytes, bytes]) -> None:
         with self.unbroken("S14"):
@@ -67,12 +72,21 @@ class Sharing(Checked):
                 given = self.stores[manager].put(*place, new, self.now, if_version=version, ttl=ttl)
             except VersionConflictError as error:
                 self.expect("S14", version != at and error.version == at, f"{version} was refused, and it is {at}")
+                self.refused(place, at)
                 return
             self.expect("S14", version == at and new[:-1] == before, "an update was lost")
             self.expect("S14", given > self.last_version, "a version was given twice")
             self.last_version = given
             self.model[place] = new, given, None if ttl is None else self.now + ttl
             self.read[manager, place] = new, given
+
+    @rule(manager=managers, place=places)
+    def come_too_late(self, manager: int, place: tuple[str | bytes, bytes]) -> None:
+        """A lifetime passes while nobody looks, and then somebody writes over what he has."""
+        self.get(manager, place)
+        self.append(manager, place, 0.5)
+        self.now += 0.5
+        self.append(manager, place, None)
 
     @rule(manager=managers, place=places, blindly=st.booleans())
     def delete(self, manager: int, place: tuple[str | bytes, bytes], blindly: bool) -> None:
@@ -83,6 +97,7 @@ class Sharing(Checked):
                 deleted = self.stores[manager].delete(*place, self.now, if_version=version)
             except VersionConflictError as error:
                 self.expect("S14", version != at and error.version == at)
+                self.refused(place, at)
                 return
             self.expect("S14", version in (None, at) and deleted == bool(at), "what was deleted")
             self.model.pop(place, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf, nan
+from struct import pack
 from typing import Any
 
 import pytest
@@ -127,16 +128,20 @@ def test_metadata_that_nobody_wrote(tail: bytes) -> None:
 
 
 def test_times_that_are_none() -> None:
-    data = evolve(RECORD, created_at=nan).to_bytes()
-    with pytest.raises(ArgumentError):
-        SessionRecord.from_bytes(data)
+    body, good = RECORD.to_bytes()[:-8], pack(">d", RECORD.created_at)
+    assert body.count(good) >= 1
+    for bad in (nan, inf):
+        with pytest.raises(ArgumentError):
+            SessionRecord.from_bytes(resealed(body.replace(good, pack(">d", bad), 1)))
 
 
 @pytest.mark.parametrize("version", [0, (1 << 63) + 1, (1 << 64) - 1])
 def test_versions_that_none_can_have(version: int) -> None:
     """What is taken back, a manager goes on with. [Found by fuzzing: a forged one was taken, and refused later.]"""
+    body, good = RECORD.to_bytes()[:-8], pack(">BQ", RECORD.config.priority, 1)
+    assert body.count(good) == 1
     with pytest.raises(ArgumentError) as caught:
-        SessionRecord.from_bytes(evolve(RECORD, config_version=version).to_bytes())
+        SessionRecord.from_bytes(resealed(body.replace(good, pack(">BQ", RECORD.config.priority, version))))
     assert caught.value.argument == "data"
 
 
@@ -172,6 +177,34 @@ def test_a_record_that_was_made_up(record: Any) -> None:
     with pytest.raises(ArgumentError) as caught:
         check_record(record)
     assert caught.value.argument in ("record", "session_id", "peer_node_id")
+
+
+@pytest.mark.parametrize(
+    "made_up",
+    [
+        {"session_id": b"short"},
+        {"peer_node_id": b""},
+        {"config": None},
+        {"created_at": nan},
+        {"closed_at": nan},
+        {"extended_until": -inf},
+        {"config_version": 0},
+        {"config_version": 1 << 64},
+        {"state": SessionState.INIT},
+        {"close_reason": "tired"},
+    ],
+)
+def test_a_record_that_was_made_up_is_not_written(made_up: dict[str, Any]) -> None:
+    """H7: it says so, rather than stand in a store for another session, or for none that comes back."""
+    with pytest.raises(ArgumentError):
+        evolve(RECORD, **made_up).to_bytes()
+
+
+@pytest.mark.parametrize("metadata", [{"key": "x" * 70_000}, {"key": 1 << 70}, {"x" * 40_000: 1}, {"key": []}])
+def test_a_record_with_metadata_that_was_made_up(metadata: Any) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        evolve(RECORD, metadata=metadata).to_bytes()
+    assert caught.value.argument == "metadata"
 
 
 # -- metadata ------------------------------------------------------------------------------------------------------
