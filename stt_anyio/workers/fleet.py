@@ -241,10 +241,9 @@ class WorkerFleet:
         if self._alone is not None:
             self._slots[0].scope.cancel()
         with anyio.move_on_after(self._grace + 2.0):
-            for slot in self._slots:
-                await slot.say(stop=True)
-            for slot in self._slots:
-                await slot.gone.wait()
+            async with anyio.create_task_group() as tasks:
+                for slot in self._slots:
+                    tasks.start_soon(slot.stop)
         for slot in self._slots:
             slot.kill()
             slot.scope.cancel()
@@ -383,6 +382,7 @@ class _Slot:
         self._process: Process | None = None
         self._control: Control | None = None
         self._answered = anyio.Event()
+        self._asked = False
         self._serves = False
 
     @property
@@ -435,15 +435,25 @@ class _Slot:
             return False
         return True
 
+    async def stop(self) -> None:
+        """Tell it to stop, and wait until its process has ended."""
+        await self.say(stop=True)
+        await self.gone.wait()
+
     async def ask(self) -> None:
-        """Have it tell its statistics."""
+        """Have it tell its statistics; one that still owes an answer is not asked again."""
         answered = self._answered
-        if self._serves and await self.say(stats=True):
-            with anyio.move_on_after(ANSWER_TIMEOUT):
+        with anyio.move_on_after(ANSWER_TIMEOUT):
+            if self._serves and (self._asked or await self._request()):
                 await answered.wait()
+
+    async def _request(self) -> bool:
+        self._asked = True
+        return await self.say(stats=True)
 
     def _answer(self) -> None:
         """Whoever has asked need not wait any longer."""
+        self._asked = False
         self._answered.set()
         self._answered = anyio.Event()
 

@@ -274,6 +274,49 @@ async def test_a_worker_does_not_leave_the_port() -> None:
         port.close()
 
 
+@pytest.mark.parametrize(("host", "elsewhere"), [(HOST, "::1"), (HOST, HOST)])
+async def test_what_comes_to_a_socket_of_ones_own(host: str, elsewhere: str) -> None:
+    """C-8: a worker that dials has sockets beside the port; what is another's there is nobody's, and harms nobody."""
+    port = ports.SharedPort(socket.AF_INET, (host, 0), WorkerIds(SECRET, 0, 2))
+    config = NodeConfig(bind_address=host)
+    first, second = (
+        WorkerNode(
+            Place(
+                WorkerIds(SECRET, index, 2),
+                port.sockets[index],
+                port.inboxes[index],
+                [None if other == index else port.outboxes[other].dup() for other in range(2)],
+            ),
+            config,
+            shared_seed=SEED,
+            server_mode=True,
+        )
+        for index in range(2)
+    )
+    names = [next(n for n in (bytes([n] * 8) for n in range(99)) if WorkerIds(SECRET, w, 2).owns(n)) for w in (0, 1)]
+    try:
+        async with first, second, Naming(1) as client:
+            try:
+                own = await first.udp.path_to((elsewhere, 9))
+            except OSError:
+                pytest.skip(f"no {elsewhere} here")
+            if elsewhere == host:
+                own = first.udp.path_beside(own)
+            target: Any = own.local
+            with socket.socket(first.udp.sockets[-1].family, socket.SOCK_DGRAM) as stranger:
+                for size in (30, 60):
+                    stranger.sendto(b"\x40" + names[1] + bytes(size), (elsewhere, target[1]))
+                stranger.sendto(b"\x40" + names[0] + bytes(30), (elsewhere, target[1]))  # for all, or so it looks
+            with anyio.fail_after(LIMIT):
+                await until(lambda: first.udp.hand_over.counts.homeless == 3)
+                there = await client.connect(port.local)
+                here = await second.accept()
+                assert here.peer_addr == there.local_addr
+            assert first.udp.hand_over.counts.given == second.udp.hand_over.counts.taken == 0
+    finally:
+        port.close()
+
+
 async def _both(client: STTNode, node: STTNode, address: Any) -> tuple[Session, Session]:
     """A session as the node sees it, and as the client does."""
     there = await client.connect(address)
@@ -287,6 +330,23 @@ async def test_many_ask_at_once() -> None:
             async with anyio.create_task_group() as tasks:
                 for _ in range(10):
                     tasks.start_soon(served.stats)
+
+
+@ON_ONE_LOOP
+async def test_a_worker_that_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervision: who asks it again and again is kept no longer for that, and the others are still told to stop."""
+    async with serving() as (served, _), Naming(1) as client:
+        session = await client.connect((HOST, served.port))
+        pid = served.pids[0]
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        monkeypatch.setattr(fleet, "ANSWER_TIMEOUT", 0.0001)
+        for _ in range(1000):
+            await served.stats()
+        assert (await served.stats()).workers[0].pid == pid
+        await served.__aexit__(None, None, None)
+        assert await session.wait_closed() == "graceful"
+        assert not alive(pid)
 
 
 # -- ends ----------------------------------------------------------------------------------------------------------
