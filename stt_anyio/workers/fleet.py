@@ -23,7 +23,7 @@ from stt_anyio.errors import ArgumentError, StateError
 from stt_anyio.node import STTNode
 from stt_anyio.udp import Address, look_up
 from stt_anyio.workers.ports import Routing, SharedPort, can_share
-from stt_anyio.workers.setup import GONE, Control, Setup, encode, find_app, name_of, pickled
+from stt_anyio.workers.setup import END_TIMEOUT, GONE, Control, Setup, encode, find_app, name_of, pickled
 from stt_anyio.workers.statistics import FleetStats, WorkerStats, summed, worker_stats
 from stt_proto import Identity, Limits, WorkerIds
 from stt_proto.workers import MAX_WORKERS
@@ -31,7 +31,7 @@ from stt_proto.workers import MAX_WORKERS
 logger = logging.getLogger("stt.workers")
 
 START_TIMEOUT = 60.0
-"""Seconds that workers have to start."""
+"""Seconds that a worker has to start, each time."""
 ANSWER_TIMEOUT = 2.0
 """Seconds that a worker has to tell its statistics."""
 STEADY = 60.0
@@ -43,7 +43,11 @@ LAST_WORDS = 1.0
 GRACE = 5.0
 """Seconds that workers give their sessions to close."""
 
-_COMMAND = "from stt_anyio.workers.child import main; main()"
+_COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, lambda *_: None); from stt_anyio.workers.child import main; main()"
+)
+"""Ctrl-C goes to all processes of a terminal, also while they import; the parent tells them to stop. It is not ignored:
+that would be inherited by every program that a worker starts."""
 
 
 class WorkerFleet:
@@ -185,11 +189,8 @@ class WorkerFleet:
             logger.warning("the kernel takes no filter: workers hand over to each other what they get of each other's")
         for slot in self._slots:
             tasks.start_soon(self._keep, slot)
-        with anyio.move_on_after(START_TIMEOUT):
-            for slot in self._slots:
-                await slot.ready.wait()
-            return
-        raise StateError(f"the workers did not start within {START_TIMEOUT:g} seconds")
+        for slot in self._slots:
+            await slot.ready.wait()
 
     async def _start_here(self, tasks: TaskGroup) -> None:
         """Where processes cannot share a port: one node, in this process."""
@@ -240,7 +241,7 @@ class WorkerFleet:
         """Have all workers close their sessions and end; kill those that do not."""
         if self._alone is not None:
             self._slots[0].scope.cancel()
-        with anyio.move_on_after(self._grace + 2.0):
+        with anyio.move_on_after(self._grace + END_TIMEOUT):
             async with anyio.create_task_group() as tasks:
                 for slot in self._slots:
                     tasks.start_soon(slot.stop)
@@ -255,7 +256,7 @@ class WorkerFleet:
         failures = 0
         with slot.scope:
             while True:
-                began = anyio.current_time()
+                began, slot.asked_to_end = anyio.current_time(), False
                 try:
                     await self._live(slot)
                 except OSError as error:  # no memory, no descriptors, no processes: that may pass
@@ -266,10 +267,10 @@ class WorkerFleet:
                     return
                 if not slot.ready.is_set():
                     raise StateError(f"worker {slot.index} did not start: {slot.failure or 'it died'}")
-                failures = 1 if anyio.current_time() - began > STEADY else failures + 1
+                failures = 0 if slot.asked_to_end else 1 if anyio.current_time() - began > STEADY else failures + 1
                 if failures > self._restarts:
                     raise StateError(f"worker {slot.index} died {failures} times in a row")
-                pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+                pause = min(FIRST_PAUSE * 2 ** max(0, failures - 1), LONGEST_PAUSE)
                 logger.warning("worker %d has ended; it starts again in %g s", slot.index, pause)
                 slot.restarts += 1
                 await anyio.sleep(pause)
@@ -301,6 +302,7 @@ class WorkerFleet:
                 self._begin(slot, process, stream)
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(slot.hear, message)
+                    tasks.start_soon(slot.expect, START_TIMEOUT)
                     await process.wait()
                     with anyio.move_on_after(LAST_WORDS):
                         await slot.heard.wait()
@@ -366,6 +368,7 @@ class _Slot:
         restarts: how often it was started again.
         told: what it said of itself last.
         failure: why it did not start.
+        asked_to_end: whether its process ended because somebody sent it a SIGTERM.
         scope: of the task that keeps it.
     """
 
@@ -378,17 +381,18 @@ class _Slot:
         self.restarts = 0
         self.told: dict[str, Any] = {}
         self.failure = ""
+        self.asked_to_end = False
         self.scope = anyio.CancelScope()
         self._process: Process | None = None
         self._control: Control | None = None
         self._answered = anyio.Event()
         self._asked = False
-        self._serves = False
+        self._serving = anyio.Event()
 
     @property
     def pid(self) -> int | None:
         """The id of its process, while that serves."""
-        return self._process.pid if self._process is not None and self._serves else None
+        return self._process.pid if self._process is not None and self._serving.is_set() else None
 
     def begin(self, process: Process, control: Control) -> None:
         """A process has been started for it."""
@@ -398,7 +402,7 @@ class _Slot:
     def end(self) -> None:
         """Its process has ended."""
         self._process = self._control = None
-        self._serves = False
+        self._serving = anyio.Event()
         self._answer()
         self.gone.set()
 
@@ -406,6 +410,15 @@ class _Slot:
         """End it at once."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
+
+    async def expect(self, timeout: float) -> None:
+        """End the process if it does not serve in time."""
+        with anyio.move_on_after(timeout):
+            await self._serving.wait()
+            return
+        self.failure = f"it does not serve after {timeout:g} seconds"
+        logger.error("worker %d: %s", self.index, self.failure)
+        self.kill()
 
     async def hear(self, setup: bytes) -> None:
         """Tell the process what it is to be, and take in what it says, until it is gone."""
@@ -416,9 +429,10 @@ class _Slot:
             while True:
                 what = await control.hear()
                 if "ready" in what:
-                    self._serves = True
+                    self._serving.set()
                     self.ready.set()
                 self.failure = what.get("failed", self.failure)
+                self.asked_to_end = what.get("asked_to_end", self.asked_to_end)
                 if "stats" in what:
                     self.told = what["stats"]
                     self._answer()
@@ -444,12 +458,16 @@ class _Slot:
         """Have it tell its statistics; one that still owes an answer is not asked again."""
         answered = self._answered
         with anyio.move_on_after(ANSWER_TIMEOUT):
-            if self._serves and (self._asked or await self._request()):
+            if self._serving.is_set() and (self._asked or await self._request()):
                 await answered.wait()
 
     async def _request(self) -> bool:
         self._asked = True
-        return await self.say(stats=True)
+        try:
+            return await self.say(stats=True)
+        except BaseException:  # whoever asked is cancelled
+            self._asked = False
+            raise
 
     def _answer(self) -> None:
         """Whoever has asked need not wait any longer."""

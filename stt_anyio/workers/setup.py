@@ -25,6 +25,8 @@ from stt_anyio.errors import ArgumentError
 
 MAX_LINE = 65_536
 """Bytes of a line."""
+END_TIMEOUT = 2.0
+"""Seconds that a worker has to end, after those that its sessions have."""
 GONE = (anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 """What it means that the other side is no more."""
 _LENGTH = struct.Struct(">I")

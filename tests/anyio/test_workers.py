@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +349,16 @@ async def test_a_worker_that_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         assert not alive(pid)
 
 
+@ON_ONE_LOOP
+async def test_who_asks_and_does_not_wait() -> None:
+    """Statistics: others get an answer all the same."""
+    async with serving(1) as (served, _):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await served.stats()
+        assert (await served.stats()).workers[0].cpu_seconds > 0
+
+
 # -- ends ----------------------------------------------------------------------------------------------------------
 
 
@@ -404,6 +414,49 @@ async def test_a_worker_is_asked_to_end() -> None:
         os.kill(pid, signal.SIGTERM)
         assert await session.wait_closed() == "graceful"
         await until(lambda: served.pids[0] not in (None, pid))
+
+
+@ON_ONE_LOOP
+async def test_one_after_the_other() -> None:
+    """Supervision: a rolling restart, as for a new release. Who is asked to end has not failed, however often it is;
+    each has its place again, and nobody else's sessions notice."""
+    async with serving(3, restarts=0) as (served, _), AsyncExitStack() as tied:
+        clients = [await tied.enter_async_context(Naming(worker, 3)) for worker in range(3)]
+        session = [await each.connect((HOST, served.port)) for each in clients]
+        for worker in (0, 1, 2, 0):
+            before = served.pids
+            pid = before[worker]
+            assert pid is not None
+            os.kill(pid, signal.SIGTERM)
+            assert await session[worker].wait_closed() == "graceful"
+            await until(lambda: served.pids[worker] not in (None, pid))  # noqa: B023  # awaited at once
+            assert [new == old for new, old in zip(served.pids, before, strict=True)].count(False) == 1
+            session[worker] = await clients[worker].connect((HOST, served.port))
+            assert [await ask(each) for each in session] == list(served.pids)
+        assert [each.restarts for each in (await served.stats()).workers] == [2, 1, 1]
+
+
+@ON_ONE_LOOP
+async def test_one_that_never_serves_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Supervision: it hangs while it starts, waiting for a database say; that is a death like any other."""
+    (tmp_path / "moody.py").write_text(
+        "import os, time\n"
+        f"while os.path.exists({str(tmp_path / 'down')!r}):\n"
+        "    time.sleep(0.01)\n"
+        "from tests.anyio.worker_apps import echo\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    async with serving(1, "moody:echo") as (served, client):
+        pid = served.pids[0]
+        assert pid is not None
+        (tmp_path / "down").touch()
+        monkeypatch.setattr(fleet, "START_TIMEOUT", 0.1)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: served._slots[0].restarts > 1)
+        monkeypatch.setattr(fleet, "START_TIMEOUT", LIMIT)
+        (tmp_path / "down").unlink()
+        await until(lambda: served.pids[0] is not None)
+        assert await ask(await client.connect((HOST, served.port))) == served.pids[0]
 
 
 @ON_ONE_LOOP
@@ -481,13 +534,15 @@ async def test_stopping_while_a_worker_is_started(monkeypatch: pytest.MonkeyPatc
 
 
 @ON_ONE_LOOP
-async def test_an_orphan_ends() -> None:
-    """Workers whose parent was killed do not stay behind."""
+@pytest.mark.parametrize("app", ["echo", "hangs"])
+async def test_an_orphan_ends(app: str) -> None:
+    """Workers whose parent was killed do not stay behind, not even those that hang: they would keep the port."""
     code = (
         "import anyio, sys\n"
         "from stt_anyio.workers import WorkerFleet\n"
         "async def main():\n"
-        f"    async with WorkerFleet('tests.anyio.worker_apps:echo', 2, shared_seed='x', host='{HOST}') as fleet:\n"
+        f"    app = 'tests.anyio.worker_apps:{app}'\n"
+        f"    async with WorkerFleet(app, 2, shared_seed='x', host='{HOST}', grace=0.1) as fleet:\n"
         "        print(*fleet.pids, flush=True)\n"
         "        await anyio.sleep_forever()\n"
         "anyio.run(main)\n"
@@ -499,7 +554,11 @@ async def test_an_orphan_ends() -> None:
             pids = [int(pid) for pid in (await process.stdout.receive()).split()]
             assert all(map(alive, pids))
             process.kill()
-        await until(lambda: not any(map(alive, pids)))
+        try:
+            await until(lambda: not any(map(alive, pids)))
+        finally:
+            for pid in filter(alive, pids):
+                os.kill(pid, signal.SIGKILL)
 
 
 # -- what goes wrong -----------------------------------------------------------------------------------------------
@@ -624,6 +683,28 @@ async def test_seeds_are_told_to_nobody_else(monkeypatch: pytest.MonkeyPatch) ->
 
 def _read(file: str) -> bytes:
     return Path(file).read_bytes()
+
+
+def test_ctrl_c_while_a_worker_imports(tmp_path: Path) -> None:
+    """Signals: it goes to all processes of a terminal. The parent tells them what to do, and programs that a worker
+    starts end of it as ever."""
+    package = tmp_path / "stt_anyio" / "workers"
+    package.mkdir(parents=True)
+    (tmp_path / "stt_anyio" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (package / "__init__.py").touch()
+    (package / "child.py").write_text(
+        "import subprocess, sys\n"
+        "def main():\n"
+        "    code = 'import os, signal; os.kill(os.getpid(), signal.SIGINT)'\n"
+        "    print(subprocess.run([sys.executable, '-c', code], stderr=subprocess.DEVNULL).returncode)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", fleet._COMMAND],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.stdout, done.stderr) == (f"{-signal.SIGINT}\n", "")
 
 
 def test_nothing_of_it_is_shown() -> None:

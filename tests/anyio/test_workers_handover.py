@@ -104,6 +104,30 @@ def test_an_inbox_that_nobody_reads(workers: Callable[..., list[HandOver]]) -> N
     assert len(taken(two)) == counts.given
 
 
+def test_room_is_asked_for_at_both_ends() -> None:
+    """Linux counts what waits at the sender's end; BSD and macOS at the reader's, where 4 KiB fit if nobody asks."""
+    asked: list[tuple[str, int, int]] = []
+
+    class Stingy(socket.socket):
+        """As on macOS, where what is too much is refused."""
+
+        def setsockopt(self, *what: Any) -> None:
+            asked.append((self.name, *what[1:]))
+            if what[2] > 1 << 20:
+                raise OSError("no buffer space available")
+
+        name = ""
+
+    ends = []
+    for name, end in zip(("inbox", "outbox"), socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM), strict=True):
+        ends.append(Stingy(fileno=end.detach()))
+        ends[-1].name = name
+    HandOver(socket.AF_INET, BOUND, ends[0], [None, ends[1]]).close()
+    granted = 1 << 20
+    assert asked[2] == ("inbox", socket.SO_RCVBUF, granted)
+    assert asked[-1] == ("outbox", socket.SO_SNDBUF, granted)
+
+
 def test_others_get_their_turn(workers: Callable[..., list[HandOver]]) -> None:
     """A worker that is handed much does not forget its own socket."""
     one, two = workers(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -69,6 +70,12 @@ async def parents(node: STTNode) -> None:
         os._exit(0)
     await stream.send(b"%d %d" % (len(found), child), timeout=10)
     os._exit(1)
+
+
+def hangs(node: STTNode) -> None:
+    """Hold up the event loop for ever."""
+    while True:
+        time.sleep(60)
 
 
 def counts(node: STTNode) -> None:
