@@ -369,7 +369,7 @@ class _Slot:
         told: what it said of itself last.
         failure: why it did not start.
         asked_to_end: whether its process ended because somebody sent it a SIGTERM.
-        scope: of the task that keeps it.
+        scope: of the task that keeps it. Who cancels the fleet does not cancel that: the worker is told to stop.
     """
 
     def __init__(self, index: int) -> None:
@@ -382,7 +382,7 @@ class _Slot:
         self.told: dict[str, Any] = {}
         self.failure = ""
         self.asked_to_end = False
-        self.scope = anyio.CancelScope()
+        self.scope = anyio.CancelScope(shield=True)
         self._process: Process | None = None
         self._control: Control | None = None
         self._answered = anyio.Event()
@@ -450,8 +450,11 @@ class _Slot:
         return True
 
     async def stop(self) -> None:
-        """Tell it to stop, and wait until its process has ended."""
-        await self.say(stop=True)
+        """Tell it to stop, and wait until its process has ended; nobody waits for the import of one that starts."""
+        if self._serving.is_set():
+            await self.say(stop=True)
+        elif self._process is not None and self._process.returncode is None:
+            self._process.terminate()
         await self.gone.wait()
 
     async def ask(self) -> None:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +405,44 @@ async def test_the_end() -> None:
             await served.__aenter__()
 
 
+async def test_the_end_by_cancellation() -> None:
+    """The peers are told then too: whoever cancels `serve_workers` leaves its block, and no more."""
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    probe.bind((HOST, 0))
+    port = probe.getsockname()[1]
+    probe.close()
+    with anyio.fail_after(LIMIT):
+        async with STTNode(shared_seed=SEED, host=HOST) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                partial(serve_workers, worker_apps.echo, 2, shared_seed=SEED, host=HOST, port=port, grace=1.0)
+            )
+            session = None
+            while session is None:
+                with suppress(SttError):  # nobody is there yet
+                    session = await client.connect((HOST, port))
+            await ask(session)
+            tasks.cancel_scope.cancel()
+            with anyio.fail_after(LIMIT / 4, shield=True):
+                assert await session.wait_closed() == "graceful"
+
+
+@ON_ONE_LOOP
+async def test_the_end_of_one_is_not_that_of_the_others_sessions() -> None:
+    """When the fleet gives up, the workers that work close their sessions as ever."""
+    with anyio.fail_after(LIMIT):
+        async with Naming(1) as client:
+            with pytest.raises(StateError, match="worker 0 died 1 times"):
+                async with WorkerFleet(
+                    worker_apps.echo, 2, shared_seed=SEED, host=HOST, port=0, fleet_secret=SECRET, restarts=0
+                ) as served:
+                    session = await client.connect((HOST, served.port))
+                    pid = served.pids[0]
+                    assert pid is not None
+                    os.kill(pid, signal.SIGKILL)
+                    await anyio.sleep_forever()
+            assert await session.wait_closed() == "graceful"
+
+
 @ON_ONE_LOOP
 async def test_a_worker_is_asked_to_end() -> None:
     """SIGTERM closes its sessions first; and as nobody told the fleet, another takes its place."""
@@ -434,6 +473,20 @@ async def test_one_after_the_other() -> None:
             session[worker] = await clients[worker].connect((HOST, served.port))
             assert [await ask(each) for each in session] == list(served.pids)
         assert [each.restarts for each in (await served.stats()).workers] == [2, 1, 1]
+
+
+@ON_ONE_LOOP
+async def test_stopping_while_workers_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What does not serve yet has nothing to close, and nobody waits for it: Ctrl-C is heard at once."""
+    (tmp_path / "slow.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(tmp_path / 'here')!r}).touch()\ntime.sleep(3600)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(serve_workers, "slow:serve", 2, shared_seed=SEED, host=HOST, grace=3600))
+            await until((tmp_path / "here").exists)
+            tasks.cancel_scope.cancel()
 
 
 @ON_ONE_LOOP
