@@ -431,16 +431,20 @@ async def test_the_end_of_one_is_not_that_of_the_others_sessions() -> None:
     """When the fleet gives up, the workers that work close their sessions as ever."""
     with anyio.fail_after(LIMIT):
         async with Naming(1) as client:
+            sessions: list[Session] = []
             with pytest.raises(StateError, match="worker 0 died 1 times"):
-                async with WorkerFleet(
-                    worker_apps.echo, 2, shared_seed=SEED, host=HOST, port=0, fleet_secret=SECRET, restarts=0
-                ) as served:
-                    session = await client.connect((HOST, served.port))
-                    pid = served.pids[0]
-                    assert pid is not None
-                    os.kill(pid, signal.SIGKILL)
-                    await anyio.sleep_forever()
-            assert await session.wait_closed() == "graceful"
+                await _lose_a_worker(client, sessions)
+            assert await sessions[0].wait_closed() == "graceful"
+
+
+async def _lose_a_worker(client: STTNode, sessions: list[Session]) -> None:
+    options: dict[str, Any] = {"shared_seed": SEED, "host": HOST, "port": 0, "fleet_secret": SECRET}
+    async with WorkerFleet(worker_apps.echo, 2, restarts=0, **options) as served:
+        sessions.append(await client.connect((HOST, served.port)))
+        pid = served.pids[0]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await anyio.sleep_forever()
 
 
 @ON_ONE_LOOP
