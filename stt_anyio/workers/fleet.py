@@ -116,6 +116,7 @@ class WorkerFleet:
         pickled(self.config)
         self._app = name_of(app)
         self._seeds = _seeds(node_seed, shared_seed)
+        self._id_secret = os.urandom(32)  # not the fleet_secret: no ID is older than the fleet
         identity = Identity.from_seed(self._seeds[0])
         self.config.core_config(identity, self._seeds[1])  # so that what is wrong with it is said here
         self.node_id = identity.node_id
@@ -182,9 +183,7 @@ class WorkerFleet:
     async def _start(self, tasks: TaskGroup) -> None:
         config = self.config
         found = await anyio.to_thread.run_sync(look_up, config.bind_address, config.port)
-        secret = config.fleet_secret
-        assert secret is not None
-        self._port = SharedPort(*found[0], WorkerIds(secret, 0, self.workers))
+        self._port = SharedPort(*found[0], WorkerIds(self._id_secret, 0, self.workers))
         if self._port.routing is Routing.HAND_OVER:
             logger.warning("the kernel takes no filter: workers hand over to each other what they get of each other's")
         for slot in self._slots:
@@ -209,6 +208,7 @@ class WorkerFleet:
                     result = app(node)
                     if inspect.isawaitable(result):
                         await result
+                    raise StateError("the application has returned; it is to go on until it is cancelled")
                 finally:
                     slot.gone.set()
 
@@ -318,22 +318,21 @@ class WorkerFleet:
 
     def setup(self, index: int) -> tuple[Setup, list[int]]:
         """What a worker is told, and the descriptors that it inherits."""
-        port, config = self._port, self.config
+        port = self._port
         assert port is not None
-        assert config.fleet_secret is not None
         outboxes = [None if other == index else sock.fileno() for other, sock in enumerate(port.outboxes)]
         sock, inbox = port.sockets[index].fileno(), port.inboxes[index].fileno()
         setup = Setup(
             app=self._app,
             index=index,
             count=self.workers,
-            secret=config.fleet_secret,
+            secret=self._id_secret,
             sock=sock,
             inbox=inbox,
             outboxes=tuple(outboxes),
             node_seed=self._seeds[0],
             shared_seed=self._seeds[1],
-            config=config,
+            config=self.config,
             backend=self._backend,
             grace=self._grace,
         )

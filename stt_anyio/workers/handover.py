@@ -19,7 +19,7 @@ from stt_proto.types import Stray
 MAX_MESSAGE = 66_000
 """Bytes of one message between workers; one datagram of the largest kind fits."""
 BUFFER = 4 << 20
-"""Bytes asked for, for what waits in an inbox; systems grant less, and Linux no more than ten messages or so."""
+"""Bytes asked for, for what waits in an inbox; systems grant less, Linux `net.core.wmem_max`, and count their own."""
 READS_PER_WAKE_UP = 16
 """Messages after which others get their turn."""
 

@@ -39,7 +39,7 @@ class Setup:
     Attributes:
         app: `module:function`, called with the node.
         index, count: which worker of how many.
-        secret: what all workers of the port share: makes the hash of connection IDs.
+        secret: what all workers of the port share, and nobody else: makes the hash of connection IDs.
         sock, inbox: descriptors that the worker inherits.
         outboxes: likewise, by index; `None` in its own place.
         node_seed, shared_seed: of the node, the same for all workers.

@@ -50,11 +50,17 @@ async def serving(
     workers: int = 2, app: Any = "tests.anyio.worker_apps:echo", **options: Any
 ) -> AsyncIterator[tuple[WorkerFleet, STTNode]]:
     """A fleet, and a client that may dial it."""
-    options = {"shared_seed": SEED, "host": HOST, "port": 0, "fleet_secret": SECRET, "grace": 1.0, **options}
+    options = {"shared_seed": SEED, "host": HOST, "port": 0, "grace": 1.0, **options}
     with anyio.fail_after(LIMIT):
-        async with WorkerFleet(app, workers, **options) as served:
+        async with known(WorkerFleet(app, workers, **options)) as served:
             async with STTNode(shared_seed=SEED, host=HOST) as client:
                 yield served, client
+
+
+def known(served: WorkerFleet) -> WorkerFleet:
+    """One whose IDs the tests can read."""
+    served._id_secret = SECRET
+    return served
 
 
 async def ask(session: Session, words: str = "are you there") -> int:
@@ -128,6 +134,27 @@ async def test_whose_a_session_is_can_be_told_before() -> None:
         assert stats.transport.bytes_received == sum(worker.transport.bytes_received for worker in stats.workers)
         assert stats.transport.rtt is not None
         assert all(worker.cpu_seconds > 0 for worker in stats.workers)
+
+
+@ON_ONE_LOOP
+async def test_four_workers() -> None:
+    """Issue 6, C-8: each has what names it, no more and no less; and what they count adds up to what was moved."""
+    async with serving(4) as (served, _), AsyncExitStack() as tied:
+        assert served.routing is Routing.FILTER
+        clients = [await tied.enter_async_context(Naming(worker, 4)) for worker in range(4)]
+        sessions = [await client.connect((HOST, served.port)) for client in clients for _ in range(3)]
+        assert [await ask(session) for session in sessions] == [pid for pid in served.pids for _ in range(3)]
+        for session in sessions[::3]:
+            await session.close()
+        stats = await served.stats()
+        while any(worker.node.active != 2 for worker in stats.workers):
+            stats = await served.stats()
+        assert [worker.node.established for worker in stats.workers] == [3] * 4
+        assert (stats.node.active, stats.node.established, stats.node.closed["graceful"]) == (8, 12, 4)
+        for name in ("bytes_sent", "bytes_received", "packets_sent", "packets_received"):
+            assert getattr(stats.transport, name) == sum(getattr(each.transport, name) for each in stats.workers)
+        assert sum(client.get_transport_stats().packets_sent for client in clients) >= stats.transport.packets_received
+        assert sum(each.hand_over.given + each.hand_over.taken for each in stats.workers) == 0
 
 
 # -- addresses that change -----------------------------------------------------------------------------------------
@@ -438,8 +465,7 @@ async def test_the_end_of_one_is_not_that_of_the_others_sessions() -> None:
 
 
 async def _lose_a_worker(client: STTNode, sessions: list[Session]) -> None:
-    options: dict[str, Any] = {"shared_seed": SEED, "host": HOST, "port": 0, "fleet_secret": SECRET}
-    async with WorkerFleet(worker_apps.echo, 2, restarts=0, **options) as served:
+    async with known(WorkerFleet(worker_apps.echo, 2, shared_seed=SEED, host=HOST, port=0, restarts=0)) as served:
         sessions.append(await client.connect((HOST, served.port)))
         pid = served.pids[0]
         assert pid is not None
@@ -466,6 +492,7 @@ async def test_one_after_the_other() -> None:
     async with serving(3, restarts=0) as (served, _), AsyncExitStack() as tied:
         clients = [await tied.enter_async_context(Naming(worker, 3)) for worker in range(3)]
         session = [await each.connect((HOST, served.port)) for each in clients]
+        descriptors = len(os.listdir("/proc/self/fd"))
         for worker in (0, 1, 2, 0):
             before = served.pids
             pid = before[worker]
@@ -476,6 +503,7 @@ async def test_one_after_the_other() -> None:
             assert [new == old for new, old in zip(served.pids, before, strict=True)].count(False) == 1
             session[worker] = await clients[worker].connect((HOST, served.port))
             assert [await ask(each) for each in session] == list(served.pids)
+        assert len(os.listdir("/proc/self/fd")) == descriptors
         assert [each.restarts for each in (await served.stats()).workers] == [2, 1, 1]
 
 
@@ -765,11 +793,20 @@ def test_ctrl_c_while_a_worker_imports(tmp_path: Path) -> None:
 
 
 def test_nothing_of_it_is_shown() -> None:
-    served = WorkerFleet(worker_apps.echo, 2, shared_seed=SEED, fleet_secret=SECRET)
+    served = known(WorkerFleet(worker_apps.echo, 2, shared_seed=SEED, fleet_secret=SECRET))
     message, _ = _told(served)
     assert SEED not in repr(message)
     assert repr(SECRET) not in repr(message)
     assert SEED not in repr(served)
+
+
+def test_ids_have_a_key_of_their_own() -> None:
+    """C-7: a `fleet_secret` may be as old as its tickets, and several servers'; the key of IDs is neither."""
+    one, other = (WorkerFleet(worker_apps.echo, 2, shared_seed=SEED, fleet_secret=SECRET) for _ in range(2))
+    (first, _), (second, _) = _told(one), _told(other)
+    assert len({first.secret, second.secret, SECRET}) == 3
+    assert first.config.fleet_secret == second.config.fleet_secret == SECRET
+    assert _told(one)[0].secret == first.secret
 
 
 def _told(served: WorkerFleet) -> tuple[Any, Any]:
@@ -807,6 +844,15 @@ async def test_one_process_where_there_can_be_no_more(
         stats = await served.stats()
         assert stats.node.active == 1
         assert [worker.pid for worker in stats.workers] == [None]
+
+
+@pytest.mark.parametrize(("app", "why"), [(worker_apps.counts, "has returned"), (worker_apps.raises, "on purpose")])
+async def test_one_process_whose_application_ends(monkeypatch: pytest.MonkeyPatch, app: Any, why: str) -> None:
+    """There is nobody to start it again; so it is told, and nothing is left that looks as if it served."""
+    monkeypatch.setattr(fleet, "can_share", lambda: False)
+    with pytest.raises((StateError, RuntimeError), match=why):
+        async with serving(2, app):
+            await anyio.sleep_forever()
 
 
 def test_the_module_is_lazy() -> None:

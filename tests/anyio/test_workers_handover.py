@@ -84,7 +84,7 @@ def test_what_is_for_all_others(workers: Callable[..., list[HandOver]]) -> None:
 
 
 def test_many_go_in_few_messages(workers: Callable[..., list[HandOver]]) -> None:
-    """A run of the system is one message; systems hold ten of these, whatever their size."""
+    """A run of the system is one message; a system counts more for each than its bytes."""
     one, two = workers(2)
     datagrams = [filler(1200, number) for number in range(54)]
     for _ in range(3):
