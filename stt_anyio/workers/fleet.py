@@ -437,6 +437,10 @@ class _Slot:
                     self._answer()
         except GONE:
             self.heard.set()
+        except ValueError as error:
+            logger.error("worker %d says what nobody understands: %s", self.index, error)
+            self.kill()
+            self.heard.set()
 
     async def say(self, **what: Any) -> bool:
         """Tell it something; False if it is not there."""

@@ -161,9 +161,14 @@ class Control:
             await self._stream.send(json.dumps(what).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any]:
-        """Raises `anyio.IncompleteRead` or `anyio.BrokenResourceError` when the other side is gone."""
-        line = await self._lines.receive_until(b"\n", MAX_LINE)
-        what: dict[str, Any] = json.loads(line)
+        """Raises `anyio.IncompleteRead` or `anyio.BrokenResourceError` when the other side is gone, `ValueError` when
+        what it says is no such line."""
+        try:
+            what = json.loads(await self._lines.receive_until(b"\n", MAX_LINE))
+        except anyio.DelimiterNotFound as error:
+            raise ValueError(str(error)) from None
+        if not isinstance(what, dict):
+            raise ValueError("this is no object")
         return what
 
     async def aclose(self) -> None:
