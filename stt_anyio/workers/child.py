@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import select
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -16,7 +19,7 @@ import anyio
 from anyio.abc import UNIXSocketStream
 
 from stt_anyio.errors import SttError
-from stt_anyio.workers.setup import GONE, Control, Setup, find_app, open_store, read
+from stt_anyio.workers.setup import END_TIMEOUT, GONE, Control, Setup, find_app, open_store, read
 from stt_anyio.workers.statistics import figures_of
 from stt_anyio.workers.worker import Place, WorkerNode
 from stt_proto import WorkerIds
@@ -26,13 +29,23 @@ logger = logging.getLogger("stt.workers")
 
 def main() -> None:
     """Run the worker; the descriptor of the control socket is the first argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent tells us
     control = _inherited(int(sys.argv[1]))
     try:
         setup = read(control)
     except (EOFError, OSError):
         sys.exit(1)
+    threading.Thread(target=_end_as_orphan, args=(control.dup(), setup.grace), daemon=True).start()
     sys.exit(anyio.run(_run, setup, control, backend=setup.backend))
+
+
+def _end_as_orphan(control: socket.socket, grace: float) -> None:
+    """Wait until the parent is gone, and end the process if it does not end itself: its loop may hang in what the
+    application does, and it would keep the port."""
+    poll = select.poll()
+    poll.register(control, 0)  # it hangs up, that is told always
+    poll.poll()
+    time.sleep(grace + END_TIMEOUT)
+    os._exit(1)
 
 
 def place_of(setup: Setup) -> Place:
@@ -83,7 +96,7 @@ async def _serve(setup: Setup, control_socket: socket.socket, stack: AsyncExitSt
     finally:
         await node.stop(setup.grace)
         with anyio.CancelScope(shield=True):
-            await _tell(control, stats=worker.stats())
+            await _tell(control, stats=worker.stats(), asked_to_end=worker.asked_to_end)
     return worker.exit_code
 
 
@@ -95,13 +108,19 @@ async def _tell(control: Control, **what: Any) -> None:
 
 
 class _Worker:
-    """A worker at work."""
+    """A worker at work.
+
+    Attributes:
+        exit_code: of its process.
+        asked_to_end: whether a SIGTERM came.
+    """
 
     def __init__(self, node: WorkerNode, control: Control, setup: Setup) -> None:
         self._node = node
         self._control = control
         self._index = setup.index
         self.exit_code = 0
+        self.asked_to_end = False
 
     async def run(self, app: Callable[..., Any]) -> None:
         """Until the parent says so or is gone, a SIGTERM comes, or the application ends."""
@@ -140,6 +159,7 @@ class _Worker:
         with anyio.open_signal_receiver(signal.SIGTERM) as signals:
             async for _ in signals:
                 break
+        self.asked_to_end = True
         self._stop()
 
     def stats(self) -> dict[str, Any]:

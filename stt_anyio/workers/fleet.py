@@ -24,6 +24,7 @@ from stt_anyio.node import STTNode
 from stt_anyio.udp import Address, look_up
 from stt_anyio.workers.ports import Routing, SharedPort, can_share
 from stt_anyio.workers.setup import (
+    END_TIMEOUT,
     GONE,
     Control,
     Setup,
@@ -42,7 +43,7 @@ from stt_proto.workers import MAX_WORKERS
 logger = logging.getLogger("stt.workers")
 
 START_TIMEOUT = 60.0
-"""Seconds that workers have to start."""
+"""Seconds that a worker has to start, each time."""
 ANSWER_TIMEOUT = 2.0
 """Seconds that a worker has to tell its statistics."""
 STEADY = 60.0
@@ -54,7 +55,11 @@ LAST_WORDS = 1.0
 GRACE = 5.0
 """Seconds that workers give their sessions to close."""
 
-_COMMAND = "from stt_anyio.workers.child import main; main()"
+_COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, lambda *_: None); from stt_anyio.workers.child import main; main()"
+)
+"""Ctrl-C goes to all processes of a terminal, also while they import; the parent tells them to stop. It is not ignored:
+that would be inherited by every program that a worker starts."""
 
 
 class WorkerFleet:
@@ -124,6 +129,7 @@ class WorkerFleet:
         pickled(self.config)
         self._app = name_of(app)
         self._seeds = _seeds(node_seed, shared_seed)
+        self._id_secret = os.urandom(32)  # not the fleet_secret: no ID is older than the fleet
         identity = Identity.from_seed(self._seeds[0])
         self.config.core_config(identity, self._seeds[1])  # so that what is wrong with it is said here
         self.node_id = identity.node_id
@@ -190,18 +196,13 @@ class WorkerFleet:
     async def _start(self, tasks: TaskGroup) -> None:
         config = self.config
         found = await anyio.to_thread.run_sync(look_up, config.bind_address, config.port)
-        secret = config.fleet_secret
-        assert secret is not None
-        self._port = SharedPort(*found[0], WorkerIds(secret, 0, self.workers))
+        self._port = SharedPort(*found[0], WorkerIds(self._id_secret, 0, self.workers))
         if self._port.routing is Routing.HAND_OVER:
             logger.warning("the kernel takes no filter: workers hand over to each other what they get of each other's")
         for slot in self._slots:
             tasks.start_soon(self._keep, slot)
-        with anyio.move_on_after(START_TIMEOUT):
-            for slot in self._slots:
-                await slot.ready.wait()
-            return
-        raise StateError(f"the workers did not start within {START_TIMEOUT:g} seconds")
+        for slot in self._slots:
+            await slot.ready.wait()
 
     async def _start_here(self, tasks: TaskGroup) -> None:
         """Where processes cannot share a port: one node, in this process."""
@@ -222,6 +223,7 @@ class WorkerFleet:
                     result = app(node)
                     if inspect.isawaitable(result):
                         await result
+                    raise StateError("the application has returned; it is to go on until it is cancelled")
                 finally:
                     slot.gone.set()
 
@@ -254,11 +256,10 @@ class WorkerFleet:
         """Have all workers close their sessions and end; kill those that do not."""
         if self._alone is not None:
             self._slots[0].scope.cancel()
-        with anyio.move_on_after(self._grace + 2.0):
-            for slot in self._slots:
-                await slot.say(stop=True)
-            for slot in self._slots:
-                await slot.gone.wait()
+        with anyio.move_on_after(self._grace + END_TIMEOUT):
+            async with anyio.create_task_group() as tasks:
+                for slot in self._slots:
+                    tasks.start_soon(slot.stop)
         for slot in self._slots:
             slot.kill()
             slot.scope.cancel()
@@ -270,7 +271,7 @@ class WorkerFleet:
         failures = 0
         with slot.scope:
             while True:
-                began = anyio.current_time()
+                began, slot.asked_to_end = anyio.current_time(), False
                 try:
                     await self._live(slot)
                 except OSError as error:  # no memory, no descriptors, no processes: that may pass
@@ -281,10 +282,10 @@ class WorkerFleet:
                     return
                 if not slot.ready.is_set():
                     raise StateError(f"worker {slot.index} did not start: {slot.failure or 'it died'}")
-                failures = 1 if anyio.current_time() - began > STEADY else failures + 1
+                failures = 0 if slot.asked_to_end else 1 if anyio.current_time() - began > STEADY else failures + 1
                 if failures > self._restarts:
                     raise StateError(f"worker {slot.index} died {failures} times in a row")
-                pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+                pause = min(FIRST_PAUSE * 2 ** max(0, failures - 1), LONGEST_PAUSE)
                 logger.warning("worker %d has ended; it starts again in %g s", slot.index, pause)
                 slot.restarts += 1
                 await anyio.sleep(pause)
@@ -316,6 +317,7 @@ class WorkerFleet:
                 self._begin(slot, process, stream)
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(slot.hear, message)
+                    tasks.start_soon(slot.expect, START_TIMEOUT)
                     await process.wait()
                     with anyio.move_on_after(LAST_WORDS):
                         await slot.heard.wait()
@@ -331,22 +333,21 @@ class WorkerFleet:
 
     def setup(self, index: int) -> tuple[Setup, list[int]]:
         """What a worker is told, and the descriptors that it inherits."""
-        port, config = self._port, self.config
+        port = self._port
         assert port is not None
-        assert config.fleet_secret is not None
         outboxes = [None if other == index else sock.fileno() for other, sock in enumerate(port.outboxes)]
         sock, inbox = port.sockets[index].fileno(), port.inboxes[index].fileno()
         setup = Setup(
             app=self._app,
             index=index,
             count=self.workers,
-            secret=config.fleet_secret,
+            secret=self._id_secret,
             sock=sock,
             inbox=inbox,
             outboxes=tuple(outboxes),
             node_seed=self._seeds[0],
             shared_seed=self._seeds[1],
-            config=config,
+            config=self.config,
             backend=self._backend,
             grace=self._grace,
         )
@@ -381,7 +382,8 @@ class _Slot:
         restarts: how often it was started again.
         told: what it said of itself last.
         failure: why it did not start.
-        scope: of the task that keeps it.
+        asked_to_end: whether its process ended because somebody sent it a SIGTERM.
+        scope: of the task that keeps it. Who cancels the fleet does not cancel that: the worker is told to stop.
     """
 
     def __init__(self, index: int) -> None:
@@ -393,16 +395,18 @@ class _Slot:
         self.restarts = 0
         self.told: dict[str, Any] = {}
         self.failure = ""
-        self.scope = anyio.CancelScope()
+        self.asked_to_end = False
+        self.scope = anyio.CancelScope(shield=True)
         self._process: Process | None = None
         self._control: Control | None = None
         self._answered = anyio.Event()
-        self._serves = False
+        self._asked = False
+        self._serving = anyio.Event()
 
     @property
     def pid(self) -> int | None:
         """The id of its process, while that serves."""
-        return self._process.pid if self._process is not None and self._serves else None
+        return self._process.pid if self._process is not None and self._serving.is_set() else None
 
     def begin(self, process: Process, control: Control) -> None:
         """A process has been started for it."""
@@ -412,7 +416,7 @@ class _Slot:
     def end(self) -> None:
         """Its process has ended."""
         self._process = self._control = None
-        self._serves = False
+        self._serving = anyio.Event()
         self._answer()
         self.gone.set()
 
@@ -420,6 +424,15 @@ class _Slot:
         """End it at once."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
+
+    async def expect(self, timeout: float) -> None:
+        """End the process if it does not serve in time."""
+        with anyio.move_on_after(timeout):
+            await self._serving.wait()
+            return
+        self.failure = f"it does not serve after {timeout:g} seconds"
+        logger.error("worker %d: %s", self.index, self.failure)
+        self.kill()
 
     async def hear(self, setup: bytes) -> None:
         """Tell the process what it is to be, and take in what it says, until it is gone."""
@@ -430,13 +443,18 @@ class _Slot:
             while True:
                 what = await control.hear()
                 if "ready" in what:
-                    self._serves = True
+                    self._serving.set()
                     self.ready.set()
                 self.failure = what.get("failed", self.failure)
+                self.asked_to_end = what.get("asked_to_end", self.asked_to_end)
                 if "stats" in what:
                     self.told = what["stats"]
                     self._answer()
         except GONE:
+            self.heard.set()
+        except ValueError as error:
+            logger.error("worker %d says what nobody understands: %s", self.index, error)
+            self.kill()
             self.heard.set()
 
     async def say(self, **what: Any) -> bool:
@@ -449,15 +467,32 @@ class _Slot:
             return False
         return True
 
+    async def stop(self) -> None:
+        """Tell it to stop, and wait until its process has ended; nobody waits for the import of one that starts."""
+        if self._serving.is_set():
+            await self.say(stop=True)
+        elif self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+        await self.gone.wait()
+
     async def ask(self) -> None:
-        """Have it tell its statistics."""
+        """Have it tell its statistics; one that still owes an answer is not asked again."""
         answered = self._answered
-        if self._serves and await self.say(stats=True):
-            with anyio.move_on_after(ANSWER_TIMEOUT):
+        with anyio.move_on_after(ANSWER_TIMEOUT):
+            if self._serving.is_set() and (self._asked or await self._request()):
                 await answered.wait()
+
+    async def _request(self) -> bool:
+        self._asked = True
+        try:
+            return await self.say(stats=True)
+        except BaseException:  # whoever asked is cancelled
+            self._asked = False
+            raise
 
     def _answer(self) -> None:
         """Whoever has asked need not wait any longer."""
+        self._asked = False
         self._answered.set()
         self._answered = anyio.Event()
 

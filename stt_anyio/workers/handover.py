@@ -19,7 +19,7 @@ from stt_proto.types import Stray
 MAX_MESSAGE = 66_000
 """Bytes of one message between workers; one datagram of the largest kind fits."""
 BUFFER = 4 << 20
-"""Bytes asked for, for what waits in an inbox; the system grants less, and Linux no more than ten messages or so."""
+"""Bytes asked for, for what waits in an inbox; systems grant less, Linux `net.core.wmem_max`, and count their own."""
 READS_PER_WAKE_UP = 16
 """Messages after which others get their turn."""
 
@@ -39,7 +39,7 @@ class HandOverCounts:
         given: datagrams handed to others, one that all were shown counted once for each.
         taken: datagrams that came so.
         dropped: those that were not handed over, the other's inbox being full.
-        homeless: those that came so and were not this worker's either.
+        homeless: those that came so and were not this worker's either, or came to a socket that it has beside the port.
     """
 
     given: int = 0
@@ -74,10 +74,11 @@ class HandOver:
         self._outboxes = outboxes
         self.counts = HandOverCounts()
         inbox.setblocking(False)
+        _enlarge(inbox, socket.SO_RCVBUF)
         for outbox in outboxes:
             if outbox is not None:
                 outbox.setblocking(False)
-                options.try_option(outbox, socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+                _enlarge(outbox, socket.SO_SNDBUF)
 
     def fileno(self) -> int:
         """The descriptor of the inbox."""
@@ -100,6 +101,10 @@ class HandOver:
                     waiting.setdefault(index, []).append(record)
         for index, records in waiting.items():
             self._send(self._outboxes[index], records)
+
+    def drop(self, strays: Iterable[Stray]) -> None:
+        """Forget what is nobody's: it was handed over already, or did not come to the port that all share."""
+        self.counts.homeless += sum(1 for _ in strays)
 
     def _record(self, stray: Stray) -> bytes:
         local: Any = stray.path.local
@@ -137,6 +142,13 @@ class HandOver:
                 packed = socket.inet_pton(self._family, here) if here else b""
                 sink(message[at : at + size], packed, remote, ecn)
                 at += size
+
+
+def _enlarge(sock: socket.socket, option: int) -> None:
+    """Ask for a buffer, at both ends: Linux counts at the sender's, BSD and macOS at the reader's, 4 KiB as it is."""
+    size = BUFFER
+    while not options.try_option(sock, socket.SOL_SOCKET, option, size) and size > MAX_MESSAGE:
+        size //= 2  # macOS refuses what is too much
 
 
 def _gathered(records: list[bytes]) -> Iterator[list[bytes]]:

@@ -27,6 +27,8 @@ from stt_anyio.stores import SessionStore
 
 MAX_LINE = 65_536
 """Bytes of a line."""
+END_TIMEOUT = 2.0
+"""Seconds that a worker has to end, after those that its sessions have."""
 GONE = (anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 """What it means that the other side is no more."""
 _LENGTH = struct.Struct(">I")
@@ -39,7 +41,7 @@ class Setup:
     Attributes:
         app: `module:function`, called with the node.
         index, count: which worker of how many.
-        secret: what all workers of the port share: makes the hash of connection IDs.
+        secret: what all workers of the port share, and nobody else: makes the hash of connection IDs.
         sock, inbox: descriptors that the worker inherits.
         outboxes: likewise, by index; `None` in its own place.
         node_seed, shared_seed: of the node, the same for all workers.
@@ -190,9 +192,14 @@ class Control:
             await self._stream.send(json.dumps(what).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any]:
-        """Raises `anyio.IncompleteRead` or `anyio.BrokenResourceError` when the other side is gone."""
-        line = await self._lines.receive_until(b"\n", MAX_LINE)
-        what: dict[str, Any] = json.loads(line)
+        """Raises `anyio.IncompleteRead` or `anyio.BrokenResourceError` when the other side is gone, `ValueError` when
+        what it says is no such line."""
+        try:
+            what = json.loads(await self._lines.receive_until(b"\n", MAX_LINE))
+        except anyio.DelimiterNotFound as error:
+            raise ValueError(str(error)) from None
+        if not isinstance(what, dict):
+            raise ValueError("this is no object")
         return what
 
     async def aclose(self) -> None:

@@ -62,7 +62,8 @@ class SharedUdpCarrier(UdpCarrier):
 
     async def _read(self, sock: UdpSocket, port: Port) -> None:
         assert isinstance(port, Driver)
-        receive, sink, pump, endpoint, give = sock.receive, port.receive, port.pump, port.endpoint, self.hand_over.give
+        receive, sink, pump, endpoint = sock.receive, port.receive, port.pump, port.endpoint
+        give = self.hand_over.give if sock is self.sockets[0] else self.hand_over.drop
 
         def read() -> None:
             receive(sink)
@@ -80,7 +81,7 @@ class SharedUdpCarrier(UdpCarrier):
 
         def read() -> None:
             hand_over.take(sink)
-            hand_over.counts.homeless += sum(1 for _ in endpoint.strays())  # never handed over a second time
+            hand_over.drop(endpoint.strays())  # never handed over a second time
             port.pump()
 
         await when_readable(hand_over, read)

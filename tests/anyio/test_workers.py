@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ import anyio
 import pytest
 from attrs import evolve
 
-from stt_anyio import ArgumentError, NodeConfig, Session, StateError, SttError, STTNode
-from stt_anyio.stores import MemorySessionStore
+from stt_anyio import NodeConfig, Session, StateError, STTNode
 from stt_anyio.udp import UdpSocket
-from stt_anyio.workers import Routing, WorkerFleet, fleet, ports, serve_workers
+from stt_anyio.workers import Routing, WorkerFleet, fleet, ports
 from stt_anyio.workers.handover import HandOver
 from stt_anyio.workers.worker import Place, WorkerNode
 from stt_proto import NetworkPath, Stray, Transmit, WorkerIds
 from stt_proto.packet import MAX_RESET, ResetTokens
 from tests.anyio import worker_apps
+from tests.anyio.fleets import HOST, LIMIT, ON_ONE_LOOP, ROOT, SEED, Naming, alive, ask, known, serving, until
 from tests.anyio.relay import Address, Faults, Relay
 from tests.proto.fleet import SECRET
 
@@ -34,62 +33,10 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="ports are shared so on Linux only"),
 ]
 
-ON_ONE_LOOP = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""What is tested is in the workers, whichever loop the parent has."""
-
-ROOT = Path(__file__).parents[2]
-HOST = "127.0.0.1"
-SEED = "a seed for the tests of workers"
-LIMIT = 60.0
-"""Seconds that no test needs, with new interpreters on a busy machine."""
-
-
-@asynccontextmanager
-async def serving(
-    workers: int = 2, app: Any = "tests.anyio.worker_apps:echo", **options: Any
-) -> AsyncIterator[tuple[WorkerFleet, STTNode]]:
-    """A fleet, and a client that may dial it."""
-    options = {"shared_seed": SEED, "host": HOST, "port": 0, "fleet_secret": SECRET, "grace": 1.0, **options}
-    with anyio.fail_after(LIMIT):
-        async with WorkerFleet(app, workers, **options) as served:
-            async with STTNode(shared_seed=SEED, host=HOST) as client:
-                yield served, client
-
-
-async def ask(session: Session, words: str = "are you there") -> int:
-    """Have a worker answer; tells which process it was."""
-    async with session.open_stream() as stream:
-        await stream.send(words.encode())
-        await stream.send_eof()
-        pid, _, rest = b"".join([piece async for piece in stream]).partition(b" ")
-    assert rest.decode() == words.upper()
-    return int(pid)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await anyio.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there and not waiting to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
 
 @pytest.fixture
 def no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "attach", lambda sock, lines: False)
-
-
-class Naming(STTNode):
-    """A client whose connection IDs name a worker of the fleet, so that its dials are spread as a test wants."""
-
-    def __init__(self, worker: int, workers: int = 2, node_seed: bytes | None = None) -> None:
-        super().__init__(node_seed, SEED, HOST)
-        self._core_config = evolve(self._core_config, worker_ids=WorkerIds(SECRET, worker, workers))
 
 
 # -- where sessions go ---------------------------------------------------------------------------------------------
@@ -127,6 +74,27 @@ async def test_whose_a_session_is_can_be_told_before() -> None:
         assert stats.transport.bytes_received == sum(worker.transport.bytes_received for worker in stats.workers)
         assert stats.transport.rtt is not None
         assert all(worker.cpu_seconds > 0 for worker in stats.workers)
+
+
+@ON_ONE_LOOP
+async def test_four_workers() -> None:
+    """Issue 6, C-8: each has what names it, no more and no less; and what they count adds up to what was moved."""
+    async with serving(4) as (served, _), AsyncExitStack() as tied:
+        assert served.routing is Routing.FILTER
+        clients = [await tied.enter_async_context(Naming(worker, 4)) for worker in range(4)]
+        sessions = [await client.connect((HOST, served.port)) for client in clients for _ in range(3)]
+        assert [await ask(session) for session in sessions] == [pid for pid in served.pids for _ in range(3)]
+        for session in sessions[::3]:
+            await session.close()
+        stats = await served.stats()
+        while any(worker.node.active != 2 for worker in stats.workers):
+            stats = await served.stats()
+        assert [worker.node.established for worker in stats.workers] == [3] * 4
+        assert (stats.node.active, stats.node.established, stats.node.closed["graceful"]) == (8, 12, 4)
+        for name in ("bytes_sent", "bytes_received", "packets_sent", "packets_received"):
+            assert getattr(stats.transport, name) == sum(getattr(each.transport, name) for each in stats.workers)
+        assert sum(client.get_transport_stats().packets_sent for client in clients) >= stats.transport.packets_received
+        assert sum(each.hand_over.given + each.hand_over.taken for each in stats.workers) == 0
 
 
 # -- addresses that change -----------------------------------------------------------------------------------------
@@ -274,6 +242,49 @@ async def test_a_worker_does_not_leave_the_port() -> None:
         port.close()
 
 
+@pytest.mark.parametrize(("host", "elsewhere"), [(HOST, "::1"), (HOST, HOST)])
+async def test_what_comes_to_a_socket_of_ones_own(host: str, elsewhere: str) -> None:
+    """C-8: a worker that dials has sockets beside the port; what is another's there is nobody's, and harms nobody."""
+    port = ports.SharedPort(socket.AF_INET, (host, 0), WorkerIds(SECRET, 0, 2))
+    config = NodeConfig(bind_address=host)
+    first, second = (
+        WorkerNode(
+            Place(
+                WorkerIds(SECRET, index, 2),
+                port.sockets[index],
+                port.inboxes[index],
+                [None if other == index else port.outboxes[other].dup() for other in range(2)],
+            ),
+            config,
+            shared_seed=SEED,
+            server_mode=True,
+        )
+        for index in range(2)
+    )
+    names = [next(n for n in (bytes([n] * 8) for n in range(99)) if WorkerIds(SECRET, w, 2).owns(n)) for w in (0, 1)]
+    try:
+        async with first, second, Naming(1) as client:
+            try:
+                own = await first.udp.path_to((elsewhere, 9))
+            except OSError:
+                pytest.skip(f"no {elsewhere} here")
+            if elsewhere == host:
+                own = first.udp.path_beside(own)
+            target: Any = own.local
+            with socket.socket(first.udp.sockets[-1].family, socket.SOCK_DGRAM) as stranger:
+                for size in (30, 60):
+                    stranger.sendto(b"\x40" + names[1] + bytes(size), (elsewhere, target[1]))
+                stranger.sendto(b"\x40" + names[0] + bytes(30), (elsewhere, target[1]))  # for all, or so it looks
+            with anyio.fail_after(LIMIT):
+                await until(lambda: first.udp.hand_over.counts.homeless == 3)
+                there = await client.connect(port.local)
+                here = await second.accept()
+                assert here.peer_addr == there.local_addr
+            assert first.udp.hand_over.counts.given == second.udp.hand_over.counts.taken == 0
+    finally:
+        port.close()
+
+
 async def _both(client: STTNode, node: STTNode, address: Any) -> tuple[Session, Session]:
     """A session as the node sees it, and as the client does."""
     there = await client.connect(address)
@@ -289,258 +300,31 @@ async def test_many_ask_at_once() -> None:
                     tasks.start_soon(served.stats)
 
 
-# -- ends ----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_worker_is_killed() -> None:
-    """P-14, H-36: its sessions are told and resume, those of the other do not notice; another takes its place."""
-    seed = bytes(range(32))
-    async with serving() as (served, _), Naming(0, node_seed=seed) as first, Naming(1, node_seed=seed) as second:
-        doomed, spared = [[await client.connect((HOST, served.port)) for _ in range(3)] for client in (first, second)]
-        before = served.pids
-        assert [await ask(session) for session in (*doomed, *spared)] == [before[0]] * 3 + [before[1]] * 3
-        tickets = [session.ticket for session in doomed]
-        assert before[0] is not None
-        os.kill(before[0], signal.SIGKILL)
-        elsewhere = await second.connect((HOST, served.port), ticket=tickets[2])  # the other goes on at once
-        assert elsewhere.resumed
-        assert await ask(elsewhere) == before[1]
-        for session in doomed:
-            with pytest.raises(SttError):
-                await ask(session)
-            assert session.is_closed
-        for session in spared:
-            assert await ask(session) == before[1]
-        assert served.pids[1] == before[1]
-        for ticket in tickets[:2]:
-            again = await first.connect((HOST, served.port), ticket=ticket)
-            assert again.resumed
-            assert await ask(again) == served.pids[0] != before[0]
-        assert [worker.restarts for worker in (await served.stats()).workers] == [1, 0]
-
-
-async def test_the_end() -> None:
-    """The peers are told, and no process is left."""
-    async with serving() as (served, client):
-        sessions = [await client.connect((HOST, served.port)) for _ in range(4)]
-        pids = [pid for pid in served.pids if pid is not None]
-        assert len(pids) == 2
-        await served.__aexit__(None, None, None)
-        assert not any(map(alive, pids))
-        for session in sessions:
-            assert await session.wait_closed() == "graceful"
-        assert served.pids == (None, None)
-        with pytest.raises(StateError):
-            await served.__aenter__()
-
-
 @ON_ONE_LOOP
-async def test_a_worker_is_asked_to_end() -> None:
-    """SIGTERM closes its sessions first; and as nobody told the fleet, another takes its place."""
-    async with serving() as (served, _), Naming(0) as client:
+async def test_a_worker_that_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervision: who asks it again and again is kept no longer for that, and the others are still told to stop."""
+    async with serving() as (served, _), Naming(1) as client:
         session = await client.connect((HOST, served.port))
         pid = served.pids[0]
         assert pid is not None
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGSTOP)
+        monkeypatch.setattr(fleet, "ANSWER_TIMEOUT", 0.0001)
+        for _ in range(1000):
+            await served.stats()
+        assert (await served.stats()).workers[0].pid == pid
+        await served.__aexit__(None, None, None)
         assert await session.wait_closed() == "graceful"
-        await until(lambda: served.pids[0] not in (None, pid))
+        assert not alive(pid)
 
 
 @ON_ONE_LOOP
-async def test_what_a_worker_has_started() -> None:
-    """It inherits no socket of the port; and a fork that has all of them does not hide that its parent is dead."""
-    async with serving(1, worker_apps.parents) as (served, client):
-        session = await client.connect((HOST, served.port))
-        pid = served.pids[0]
-        async with session.open_stream() as stream:
-            await stream.send(b"?")
-            inherited, _, child = (await stream.receive()).partition(b" ")
-            try:
-                assert int(inherited) == 0
-                await until(lambda: served.pids[0] not in (None, pid))
-            finally:
-                os.kill(int(child), signal.SIGKILL)
-
-
-@ON_ONE_LOOP
-async def test_the_system_has_no_room_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Supervision: when a worker is started again that counts as one that died young; at the beginning it is told."""
-    real, refused = anyio.open_process, 0
-
-    async def open_process(*arguments: Any, **options: Any) -> Any:
-        nonlocal refused
-        if refused:
-            refused -= 1
-            raise BlockingIOError("no room")
-        return await real(*arguments, **options)
-
-    monkeypatch.setattr(anyio, "open_process", open_process)
-    monkeypatch.setattr(fleet, "FIRST_PAUSE", 0.001)
-    async with serving() as (served, client):
-        before, refused = served.pids, 3
-        assert before[0] is not None
-        os.kill(before[0], signal.SIGKILL)
-        await until(lambda: served.pids[0] not in (None, before[0]))
-        assert served.pids[1] == before[1]
-        session = await client.connect((HOST, served.port))
-        assert await ask(session) in served.pids
-    refused = 1
-    with pytest.raises(StateError, match=r"did not start: .*no room") as caught:
-        async with serving():
-            pass
-    assert isinstance(caught.value.__cause__, BlockingIOError)
-
-
-@ON_ONE_LOOP
-async def test_stopping_while_a_worker_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for one that has not been told to stop, and none is started after that."""
-    real, starting, go_on, pids = anyio.open_process, anyio.Event(), anyio.Event(), list[int]()
-
-    async def open_process(*arguments: Any, **options: Any) -> Any:
-        if pids:
-            starting.set()
-            await go_on.wait()
-        process = await real(*arguments, **options)
-        pids.append(process.pid)
-        return process
-
-    async def release() -> None:
-        await until(lambda: served._stopping)
-        go_on.set()
-
-    monkeypatch.setattr(anyio, "open_process", open_process)
-    async with anyio.create_task_group() as tasks:
-        async with serving(1, grace=LIMIT) as (served, _):
-            os.kill(pids[0], signal.SIGKILL)
-            await starting.wait()
-            tasks.start_soon(release)
-            began = anyio.current_time()
-        assert anyio.current_time() - began < LIMIT / 2
-    assert len(pids) == 2
-    assert not any(map(alive, pids))
-
-
-@ON_ONE_LOOP
-async def test_an_orphan_ends() -> None:
-    """Workers whose parent was killed do not stay behind."""
-    code = (
-        "import anyio, sys\n"
-        "from stt_anyio.workers import WorkerFleet\n"
-        "async def main():\n"
-        f"    async with WorkerFleet('tests.anyio.worker_apps:echo', 2, shared_seed='x', host='{HOST}') as fleet:\n"
-        "        print(*fleet.pids, flush=True)\n"
-        "        await anyio.sleep_forever()\n"
-        "anyio.run(main)\n"
-    )
-    with anyio.fail_after(LIMIT):
-        process = await anyio.open_process([sys.executable, "-c", code], cwd=ROOT, stderr=None)
-        async with process:
-            assert process.stdout is not None
-            pids = [int(pid) for pid in (await process.stdout.receive()).split()]
-            assert all(map(alive, pids))
-            process.kill()
-        await until(lambda: not any(map(alive, pids)))
-
-
-# -- what goes wrong -----------------------------------------------------------------------------------------------
-
-
-@ON_ONE_LOOP
-async def test_an_application_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Supervision: it is started again, after longer and longer pauses, but not for ever."""
-    monkeypatch.setattr(fleet, "FIRST_PAUSE", 0.001)
-    for app in (worker_apps.raises, worker_apps.counts):
-        with pytest.raises(StateError, match="worker 0 died 2 times"):
-            async with serving(1, app, restarts=1):
-                await anyio.sleep_forever()
-
-
-@ON_ONE_LOOP
-async def test_what_comes_out_of_the_body() -> None:
-    """It is what went in: with its cause, and a group of one too."""
-    for raised in (KeyError("a"), ExceptionGroup("of the application's own", [KeyError("a")])):
-        raised.__cause__ = ValueError("why")
-        with pytest.raises((KeyError, ExceptionGroup)) as caught:
-            async with WorkerFleet(worker_apps.echo, 1, shared_seed=SEED, host=HOST):
-                raise raised
-        assert caught.value is raised
-        assert isinstance(raised.__cause__, ValueError)
-
-
-async def test_a_port_that_is_taken() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind((HOST, 0))
-        with pytest.raises(OSError, match="in use"):
-            async with serving(port=other.getsockname()[1]):
-                pass
-
-
-@ON_ONE_LOOP
-@pytest.mark.parametrize("app", ["tests.nowhere:echo", "tests.anyio.worker_apps:nothing"])
-async def test_an_application_that_is_not_there(app: str) -> None:
-    with pytest.raises(StateError, match="did not start: app is 'tests.* cannot be imported"):
-        async with serving(1, app):
-            pass
-
-
-@ON_ONE_LOOP
-async def test_an_application_whose_module_fails() -> None:
-    """It is said how, and not only about what."""
-    with pytest.raises(StateError, match="KeyError: 'DATABASE_URL'"):
-        async with serving(1, "tests.anyio.no_worker_app:serve"):
-            pass
-
-
-@ON_ONE_LOOP
-async def test_an_application_that_returns(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """Then nothing serves, and it is said why the worker ends."""
-    with pytest.raises(StateError, match="died"):
-        async with serving(1, worker_apps.counts, restarts=0):
-            await anyio.sleep_forever()
-    assert "the application of worker 0 has returned" in capfd.readouterr().err
-
-
-@ON_ONE_LOOP
-async def test_an_application_that_is_none() -> None:
-    with pytest.raises(StateError, match="which is no function"):
-        async with serving(1, "tests.anyio.worker_apps:not_a_function"):
-            pass
-
-
-@pytest.mark.parametrize(
-    ("wrong", "options"),
-    [
-        ("workers", {"workers": 0}),
-        ("workers", {"workers": 65}),
-        ("workers", {"workers": True}),
-        ("app", {"app": lambda node: None}),
-        ("app", {"app": "module"}),
-        ("app", {"app": "a module:function"}),
-        ("app", {"app": ":function"}),
-        ("app", {"app": 5}),
-        ("backend", {"backend": "curio"}),
-        ("shared_seed", {"shared_seed": ""}),
-        ("shared_seed", {"shared_seed": None}),
-        ("node_seed", {"node_seed": b"short"}),
-        ("transport", {"transport": "tcp"}),
-        ("reuse_port", {"reuse_port": True}),
-        ("ticket_file", {"ticket_file": "used"}),
-        ("ticket_store", {"ticket_store": MemorySessionStore()}),
-        ("port", {"port": -1}),
-        ("restarts", {"restarts": -1}),
-        ("restarts", {"restarts": 1.0}),
-        ("grace", {"grace": -1.0}),
-        ("grace", {"grace": float("nan")}),
-        ("grace", {"grace": True}),
-        ("config", {"config": NodeConfig(congestion=lambda size, rtt: None)}),
-    ],
-)
-async def test_mistakes(wrong: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("STT_SHARED_SEED", raising=False)
-    arguments = {"app": worker_apps.echo, "workers": 2, "shared_seed": SEED, "host": HOST, **options}
-    with pytest.raises(ArgumentError) as caught:
-        await serve_workers(**arguments)
-    assert caught.value.argument == wrong
+async def test_who_asks_and_does_not_wait() -> None:
+    """Statistics: others get an answer all the same."""
+    async with serving(1) as (served, _):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await served.stats()
+        assert (await served.stats()).workers[0].cpu_seconds > 0
 
 
 # -- secrets -------------------------------------------------------------------------------------------------------
@@ -567,11 +351,20 @@ def _read(file: str) -> bytes:
 
 
 def test_nothing_of_it_is_shown() -> None:
-    served = WorkerFleet(worker_apps.echo, 2, shared_seed=SEED, fleet_secret=SECRET)
+    served = known(WorkerFleet(worker_apps.echo, 2, shared_seed=SEED, fleet_secret=SECRET))
     message, _ = _told(served)
     assert SEED not in repr(message)
     assert repr(SECRET) not in repr(message)
     assert SEED not in repr(served)
+
+
+def test_ids_have_a_key_of_their_own() -> None:
+    """C-7: a `fleet_secret` may be as old as its tickets, and several servers'; the key of IDs is neither."""
+    one, other = (WorkerFleet(worker_apps.echo, 2, shared_seed=SEED, fleet_secret=SECRET) for _ in range(2))
+    (first, _), (second, _) = _told(one), _told(other)
+    assert len({first.secret, second.secret, SECRET}) == 3
+    assert first.config.fleet_secret == second.config.fleet_secret == SECRET
+    assert _told(one)[0].secret == first.secret
 
 
 def _told(served: WorkerFleet) -> tuple[Any, Any]:
@@ -609,6 +402,15 @@ async def test_one_process_where_there_can_be_no_more(
         stats = await served.stats()
         assert stats.node.active == 1
         assert [worker.pid for worker in stats.workers] == [None]
+
+
+@pytest.mark.parametrize(("app", "why"), [(worker_apps.counts, "has returned"), (worker_apps.raises, "on purpose")])
+async def test_one_process_whose_application_ends(monkeypatch: pytest.MonkeyPatch, app: Any, why: str) -> None:
+    """There is nobody to start it again; so it is told, and nothing is left that looks as if it served."""
+    monkeypatch.setattr(fleet, "can_share", lambda: False)
+    with pytest.raises((StateError, RuntimeError), match=why):
+        async with serving(2, app):
+            await anyio.sleep_forever()
 
 
 def test_the_module_is_lazy() -> None:

@@ -84,7 +84,7 @@ def test_what_is_for_all_others(workers: Callable[..., list[HandOver]]) -> None:
 
 
 def test_many_go_in_few_messages(workers: Callable[..., list[HandOver]]) -> None:
-    """A run of the system is one message; systems hold ten of these, whatever their size."""
+    """A run of the system is one message; a system counts more for each than its bytes."""
     one, two = workers(2)
     datagrams = [filler(1200, number) for number in range(54)]
     for _ in range(3):
@@ -102,6 +102,30 @@ def test_an_inbox_that_nobody_reads(workers: Callable[..., list[HandOver]]) -> N
     assert counts.given + counts.dropped == 15_000
     assert counts.dropped > 0
     assert len(taken(two)) == counts.given
+
+
+def test_room_is_asked_for_at_both_ends() -> None:
+    """Linux counts what waits at the sender's end; BSD and macOS at the reader's, where 4 KiB fit if nobody asks."""
+    asked: list[tuple[str, int, int]] = []
+
+    class Stingy(socket.socket):
+        """As on macOS, where what is too much is refused."""
+
+        def setsockopt(self, *what: Any) -> None:
+            asked.append((self.name, *what[1:]))
+            if what[2] > 1 << 20:
+                raise OSError("no buffer space available")
+
+        name = ""
+
+    ends = []
+    for name, end in zip(("inbox", "outbox"), socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM), strict=True):
+        ends.append(Stingy(fileno=end.detach()))
+        ends[-1].name = name
+    HandOver(socket.AF_INET, BOUND, ends[0], [None, ends[1]]).close()
+    granted = 1 << 20
+    assert asked[2] == ("inbox", socket.SO_RCVBUF, granted)
+    assert asked[-1] == ("outbox", socket.SO_SNDBUF, granted)
 
 
 def test_others_get_their_turn(workers: Callable[..., list[HandOver]]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -69,6 +71,20 @@ async def parents(node: STTNode) -> None:
         os._exit(0)
     await stream.send(b"%d %d" % (len(found), child), timeout=10)
     os._exit(1)
+
+
+async def babbles(node: STTNode) -> None:
+    """Tell the parent what a peer says; nobody ever should."""
+    session = await node.accept()
+    stream = await session.accept_stream()
+    os.write(int(sys.argv[1]), b"".join([piece async for piece in stream]))
+    await anyio.sleep_forever()
+
+
+def hangs(node: STTNode) -> None:
+    """Hold up the event loop for ever."""
+    while True:
+        time.sleep(60)
 
 
 def counts(node: STTNode) -> None:

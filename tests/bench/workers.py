@@ -102,9 +102,9 @@ async def _upload(session: Session, mb: int) -> None:
 
 async def _measure(workers: int, mb: int) -> dict[str, object]:
     fleet = WorkerFleet(
-        "tests.bench.workers:swallow", workers, shared_seed=_SEED, host=_HOST, port=0, fleet_secret=_SECRET,
-        datagram_size=DATAGRAM,
-    )  # fmt: skip
+        "tests.bench.workers:swallow", workers, shared_seed=_SEED, host=_HOST, port=0, datagram_size=DATAGRAM
+    )
+    fleet._id_secret = _SECRET
     async with fleet:
         senders = [_Sender(fleet.port, worker, mb) for worker in range(2)]
         try:
