@@ -111,7 +111,7 @@ def restore(manager: SessionManager, record: SessionRecord, now: float) -> bool:
         assert error.argument in ("session_id", "metadata")
         assert error.argument == "metadata" or known is not None
         return False
-    assert known is None
+    assert known is None or known.closed_at is not None  # it was to be forgotten by now
     assert record.is_active
     assert (restored.session_id, restored.config, restored.config_version) == (
         record.session_id,
