@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sys import float_info
+from math import inf, nextafter
 from typing import Any
 
 from stt_proto.errors import ArgumentError
@@ -16,7 +16,7 @@ NODE_ID_SIZE = 32
 MAX_SECONDS = 10 * 366 * 86_400.0
 """Ten years: the longest lifetime. What is meant to be without end is renewed."""
 
-FLOAT_MAX = float_info.max
+FLOAT_MAX = nextafter(inf, 0.0)
 """Whole numbers may be larger, and are no floats then."""
 
 MIN_SECONDS = 0.001

@@ -84,7 +84,7 @@ async def begin(client: STTNode, server: STTNode, count: int) -> None:
 
 def own() -> Iterator[Any]:
     """The objects of STT's own classes."""
-    return (each for each in gc.get_objects() if type(each).__module__.startswith(("stt_proto", "stt_anyio")))
+    return (each for each in gc.get_objects() if str(type(each).__module__).startswith(("stt_proto", "stt_anyio")))
 
 
 def empty_containers() -> Counter[str]:

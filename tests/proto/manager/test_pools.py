@@ -217,14 +217,20 @@ def test_who_moved_remembers_no_more_than_others() -> None:
 
 
 def test_how_much_busier_is_too_much() -> None:
-    """I1: twice the mean, with somebody who has half of it at most; each content counts one."""
-    pool = shares(1, 1, 1, 1)
+    """I1: four times the idlest and twice the mean of the others; each content counts one."""
+    pool = shares(1, 1, 1)
     pool.get_session_for_content(b"\xff" * 32, 0.0)
-    assert pool.get_pool_stats(0.0).imbalance == pytest.approx(8 / 5)
+    assert pool.get_pool_stats(0.0).imbalance == pytest.approx(3 / 2)
     assert pool.rebalance(0.0) is None
-    pool.add_session("new", b"\xfe" * 32, 0.0)
-    assert pool.get_pool_stats(0.0).imbalance == pytest.approx(12 / 5)
-    assert pool.rebalance(0.0) == "new"
+    pool.get_session_for_content((1).to_bytes(32), 0.0)
+    for name, home in (("other", b"\x80"), ("another", b"\xc0")):
+        pool.add_session(name, home.ljust(32, b"\x00"), 0.0)
+        for _ in range(3):
+            assert pool.get_session_for_content(home.ljust(32, b"\x00"), 0.0) == name
+    assert pool.get_pool_stats(0.0).imbalance == pytest.approx(16 / 11)
+    assert pool.rebalance(0.0) is None
+    pool.get_session_for_content((1).to_bytes(32), 0.0)
+    assert pool.rebalance(0.0) == "idle"
 
 
 def test_the_second_helper_takes_another_half() -> None:
