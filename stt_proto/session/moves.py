@@ -338,6 +338,7 @@ class Moves:
 
     def next_question(self, now: float) -> tuple[Path, bytes, list[bytes | memoryview], int] | None:
         """What is to be sent now on one path or another: the path, the ID, frames, and the size of the datagram."""
+        waiting = False
         for path in self._all():
             challenge = path.challenge
             asking = challenge is not None and challenge.wants_to_ask(now)
@@ -347,6 +348,7 @@ class Moves:
             if connection_id is None:
                 if challenge is not None:
                     challenge.put_off(now)
+                    waiting = True
                 continue
             parts: list[bytes | memoryview] = []
             if path.response is not None:
@@ -367,6 +369,8 @@ class Moves:
                 parts.append(bytes(room))
             return path, connection_id, parts, size
         self.busy = False
+        if waiting:
+            self.suspect(now)  # what it waits for may be on its way over a path that leads nowhere
         return None
 
     # -- time ------------------------------------------------------------------------------------------------------

@@ -247,6 +247,25 @@ def test_a_reliable_carrier_that_died_without_a_word() -> None:
         assert case.session.path == case.path()
 
 
+def test_who_waits_for_an_id_asks_whether_it_can_come() -> None:
+    """C-6, M-5: a reliable carrier has died, and with it the next ID of the peer.
+
+    [A busy machine had made its round trips so long that two timeouts, and four questions, took all of ten seconds.]
+    """
+    case = on_the_web()
+    case.migrate(case.web)
+    case.world.run(1.0)
+    mine = case.session._engines
+    assert mine is not None
+    remote_ids = mine.remote_ids
+    while (number := remote_ids.unused([remote_ids.number])) is not None:
+        remote_ids.retire(number)
+    case.cut(case.web)
+    case.migrate(case.mobile)
+    case.world.run(0.6)
+    assert case.session.path == case.mobile
+
+
 # -- which path is used --------------------------------------------------------------------------------------------
 
 
