@@ -61,7 +61,7 @@ class Challenge:
         last_at: when it was sent last.
     """
 
-    __slots__ = ("_patience", "_wait", "asked", "data", "due_at", "last_at")
+    __slots__ = ("_patience", "_wait", "_was_put_off", "asked", "data", "due_at", "last_at")
 
     def __init__(self, data: bytes, patience: Patience, pto: float, now: float) -> None:
         self.data = data
@@ -69,6 +69,7 @@ class Challenge:
         self.due_at = now
         self.last_at = now
         self._patience = patience
+        self._was_put_off = False
         self._wait = min(max(patience.share * pto, patience.least), patience.most)
 
     def wants_to_ask(self, now: float) -> bool:
@@ -83,9 +84,11 @@ class Challenge:
         """Whether it stayed without an answer for too long."""
         return self.due_at <= now and self.asked >= self._patience.tries
 
-    def put_off(self, now: float) -> None:
-        """It cannot be sent now: try again after a wait."""
+    def put_off(self, now: float) -> bool:
+        """It cannot be sent now: try again after a wait. Gives whether this is the first time."""
+        first, self._was_put_off = not self._was_put_off, True
         self.due_at = now + self._wait
+        return first
 
     def on_asked(self, now: float) -> None:
         """It was sent, or would have been, had the carrier had room."""

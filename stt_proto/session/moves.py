@@ -347,8 +347,7 @@ class Moves:
             connection_id = id_of(path, self._engines, self.table, at_once=self.detached or self._is_silent)
             if connection_id is None:
                 if challenge is not None:
-                    challenge.put_off(now)
-                    waiting = True
+                    waiting |= challenge.put_off(now)
                 continue
             parts: list[bytes | memoryview] = []
             if path.response is not None:

@@ -10,7 +10,7 @@ from tests.worlds.soak import Tally, run_world
 
 WORLDS = 320
 CHUNK = 16
-FOUND = (9_500_443, 9_500_768, 9_503_061, 9_503_187, 9_504_338, 9_504_833)
+FOUND = (9_500_443, 9_500_768, 9_503_061, 9_503_187, 9_504_338, 9_504_833, 20_003_538)
 """Worlds that failed once, and cheap enough to be looked at again each time; each cause has a small test of its own."""
 RARE = {"rejected"}
 """What can become of a session, and does not in every dozen worlds."""
@@ -33,7 +33,7 @@ def test_worlds(first: int, tally: Tally) -> None:
 
 @pytest.mark.parametrize("seed", FOUND)
 def test_worlds_that_failed(seed: int) -> None:
-    """F-5, R-5, V-10, M-7: a process that slept, a clock that leapt, two sides on different paths."""
+    """C-6, F-5, R-5, V-10, M-7: sleep, a clock that leapt, two sides on different paths, a path without an ID."""
     one = run_world(seed)
     assert not one.failures, one.failures
 
