@@ -23,12 +23,13 @@ from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 from stt_anyio.broadcasting import Cast
 from stt_anyio.carrier import Carrier
 from stt_anyio.connections import ConnectionCarrier
+from stt_anyio.dial_errors import no_answer
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.early import check_one_way
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.links import WebSocketTarget, target_of
 from stt_anyio.loops import clock_of, spawn
-from stt_anyio.node_base import Callback, ReceivedPacket, logger, no_answer
+from stt_anyio.node_base import Callback, ReceivedPacket, logger
 from stt_anyio.patterns import Patterns
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase

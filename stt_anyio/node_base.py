@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,22 +15,18 @@ from attrs import evolve, field, frozen
 
 from stt_anyio.carrier import Outlet
 from stt_anyio.config import NodeConfig
+from stt_anyio.dial_errors import spoken
 from stt_anyio.driver import Driver
 from stt_anyio.errors import (
     ArgumentError,
-    ConnectionTimeoutError,
     DataExpiredError,
     SessionClosedError,
     StateError,
     SttError,
-    UnreachableError,
     closed_here,
-    connection_failed,
 )
-from stt_anyio.errors import ConnectionRefusedError as RefusedError
-from stt_anyio.links import WebSocketTarget
 from stt_anyio.managed import ManagedSessions
-from stt_anyio.moving import REPLACED, Attempt
+from stt_anyio.moving import Attempt
 from stt_anyio.observing import Observers
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase
@@ -45,9 +40,6 @@ from stt_proto.lifecycle import NamespaceOf
 from stt_proto.types import CloseReason
 
 logger = logging.getLogger("stt.node")
-
-_SECRETS = re.compile(r"(?<=//).*@|[?#].*", re.DOTALL)
-"""In a URL: a user with a password, and what is asked for, which may be a token."""
 
 PACKET_SIZE = 65_536
 """Bytes in the largest `ReceivedPacket`."""
@@ -128,45 +120,6 @@ _SUMMED = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "
 
 def _of_the_wrong_type(name: str, value: object, allowed: str) -> ArgumentError:
     return ArgumentError(f"{name} is of type {type(value).__name__}; it must be {allowed}", argument=name)
-
-
-def spoken(address: Any) -> str:
-    """An address as people write it: `host:port`, an IPv6 host in brackets; of a URL nothing that may be a secret."""
-    match address:
-        case str():
-            return _SECRETS.sub("", address)
-        case WebSocketTarget():
-            return spoken(address.url)
-        case (str(host), int(port), *_):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        case NetworkPath():
-            return spoken(address.remote)
-    return str(address)
-
-
-def no_way(address: Any, error: OSError) -> SttError:
-    """What `connect` raises when there is no path to an address."""
-    if isinstance(error, ConnectionRefusedError):
-        return connection_failed(RefusedError(f"nobody listens at {spoken(address)}"))
-    return connection_failed(UnreachableError(f"no way to {spoken(address)}: {error.strerror or error}"))
-
-
-def no_answer(address: Any, timeout: float | None) -> SttError:
-    """What `connect` raises when `timeout` seconds are over."""
-    return connection_failed(ConnectionTimeoutError(f"no answer from {spoken(address)} within {timeout:g} seconds"))
-
-
-def no_move(attempt: Attempt) -> SttError:
-    """What `add_path` and `migrate` raise when a path came to nothing."""
-    if attempt.reason == REPLACED:
-        return StateError("another move was asked for meanwhile")
-    where = spoken(attempt.path.remote)
-    match attempt.reason:
-        case "refused":
-            return connection_failed(RefusedError(f"nobody listens at {where}"))
-        case "silent":
-            return connection_failed(ConnectionTimeoutError(f"no answer from {where}"))
-    return connection_failed(UnreachableError(f"no way to {where}: {attempt.reason}"))
 
 
 class NodeBase(Generic[SessionT]):

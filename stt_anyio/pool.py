@@ -6,13 +6,13 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from math import inf
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import AsyncResource
 from anyio.lowlevel import checkpoint
 
+from stt_anyio.dial_errors import no_answer
 from stt_anyio.errors import (
     ArgumentError,
     SessionClosedError,
@@ -21,7 +21,6 @@ from stt_anyio.errors import (
     closed_here,
     connection_failed,
 )
-from stt_anyio.node_base import no_answer
 from stt_anyio.session import Session
 from stt_proto.manager.checks import check_node_id
 
@@ -244,14 +243,6 @@ class SessionPool(AsyncResource):
 
     async def close(self) -> None:
         """The same as `aclose`."""
-        await self.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
         await self.aclose()
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import anyio
@@ -162,14 +161,6 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
             self._engine.close()
             self._tell()
         self._scope.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     # -- the task --------------------------------------------------------------------------------------------------
 

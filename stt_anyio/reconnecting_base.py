@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 from attrs import evolve, field, frozen
 from attrs.converters import optional
 
+from stt_anyio.dial_errors import spoken
 from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, closed_here, connection_failed
 from stt_anyio.links import WebSocketTarget, target_of
-from stt_anyio.node_base import NodeBase, spoken
+from stt_anyio.node_base import NodeBase
 from stt_anyio.session_base import SessionBase
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, GivenUp, Reconnector, ReconnectPolicy, State

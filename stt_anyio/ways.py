@@ -14,11 +14,12 @@ from stt_anyio.carrier import ALIASES, HEAD_START, Carrier
 from stt_anyio.connectable import StreamConnectable
 from stt_anyio.connections import ConnectionCarrier, listen_tcp
 from stt_anyio.connections.streams import TaskConnection
+from stt_anyio.dial_errors import no_answer, no_move, no_way
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
 from stt_anyio.links import FramedLink, WebSocketTarget, server_links, target_of
 from stt_anyio.managed import DRAIN_TIMEOUT
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
-from stt_anyio.node_base import NodeBase, no_answer, no_move, no_way
+from stt_anyio.node_base import NodeBase
 from stt_anyio.reconnecting import ReconnectingClient
 from stt_anyio.reconnecting_base import Peer
 from stt_anyio.regaining import regain

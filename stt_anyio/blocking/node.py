@@ -19,9 +19,10 @@ from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.sockets import Sockets
 from stt_anyio.blocking.ways import BlockingWays
 from stt_anyio.broadcasting import Cast
+from stt_anyio.dial_errors import no_way
 from stt_anyio.errors import ArgumentError, SessionClosedError, StateError, SttError
 from stt_anyio.managed import DRAIN_TIMEOUT
-from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket, no_way
+from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket
 from stt_anyio.requests import AnswerPolicy
 from stt_anyio.session_base import SessionBase
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up

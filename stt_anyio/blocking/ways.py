@@ -18,11 +18,12 @@ from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.session_manager import BlockingSessionManager
 from stt_anyio.carrier import ALIASES, HEAD_START
 from stt_anyio.connections import Medium, SocketMedium, listen_tcp
+from stt_anyio.dial_errors import no_answer, no_move, no_way
 from stt_anyio.early import check_one_way
 from stt_anyio.errors import ArgumentError, SttError, connection_failed
 from stt_anyio.links import FramedLink, Link, WebSocketTarget, server_links, target_of
 from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
-from stt_anyio.node_base import NodeBase, no_answer, no_move, no_way
+from stt_anyio.node_base import NodeBase
 from stt_anyio.reconnecting_base import Peer
 from stt_anyio.regaining import PATIENCE, backoff, is_elsewhere
 from stt_anyio.udp import check_address

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 from hashlib import sha256
-from math import isfinite
 from struct import Struct
 from typing import Any
 
@@ -165,6 +164,7 @@ class SessionRecord:
         reader.take(len(_MAGIC))
         try:
             record = _record(cls, reader)
+            check_record(record)
         except (ArgumentError, IndexError):
             raise damaged() from None
         reader.end()
@@ -173,42 +173,30 @@ class SessionRecord:
 
 def _record(cls: type[SessionRecord], reader: Reader) -> SessionRecord:
     head: Any = reader.unpack(_HEAD)
+    rules: Any = reader.unpack(_CONFIG)
     session_id, peer_node_id, state, reason, created_at, last_active, extended_until, closed_at = head
-    ttl, sliding, max_requests, rate, burst, priority, version = reader.unpack(_CONFIG)
-    config: Any = {
-        "ttl": ttl,
-        "sliding": sliding,
-        "max_requests": max_requests,
-        "request_rate": rate,
-        "request_burst": burst,
-        "priority": priority,
-    }
+    ttl, sliding, max_requests, rate, burst, priority, version = rules
     return cls(
         session_id=session_id,
         peer_node_id=peer_node_id,
         namespace=namespace_from_bytes(reader.take_bytes()),
         state=_STATES[state],
-        created_at=_time(created_at),
-        last_active=_time(last_active),
-        extended_until=None if extended_until == _NEVER else _time(extended_until),
-        config=SessionConfig(**config),
-        config_version=_version(version),
+        created_at=created_at,
+        last_active=last_active,
+        extended_until=None if extended_until == _NEVER else extended_until,
+        config=SessionConfig(
+            ttl=ttl,
+            sliding=sliding,
+            max_requests=max_requests,
+            request_rate=rate,
+            request_burst=burst,
+            priority=priority,
+        ),
+        config_version=version,
         metadata=reader.take_metadata(),
         close_reason=_REASONS[reason],
-        closed_at=None if closed_at == _NEVER else _time(closed_at),
+        closed_at=None if closed_at == _NEVER else closed_at,
     )
-
-
-def _time(value: float) -> float:
-    if not isfinite(value):
-        raise damaged()
-    return value
-
-
-def _version(value: Any) -> int:
-    if not 1 <= value <= MAX_VERSION:
-        raise damaged()
-    return int(value)
 
 
 def _check(body: bytes) -> bytes:

@@ -33,9 +33,9 @@ from stt_anyio import (
 )
 from stt_anyio.connections import ConnectionCarrier
 from stt_anyio.connections.connection import HIGH
+from stt_anyio.dial_errors import spoken
 from stt_anyio.errors import TooManySessionsError, WebSocketHandshakeError
 from stt_anyio.memory import MemoryNetwork
-from stt_anyio.node_base import spoken
 from tests.anyio.certificates import contexts, files
 from tests.anyio.wires import LOOPBACK, Cable, HttpProxy, PipeStream, serving
 
