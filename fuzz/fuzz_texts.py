@@ -16,9 +16,10 @@ from fuzz.harness import Choices, instrumented, main
 with instrumented(__name__, "stt_proto.identity", "stt_anyio.cli.address", "stt_anyio.cli.seeds"):
     import click
 
-    from stt_anyio.cli.address import parse_address, to_dial, to_listen, to_node_id
+    from stt_anyio.cli.address import Address, parse_address, to_dial, to_listen, to_node_id
     from stt_anyio.cli.seeds import node_seed, shared_seed
     from stt_anyio.cli.verb import Failure
+    from stt_anyio.links import target_of
     from stt_proto.errors import ArgumentError
     from stt_proto.identity import (
         Identity,
@@ -66,12 +67,19 @@ def read_address(text: str) -> None:
         assert address.host
         assert 0 <= address.port <= 65_535
         assert parse_address(str(address)) == address
+        if address.transport == "websocket" and address.port:
+            assert target_of(address.target).next_hop[1] == address.port
     for read in (to_listen, to_dial):
         try:
             assert read(CONTEXT, OPTION, text) == address
         except click.BadParameter as error:
-            assert address is None or (read is to_dial and not address.port)
+            assert address is None or not (address.port if read is to_dial else is_plain(address))
             error.format_message()
+
+
+def is_plain(address: Address) -> bool:
+    """Whether the command can listen there itself: TLS and paths are for a web server."""
+    return address.scheme != "wss" and address.path in ("", "/")
 
 
 def read_node_id(text: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 from attrs import frozen
 
+from stt_anyio.links.hosts import is_host
+
 _FORM = re.compile(
     r"(?P<scheme>udp|tcp|wss?)://(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\[\]:/?#@\s]+))(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>/[\x21\x22\x24-\x7e]*)?"
@@ -69,7 +71,10 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"port {port} is above 65535")
     if match["six"]:
         ipaddress.IPv6Address(match["six"])
-    return Address(match["six"] or match["host"], port, scheme, path if scheme in _DEFAULT_PORTS else "")
+    host = match["six"] or match["host"]
+    if not is_host(host):
+        raise ValueError(f"{host!r} cannot be the name of a host")
+    return Address(host, port, scheme, path if scheme in _DEFAULT_PORTS else "")
 
 
 # -- on the command line: callbacks of click -----------------------------------------------------------------------

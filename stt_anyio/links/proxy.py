@@ -14,6 +14,7 @@ from websockets.uri import WebSocketURI
 
 from stt_anyio.errors import ArgumentError, ProxyError
 from stt_anyio.links.base import Layer, Link, Sink
+from stt_anyio.links.hosts import is_host
 from stt_proto.types import Buffer
 
 
@@ -93,7 +94,7 @@ def proxy_of(url: str | None, auth: str | tuple[str, str] | None = None) -> Prox
         proxy = parse_proxy(url)  # type: ignore[arg-type]  # whatever it is
     except (InvalidProxy, ValueError, TypeError, AttributeError):
         proxy = None
-    if proxy is None or proxy.scheme not in ("http", "https"):
+    if proxy is None or proxy.scheme not in ("http", "https") or not is_host(proxy.host):
         raise ArgumentError("proxy must be http://[USER:PASSWORD@]HOST[:PORT], or https://", argument="proxy") from None
     if auth is not None:
         pair = tuple(auth.split(":", 1)) if isinstance(auth, str) else auth

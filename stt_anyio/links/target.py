@@ -13,6 +13,7 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from stt_anyio.errors import ArgumentError
 from stt_anyio.links.base import Link
+from stt_anyio.links.hosts import is_host
 from stt_anyio.links.proxy import ProxyLink, proxy_of
 from stt_anyio.links.tls import TlsLink
 from stt_anyio.links.websocket import Origins, WebSocketClientLink, WebSocketServerLink
@@ -35,7 +36,7 @@ def read_url(url: Any) -> WebSocketURI:
     """
     try:
         uri = parse_uri(url)
-        if 0 < uri.port <= 65_535 and _RESOURCE.fullmatch(uri.resource_name):
+        if is_host(uri.host) and 0 < uri.port <= 65_535 and _RESOURCE.fullmatch(uri.resource_name):
             return uri
     except (InvalidURI, ValueError, TypeError, AttributeError):
         pass

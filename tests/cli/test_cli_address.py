@@ -22,6 +22,7 @@ from stt_anyio.cli.address import Address, parse_address, to_dial, to_listen, to
         ("udp://localhost:65535/", "localhost", 65535),
         ("udp://[::1]:4433", "::1", 4433),
         ("udp://[fe80::1%eth0]:9", "fe80::1%eth0", 9),
+        ("ws://bücher.example:9", "bücher.example", 9),
         ("udp://0.0.0.0:0", "0.0.0.0", 0),
     ],
 )
@@ -45,6 +46,9 @@ def test_good(text: str, host: str, port: int) -> None:
         ("udp://:4433", "expected"),
         ("udp://a b:1", "expected"),
         ("udp://user@host:1", "expected"),
+        ("udp://a..b:1", "cannot be the name"),
+        ("wss://\x0e\x17:1", "cannot be the name"),
+        ("tcp://\udcff:1", "cannot be the name"),
         ("udp://host:1/path", "expected"),
         ("127.0.0.1:4433", "expected"),
         ("udp://host:٣", "expected"),
