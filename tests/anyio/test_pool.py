@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from stt_anyio import Session, SessionClosedError, STTNode, TooManySessionsError
+from stt_anyio import Session, SessionClosedError, SessionPool, STTNode, TooManySessionsError
 from stt_anyio.errors import ArgumentError, ConnectionTimeoutError, StateError
 from tests.anyio.virtual import LOOPS, Town, virtual
 
@@ -19,8 +20,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return virtual(request.param)
 
 
-async def test_what_is_handed_out_was_not_closed_to_make_room() -> None:
-    """Two who ask at once of a pool of one: whoever gets a session gets one that goes on."""
+@asynccontextmanager
+async def a_pool_of_one() -> AsyncIterator[tuple[Town, STTNode, SessionPool]]:
+    """Two servers, `a` and `b`, and a client that has a session with one of them at the most."""
     town = Town()
     async with (
         town.node("a"),
@@ -28,6 +30,12 @@ async def test_what_is_handed_out_was_not_closed_to_make_room() -> None:
         town.node("client") as client,
         client.pool(max_sessions=1) as pool,
     ):
+        yield town, client, pool
+
+
+async def test_what_is_handed_out_was_not_closed_to_make_room() -> None:
+    """Two who ask at once of a pool of one: whoever gets a session gets one that goes on."""
+    async with a_pool_of_one() as (_, _, pool):
         await pool.get_or_create("a")
         got: dict[str, bool] = {}
 
@@ -48,13 +56,7 @@ async def test_what_is_handed_out_was_not_closed_to_make_room() -> None:
 
 async def test_who_waits_for_a_dial_gets_it() -> None:
     """One that was dialled is in use by those who wait for it: it is not closed before they have seen it."""
-    town = Town()
-    async with (
-        town.node("a"),
-        town.node("b"),
-        town.node("client") as client,
-        client.pool(max_sessions=1) as pool,
-    ):
+    async with a_pool_of_one() as (_, client, pool):
         got: list[Session] = []
 
         async def ask() -> None:
@@ -259,13 +261,7 @@ async def test_a_pool_that_is_aborted_in_the_moment_of_success() -> None:
 
 async def test_work_in_flight_is_not_closed_to_make_room() -> None:
     """H2: a tracked request, or a broadcast that has not arrived, is work like an open stream."""
-    town = Town()
-    async with (
-        town.node("a"),
-        town.node("b"),
-        town.node("client") as client,
-        client.pool(max_sessions=1) as pool,
-    ):
+    async with a_pool_of_one() as (town, client, pool):
         a = await pool.get_or_create("a")
         async with a.track_request():
             with pytest.raises(TooManySessionsError):
