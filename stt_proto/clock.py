@@ -63,7 +63,7 @@ class Clock:
     def set_unix(self, unix_time: float, now: float) -> None:
         """Correct the wall clock; nothing that is timed by `now` moves."""
         _check_time("unix_time", unix_time)
-        self._offset = unix_time - now
+        self._offset = float(unix_time - now)  # a host may have clocks of whole numbers
 
 
 def _check_time(name: str, value: float) -> None:

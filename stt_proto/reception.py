@@ -401,6 +401,10 @@ class Reception:
             return ConnectionRefusedError.code
         return TooManySessionsError.code if self._is_full() else None
 
+    def _has_room(self, peer_node_id: bytes, now: float) -> bool:
+        """Whether the manager of sessions would take one more with this peer."""
+        return self._lifecycle is None or self._lifecycle.has_room(peer_node_id, now)
+
     def _enter(self, session: Session, established: Established, now: float) -> int | None:
         """The code for which the manager of sessions does not take this one, or `None`."""
         if self._lifecycle is None:
@@ -429,7 +433,7 @@ class Reception:
         session = self._drop(half_open)
         if session is not None:
             session.release()
-        if connection_ids.route(half_open.local_cid).__class__ is not Session:  # which early data has begun (H-40)
+        if not half_open.begun:  # else the host has been told of a session, and the ID is that session's (H-40)
             connection_ids.retire(half_open.local_cid)
             self._report(half_open.path, ended.reason, now)
 
@@ -470,9 +474,7 @@ class Reception:
         """Somebody asks to resume, and is who the ticket was given to: is that wanted, and was it used before?"""
         context, responder = self._context, self._responder
         wanted = self._ask_admit(resuming.peer_node_id, path, now) is None
-        if wanted and self._lifecycle is not None:
-            wanted = self._lifecycle.has_room(resuming.peer_node_id, now)
-        if not wanted:  # the full handshake will say why
+        if not (wanted and self._has_room(resuming.peer_node_id, now)):  # the full handshake will say why
             self._act(responder.refuse(resuming, ConnectionRefusedError.code, now), path, now)
             return
         ended = responder.enter(resuming, now, lambda: context.connection_ids.issue(responder))
@@ -488,7 +490,7 @@ class Reception:
 
     def _answer_resumption(self, resuming: Resuming, now: float) -> None:
         """RESUMED, to all from where its RESUME came: more than one if the host was asked, and somebody copies."""
-        take_early = self._takes_early(resuming)
+        take_early = self._takes_early(resuming, now)
         terms, token = self._terms_of(resuming.path.carrier), self._context.reset_tokens.token(resuming.local_cid)
         reply = self._responder.answer(resuming, terms, take_early=take_early, reset_token=token)
         for path in resuming.paths:
@@ -496,26 +498,31 @@ class Reception:
         if take_early:
             self._begin_early(resuming, now)
 
-    def _takes_early(self, resuming: Resuming) -> bool:
+    def _takes_early(self, resuming: Resuming, now: float) -> bool:
         """Whether early data is taken: a little, and only where the use of its ticket is surely the first (H-39)."""
         config = self.config
         counted = config.ticket_check == "shared" or self._context.tickets.is_ours(resuming.grant)
         wanted = 0 < len(resuming.early_data) <= config.max_early_data and config.max_concurrent_streams > 0
-        return wanted and counted and self._refusal() is None
+        return wanted and counted and self._refusal() is None and self._has_room(resuming.peer_node_id, now)
 
     def _begin_early(self, resuming: Resuming, now: float) -> None:
         """Begin the session before the initiator has shown that it is there now, since it has sent early data (H-40).
 
         The resumption stays in its table, so that a RESUME that is repeated gets the same answer.
         """
-        assert resuming.established is not None
+        established = resuming.established
+        assert established is not None
         resuming.begun = True
         path = resuming.paths[0]  # where it began, unless that carrier is gone
         session = self._callers.pop(resuming.local_cid, None) or Session(self._context, path, False, now)
         session.path = path
+        code = self._enter(session, established, now)
+        if code is not None:  # there was room a moment ago, so the namespace is another each time it is asked for
+            session.refuse(established, code, now)
+            return
         self._context.detached.give_way(len(self._context.live), now)
         early = _arrival(resuming, partial(self._on_proof, resuming), resuming.early_data)
-        session.accept(resuming.established, now, resumed=True, early=early)
+        session.accept(established, now, resumed=True, early=early)
 
     def _on_proof(self, resuming: Resuming, path: NetworkPath, now: float) -> int | None:
         """Who has sent early data is there: what waited for that is over. Gives the code if it is refused there."""

@@ -25,6 +25,9 @@ MAX_LIFETIME = 604_800
 MAX_EARLY_DATA = 768
 """Bytes that may go along with one at most."""
 
+LATEST_ISSUE = 1e12
+"""The latest `Ticket.issued_at`, seconds since 1970."""
+
 _MAGIC = b"stt-ticket-1"
 _CHECK_LABEL = b"stt1 ticket file"
 _CHECK_SIZE = 16
@@ -32,7 +35,7 @@ _HEAD = Struct(">12sBQIH32s32s32sH")
 
 _NUMBERS = (
     ("suite", int, 255),
-    ("issued_at", float, 1e12),
+    ("issued_at", float, LATEST_ISSUE),
     ("lifetime", int, MAX_LIFETIME),
     ("max_early_data", int, MAX_EARLY_DATA),
 )

@@ -174,9 +174,11 @@ class Resuming(Waiting):
         return True
 
     def leave(self, path: NetworkPath) -> bool:
-        """The carrier of one of its paths is gone; whether it has another."""
+        """The carrier of one of its paths is gone; whether it has another. Else it keeps this one, to be ended with."""
+        if len(self._paths) == 1:
+            return False
         self._paths.remove(path)
-        return bool(self._paths)
+        return True
 
     def round_trip(self, now: float) -> float | None:
         """Seconds between RESUMED and what came upon it; `None` where that is ambiguous."""

@@ -125,7 +125,7 @@ class LocalConnectionIds(Generic[Owner]):
         """The session has come to more than one path: issue as many as the peer takes, at most 4 (C-2).
 
         Returns:
-            The numbers to announce.
+            The numbers to announce; fewer than wanted for a peer that has used up what it may ask for.
         """
         self._limit = max(self._limit, min(MAX_LIVE, peer_limit))
         return self._fill(now)
@@ -161,7 +161,10 @@ class LocalConnectionIds(Generic[Owner]):
         retired.append((now + linger, connection_id))
         if len(retired) > MAX_RETIRING:
             self._table.retire(retired.pop(0)[1])
-        return self._fill(now)
+        numbers = self._fill(now)
+        if not numbers:
+            raise ResourcesExhaustedError("too many connection IDs asked for")
+        return numbers
 
     @property
     def deadline(self) -> float:
@@ -182,14 +185,14 @@ class LocalConnectionIds(Generic[Owner]):
         self.expire(inf)
 
     def _fill(self, now: float) -> list[int]:
-        """Issue until there are as many as there should be."""
+        """Issue until there are as many as there should be, or too many in a short time."""
         numbers = []
         issued_at = self._issued_at
         while len(self._live) < self._limit:
             while issued_at and issued_at[0] <= now - ISSUE_PERIOD:
                 issued_at.pop(0)
             if len(issued_at) >= MAX_ISSUED:
-                raise ResourcesExhaustedError("too many connection IDs asked for")
+                break
             issued_at.append(now)
             self._live[self._next] = self._table.issue(self._owner)
             numbers.append(self._next)

@@ -7,7 +7,7 @@ from stt_proto.crypto import Secret
 from stt_proto.errors import InvalidFrameError
 from stt_proto.handshake import Established, TicketOffice, ticket_secret
 from stt_proto.session.control import TICKET, ControlQueue
-from stt_proto.tickets import Ticket
+from stt_proto.tickets import LATEST_ISSUE, Ticket
 from stt_proto.wire import FrameType
 from stt_proto.wire import Ticket as TicketFrame
 
@@ -71,7 +71,7 @@ class TicketBook(Secret):
             self._node_id,
             self._peer_node_id,
             self._suite,
-            max(self._clock.unix(now), 0.0),
+            min(max(self._clock.unix(now), 0.0), LATEST_ISSUE),  # whatever the host takes for the time
             frame.lifetime,
             self._max_early_data,
         )

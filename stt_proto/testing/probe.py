@@ -27,6 +27,7 @@ def tables(endpoint: Endpoint) -> dict[str, int]:
         "incomplete trains": len(context.train_budget),
         "bytes of trains": context.train_budget.cost,
         "half-open": len(responder),
+        "first messages of half-open ones": sum(begun is not None for begun in responder._by_hello.values()),
         "answers": len(endpoint._outbox),
         "events": len(endpoint._events),
     }

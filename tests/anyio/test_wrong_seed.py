@@ -11,8 +11,8 @@ import pytest
 
 from stt_anyio import AuthenticationError, BlockingNode, STTNode
 from stt_proto.events import HandshakeFailed
+from stt_proto.testing import tables
 from tests.figures import RecordProperty, tell
-from tests.proto.worlds import tables
 
 LOOPBACK = "127.0.0.1"
 SEED = "a seed for tests"

@@ -13,7 +13,7 @@ from stt_proto import CloseReason, Config, Endpoint, Identity, NetworkPath, Sess
 from stt_proto.errors import AuthenticationError, ConnectionTimeoutError
 from stt_proto.events import HandshakeFailed, SessionClosed, SessionEstablished
 from stt_proto.handshake import initiator
-from stt_proto.testing import Conditions, Node, SeededEntropy, World
+from stt_proto.testing import Conditions, Node, SeededEntropy, World, tables
 from stt_proto.wire import (
     Hello,
     Message,
@@ -32,7 +32,6 @@ from tests.proto.worlds import (
     is_handshake,
     serve_echo,
     session_pair,
-    tables,
 )
 
 Datagram = tuple[bytes, NetworkPath]

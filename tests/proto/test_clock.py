@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from stt_proto import Config, Endpoint, Identity
 from stt_proto.clock import LATEST, SLACK, Clock, DeadlineQueue
 from stt_proto.errors import ArgumentError
-from stt_proto.types import Deadline
+from stt_proto.testing import SeededEntropy
+from stt_proto.tickets import Ticket
+from stt_proto.types import Deadline, NetworkPath
 from tests.proto.walks import walks
 
 
@@ -49,6 +52,30 @@ def test_a_clock_begins_at_a_time(wrong: Any) -> None:
         with pytest.raises(ArgumentError, match="seconds") as caught:
             call()
         assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("unix_time", [1_700_000_000, 1.7e12, LATEST, -5])
+def test_clocks_of_whole_numbers_or_in_other_units(unix_time: float) -> None:
+    """A host's wall clock may be any: there is a session and a ticket all the same."""
+    a, b = (
+        Endpoint(
+            Config(identity=Identity.from_seed(bytes([seed]) * 32), shared_seed="between us"),
+            now=0,
+            unix_time=unix_time,
+            entropy=SeededEntropy(seed),
+        )
+        for seed in (1, 2)
+    )
+    there, back = NetworkPath("udp", "a", "b"), NetworkPath("udp", "b", "a")
+    session = a.connect(there, now=0)
+    for _ in range(5):
+        for sender, receiver, path in ((a, b, back), (b, a, there)):
+            for transmit in list(sender.transmits(0)):
+                for datagram in transmit.datagrams():
+                    receiver.receive(datagram, path, 0)
+    assert session.is_active()
+    assert session.ticket is not None
+    assert Ticket.from_bytes(session.ticket.export()).issued_at == min(max(unix_time, 0.0), 1e12)
 
 
 def test_the_latest_time() -> None:

@@ -145,6 +145,18 @@ def test_the_flood_is_over_after_ten_seconds() -> None:
     assert ids.on_retire(253, now=10.0, linger=1.0) == [257]
 
 
+def test_a_peer_that_has_used_up_its_ids_gets_no_more_for_another_path() -> None:
+    """C-2, C-4: that is no mistake of who adds the path; those that are missing come with the next retirement."""
+    _, ids, _ = local(2)
+    for number in range(254):
+        ids.on_retire(number, now=0.0, linger=1.0)
+    assert ids.widen(4, now=0.0) == [256]
+    assert ids.widen(4, now=9.99) == []
+    with pytest.raises(ResourcesExhaustedError):
+        ids.on_retire(254, now=9.99, linger=1.0)
+    assert ids.on_retire(255, now=10.0, linger=1.0) == [257, 258, 259]
+
+
 def test_retirement_at_a_pace_that_is_allowed() -> None:
     """C-4: 256 in 10 s go on for ever."""
     table, ids, _ = local()

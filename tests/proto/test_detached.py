@@ -15,9 +15,9 @@ from stt_proto.events import (
     SessionReattached,
     StreamWritable,
 )
-from stt_proto.testing import Conditions, Inbox, Node, World, send
+from stt_proto.testing import Conditions, Inbox, Node, World, send, tables
 from tests.proto.test_moves import scene
-from tests.proto.worlds import IDENTITY, assert_empty, back, filler, many_sessions, tables
+from tests.proto.worlds import IDENTITY, assert_empty, back, filler, many_sessions
 
 SLOW = Conditions(delay=0.05, rate=20e6)
 

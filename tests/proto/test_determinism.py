@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from stt_proto import SessionState
-from stt_proto.testing import World
+from stt_proto.testing import World, tables
 from tests.proto.worlds import (
     assert_empty,
     filler,
     serve_echo,
     session_pair,
-    tables,
 )
 
 # -- the same again ------------------------------------------------------------------------------------------------

@@ -495,6 +495,22 @@ def test_nobody_goes_on() -> None:
     assert_empty(there.client, there.server)
 
 
+def test_nobody_goes_on_and_the_server_has_ended_it() -> None:
+    """H-32: a session that the host was told of is no handshake that failed, also where it is over before the proof."""
+    there = early_stage()
+    session = there.client.connect(there.server, ticket=there.ticket, early_data=EARLY)
+    ((resume, path),) = there.wire
+    session.abort(there.world.now)
+    there.client.pump()
+    there.server.receive(resume, back(path))
+    there.server.sessions[0].close(there.world.now)
+    there.server.pump()
+    there.world.run(20.0)
+    assert len(there.server.events(SessionEstablished)) == len(there.server.events(SessionClosed)) == 1
+    assert there.server.events(HandshakeFailed) == []
+    assert_empty(there.client, there.server)
+
+
 def test_a_server_that_is_full() -> None:
     """H-28: early data is no right to a place."""
     there = early_stage(max_concurrent_sessions=1)

@@ -15,7 +15,7 @@ from stt_proto.errors import (
 )
 from stt_proto.events import HandshakeFailed, SessionEstablished, StreamReadable
 from stt_proto.packet import run_end
-from stt_proto.testing import World
+from stt_proto.testing import World, tables
 from stt_proto.wire import Datagram, MessageType, Ping
 from tests.proto.worlds import (
     IDENTITY,
@@ -30,7 +30,6 @@ from tests.proto.worlds import (
     sealed,
     serve_echo,
     session_pair,
-    tables,
 )
 from tests.worlds import bounds
 

@@ -14,7 +14,7 @@ from stt_proto.errors import (
     SessionClosedError,
 )
 from stt_proto.events import SessionClosed
-from stt_proto.testing import Node
+from stt_proto.testing import Node, tables
 from stt_proto.wire import Datagram
 from tests.proto.worlds import (
     PATH,
@@ -26,7 +26,6 @@ from tests.proto.worlds import (
     lone_endpoint,
     sealed,
     session_pair,
-    tables,
 )
 
 # -- arguments -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from stt_proto.errors import (
     UnreachableError,
 )
 from stt_proto.events import HandshakeFailed, PathLost
-from stt_proto.testing import Conditions, Node, World
+from stt_proto.testing import Conditions, Node, World, tables
 from stt_proto.wire import Ping
 from tests.proto.worlds import (
     IDENTITY,
@@ -29,7 +29,6 @@ from tests.proto.worlds import (
     many_sessions,
     serve_echo,
     session_pair,
-    tables,
 )
 
 # -- carriers that end, or are full -----------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from stt_proto import NetworkPath
 from stt_proto.config import Limits
 from stt_proto.errors import AuthenticationError
 from stt_proto.events import HandshakeFailed
-from stt_proto.testing import Conditions, Node, World
+from stt_proto.testing import Conditions, Node, World, tables
 from stt_proto.wire import Hello, Message, MessageType, Retry, decode_datagram_untrusted, encode_datagram, encode_pieces
 from tests.proto.handshake_world import Entropy, spoofed_hello
 from tests.proto.test_watchers import forged_challenge, forged_hints, hello_of
-from tests.proto.worlds import back, filler, is_handshake, lone_endpoint, tables
+from tests.proto.worlds import back, filler, is_handshake, lone_endpoint
 
 LIES = ("REFUSED", "VERSION", "CHALLENGE", "RETRY")
 NEEDS_COOKIE = Limits(failed_guesses_without_cookie=0)

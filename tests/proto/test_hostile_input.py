@@ -14,7 +14,7 @@ from stt_proto.config import Limits
 from stt_proto.errors import RemoteError, SessionClosedError
 from stt_proto.events import SessionClosed, StreamOpened
 from stt_proto.packet.numbers import MAX_SKIP_DISTANCE
-from stt_proto.testing import Node, World
+from stt_proto.testing import Node, World, tables
 from stt_proto.wire import (
     Ack,
     Datagram,
@@ -32,7 +32,7 @@ from stt_proto.wire import (
 )
 from tests.proto.strategies import frames
 from tests.proto.test_errors import CODES
-from tests.proto.worlds import Pair, assert_empty, back, filler, sealed, serve_echo, session_pair, tables
+from tests.proto.worlds import Pair, assert_empty, back, filler, sealed, serve_echo, session_pair
 
 # -- packets that do not open --------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ it, it is not repeated, but named.
 | PATH_CHALLENGE floods: quic-go, quiche, quicly | F-5 | test_a_packet_full_of_path_challenges |
 | ... whose answers pile up: aioquic | F-5 | test_path_challenges_whose_answers_are_not_acknowledged |
 | connection IDs retired without end: quic-go, quiche | C-4 | test_connection_ids_retired_as_fast_as_they_come |
+| ... and then missing where they are needed | C-2, C-4 | test_connection_ids_retired_and_then_needed |
 | connection IDs announced without end: neqo, quinn | C-3, C-4 | test_connection_ids_announced_without_end |
 | an endless loop over connection IDs: quiche | C-3 | test_connection_ids_with_the_largest_numbers |
 | acknowledgement of what was never sent: quiche | F-2 | test_a_broken_rule |
@@ -94,12 +95,13 @@ import re
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from stt_proto import Session
 from stt_proto.config import Limits
 from stt_proto.errors import StreamClosedError
 from stt_proto.events import DatagramReceived, Event, StreamOpened, StreamReadable, StreamReset
-from stt_proto.testing import Conditions
+from stt_proto.testing import Conditions, World, tables
 from stt_proto.wire import (
     Ack,
     Datagram,
@@ -116,7 +118,7 @@ from stt_proto.wire import (
     StreamDataBlocked,
 )
 from tests.proto.insider import Insider, memory
-from tests.proto.worlds import filler, session_pair, tables
+from tests.proto.worlds import filler, sealed, session_pair
 
 INVALID, RESOURCES, TOO_MANY_STREAMS = 0x0401, 0x0603, 0x0302
 WINDOW = 1 << 20
@@ -169,6 +171,32 @@ def test_connection_ids_retired_as_fast_as_they_come() -> None:
     assert retired >= 200
     assert most <= 2 + 64
     assert len(peer.engines.local_ids._retired) <= 64
+
+
+@pytest.mark.parametrize("what", ["the path is lost", "a path is added"])
+def test_connection_ids_retired_and_then_needed(what: str) -> None:
+    """C-2, C-4: a peer that has used up what it may ask for gets none for another path, and that is nobody's mistake.
+
+    It was raised by `Endpoint.tick`, or `add_path`, as if whoever called had made one.
+    """
+    world = World(1)
+    victim = world.node("victim", keep_alive_interval=1.0, keep_alive_timeout=5.0)
+    flooder = world.node("flooder")
+    session = victim.connect(flooder)
+    world.run_until(session.is_active)
+    world.run(0.5)
+    ids = session._engines.local_ids  # type: ignore[union-attr]
+    numbers = range(256 - len(ids._issued_at))
+    for datagram in sealed(flooder.sessions[0], *map(RetireConnectionId, numbers)):
+        victim.endpoint.receive(datagram, session.path, world.now)
+    assert len(ids._issued_at) == 256
+    if what == "a path is added":
+        session.add_path(evolve(session.path, local=("victim", 9)), world.now)
+    else:
+        world.outage(victim, flooder, world.now, 9.0)
+        world.run(8.0)
+        assert session.is_detached
+    assert (len(ids.live), ids._limit) == (2, 4)
 
 
 def test_connection_ids_announced_without_end() -> None:

@@ -16,7 +16,7 @@ from stt_proto import Deadline, Endpoint, NetworkPath
 from stt_proto.config import Limits
 from stt_proto.errors import ConnectionTimeoutError
 from stt_proto.events import HandshakeFailed, SessionClosed, SessionDetached, SessionEstablished
-from stt_proto.testing import BROADBAND, Conditions, Entry, Inbox, World, send
+from stt_proto.testing import BROADBAND, Conditions, Entry, Inbox, World, send, tables
 from stt_proto.wire import (
     Hello,
     Message,
@@ -31,7 +31,7 @@ from stt_proto.wire import (
 from tests.proto.handshake_world import Entropy, spoofed_hello
 from tests.proto.insider import memory
 from tests.proto.scenario import scene
-from tests.proto.worlds import assert_empty, back, filler, sealed, session_pair, tables
+from tests.proto.worlds import assert_empty, back, filler, sealed, session_pair
 
 # -- empty datagrams -----------------------------------------------------------------------------------------------
 

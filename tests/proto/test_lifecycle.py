@@ -585,6 +585,84 @@ def test_a_ticket_where_there_is_room() -> None:
     assert stage.books.has_session(again.session_id, stage.world.now)
 
 
+def returning(sessions: int, **config: Any) -> tuple[Stage, list[Session]]:
+    """Come back so many times at once, with a ticket and early data each, to a manager with room for one."""
+    stage = staged({"sessions_per_peer": 1}, {"max_early_data": 700}, **config)
+    tickets = []
+    for _ in range(sessions):
+        stage.world.run_until(lambda: stage.ours.ticket)
+        tickets.append(stage.ours.ticket)
+        stage.ours.close(stage.world.now)
+        stage.pump()
+        stage.world.run(RTT)
+        stage.ours = stage.client.connect(stage.server)
+    stage.ours.abort(stage.world.now)
+    stage.pump()
+    stage.world.run(20.0)
+    again = [stage.client.connect(stage.server, ticket=ticket, early_data=b"early") for ticket in tickets]
+    stage.world.run(2 * RTT)
+    return stage, again
+
+
+def test_early_data_gets_around_no_limit() -> None:
+    """H3, H-29, H-40: a session that begins before the proof has its record, and takes a place, from that moment on."""
+    stage, again = returning(3)
+    taken = [session for session in again if session.is_active()]
+    assert [session.early_data_accepted for session in taken] == [True]
+    assert all(isinstance(session.close_error, TooManySessionsError) for session in again if session not in taken)
+    assert len(stage.server.sessions) == stage.books.get_session_count(stage.world.now) == 1
+    assert stage.books.has_session(taken[0].session_id, stage.world.now)
+
+
+def test_what_early_data_began_is_let_go_of_like_any_other() -> None:
+    """G1, G8: it expires once its work is done, and a drain ends it."""
+    stage, (session,) = returning(1, ttl=30.0)
+    stage.ours, (stage.theirs,) = session, stage.server.sessions
+    ours, theirs = session.stream(0), stage.theirs.stream(0)
+    assert ours is not None
+    assert theirs is not None
+    ours.finish(stage.world.now)
+    assert theirs.read(100, stage.world.now) == b"early"
+    theirs.finish(stage.world.now)
+    stage.pump()
+    stage.world.run(RTT)
+    assert theirs.read(100, stage.world.now) == b""
+    used = stage.world.now
+    stage.pump()
+    assert stage.run_until_over() - used == pytest.approx(30.0, abs=RTT)
+    stage, (session,) = returning(1)
+    drain(stage, 5.0)
+    stage.world.run(5.0 + RTT)
+    assert stage.server.sessions == []
+    assert session.close_error is not None
+    assert session.close_error.code == SHUTDOWN
+
+
+def test_early_data_of_a_peer_that_belongs_elsewhere_each_time() -> None:
+    """H-40: where `namespace_of` gives what it should not, nobody is in without a record."""
+    world = World(1)
+    names: list[str] = []
+    books = manager_of(world, {"sessions_per_namespace": 1})
+    client, other = world.node("client"), world.node("other")
+    server = world.node("server", manager=books, max_early_data=700, namespace_of=lambda _: names.pop(0))
+    names += ["free", "full"]
+    first = client.connect(server)
+    world.run_until(lambda: first.ticket)
+    first.close(world.now)
+    client.pump()
+    world.run(20.0)
+    other.connect(server)
+    world.run(RTT)
+    names += ["free", "free", "full"]
+    again = client.connect(server, ticket=first.ticket, early_data=b"early")
+    world.run(2 * RTT)
+    assert names == []
+    assert again.close_error is not None
+    assert again.close_error.code == TooManySessionsError.code
+    assert len(server.sessions) == books.get_session_count(world.now) == 1
+    assert len(server.events(SessionEstablished)) == 2
+
+
 def test_what_says_where_peers_belong_raises() -> None:
     """Nobody is let in, and nothing is left of it."""
     world = World(1)

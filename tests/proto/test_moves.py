@@ -18,10 +18,10 @@ from stt_proto.events import (
     StreamReadable,
 )
 from stt_proto.session import engines
-from stt_proto.testing import Conditions, Inbox, Link, Node, World, send
+from stt_proto.testing import Conditions, Inbox, Link, Node, World, send, tables
 from stt_proto.types import Transmit
 from stt_proto.wire import FrameType
-from tests.proto.worlds import back, filler, tables
+from tests.proto.worlds import back, filler
 
 MOBILE, WEB = ("client", 2), ("server", 443)
 

@@ -7,7 +7,7 @@ import pytest
 from stt_proto import NetworkPath
 from stt_proto.errors import ConnectionRefusedError
 from stt_proto.events import HandshakeFailed, SessionEstablished
-from stt_proto.testing import Conditions, World
+from stt_proto.testing import Conditions, World, tables
 from stt_proto.wire import (
     Abort,
     AuthProof,
@@ -29,7 +29,6 @@ from tests.proto.worlds import (
     filler,
     is_handshake,
     serve_echo,
-    tables,
 )
 
 Datagram = tuple[bytes, NetworkPath]

@@ -11,7 +11,7 @@ from attrs import define
 from stt_proto import Config, Endpoint, Identity, NetworkPath, Session, Stream
 from stt_proto.errors import RemoteError, StreamClosedError
 from stt_proto.events import Event, StreamFinished, StreamOpened, StreamReadable, StreamReset, StreamWritable
-from stt_proto.testing import Conditions, Node, SeededEntropy, World
+from stt_proto.testing import Conditions, Node, SeededEntropy, World, held
 from stt_proto.wire import Frame, MessageType
 
 
@@ -134,36 +134,10 @@ def answers(node: Endpoint, datagram: bytes, path: NetworkPath, now: float) -> l
 # -- what an endpoint holds ----------------------------------------------------------------------------------------
 
 
-def tables(endpoint: Endpoint) -> dict[str, int]:
-    """How much an endpoint holds in each of its tables."""
-    context, responder = endpoint._context, endpoint._responder
-    endpoint.next_deadline()  # which also forgets what is over
-    return {
-        "connection IDs": len(context.connection_ids),
-        "sessions begun": len(context.live),
-        "sessions": len(context.sessions),
-        "sessions that linger": len(endpoint._lingering),
-        "sessions with something to send": len(context.ready),
-        "sessions to be armed": len(context.unarmed),
-        "full paths": len(context.full),
-        "paths": len(context.by_path),
-        "sessions without a path": len(context.detached),
-        "our dials": len(context.dial_keys),
-        "pieces": len(context.pieces),
-        "reset tokens": len(context.expected_resets),
-        "incomplete trains": len(context.train_budget),
-        "bytes of trains": context.train_budget.cost,
-        "half-open": len(responder),
-        "answers": len(endpoint._outbox),
-        "events": len(endpoint._events),
-    }
-
-
 def assert_empty(*nodes: Node) -> None:
     """Nothing is left of any session."""
     for node in nodes:
-        held = {name: count for name, count in tables(node.endpoint).items() if count}
-        assert not held, f"{node.name} still holds {held}"
+        assert not held(node.endpoint), f"{node.name} still holds {held(node.endpoint)}"
 
 
 # -- applications --------------------------------------------------------------------------------------------------
