@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Any
 
 from attrs import Attribute, AttrsInstance, field, fields, frozen
+from attrs.validators import optional
 
-from stt_proto.errors import ArgumentError
+from stt_proto.testing.checks import check_type, is_number, is_whole, refusal
 from stt_proto.testing.trace import LinkTrace
 
 _Validator = Callable[[Any, "Attribute[Any]", Any], None]
@@ -16,26 +16,28 @@ _Validator = Callable[[Any, "Attribute[Any]", Any], None]
 
 def _number(low: float, high: float, allowed: str) -> _Validator:
     def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
-        if not isinstance(value, int | float) or not isfinite(value) or not low <= value <= high:
-            raise ArgumentError(f"{attribute.name} is {value!r}; it must be {allowed}", argument=attribute.name)
+        if not is_number(value, low, high):
+            raise refusal(attribute.name, value, allowed)
 
     return check
 
 
+def _instance(kind: type) -> _Validator:
+    def check(_: Any, attribute: Attribute[Any], value: Any) -> None:
+        check_type(attribute.name, value, kind)
+
+    return check
+
+
+def _bytes(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not is_whole(value):
+        raise refusal(attribute.name, value, "a whole number of bytes, at least 0")
+
+
 _chance = _number(0.0, 1.0, "a probability, from 0 to 1")
 _seconds = _number(0.0, 1e6, "seconds, from 0 to 1,000,000")
-_bytes = _number(0, 1 << 40, "a number of bytes, at least 0")
 _run = _number(1.0, 1e12, "a number of datagrams, at least 1")
-
-
-def _rate(_: Any, attribute: Attribute[Any], value: Any) -> None:
-    if value is not None:
-        _number(1.0, 1e15, "None or bits a second, at least 1")(_, attribute, value)
-
-
-def _threshold(_: Any, attribute: Attribute[Any], value: Any) -> None:
-    if value is not None:
-        _bytes(_, attribute, value)
+_rate = _number(1.0, 1e15, "None or bits a second, at least 1")
 
 
 def _brief(value: AttrsInstance) -> str:
@@ -98,12 +100,12 @@ class Conditions:
 
     delay: float = field(default=0.01, validator=_seconds)
     jitter: float = field(default=0.0, validator=_seconds)
-    rate: float | None = field(default=None, validator=_rate)
-    trace: LinkTrace | None = None
+    rate: float | None = field(default=None, validator=optional(_rate))
+    trace: LinkTrace | None = field(default=None, validator=optional(_instance(LinkTrace)))
     queue: int = field(default=1 << 20, validator=_bytes)
-    ecn_threshold: int | None = field(default=None, validator=_threshold)
+    ecn_threshold: int | None = field(default=None, validator=optional(_bytes))
     loss: float = field(default=0.0, validator=_chance)
-    burst: GilbertElliott | None = None
+    burst: GilbertElliott | None = field(default=None, validator=optional(_instance(GilbertElliott)))
     duplicate: float = field(default=0.0, validator=_chance)
     reorder: float = field(default=0.0, validator=_chance)
     reorder_delay: float = field(default=0.01, validator=_seconds)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from attrs import asdict, define
 
+from stt_proto.testing.checks import AGES, check_seconds, check_type
 from stt_proto.testing.conditions import Conditions, GilbertElliott
 from stt_proto.testing.queues import Queue, RateQueue, TraceQueue
 
@@ -88,6 +89,10 @@ class Bursts:
 class Link:
     """One direction between two addresses; several pairs of addresses may share it.
 
+    Args:
+        conditions: what it is like.
+        rng: decides what happens to which datagram; `World.random`, usually.
+
     Attributes:
         up: whether anything passes at all.
         traffic: what it has done.
@@ -97,6 +102,7 @@ class Link:
     __slots__ = ("_bursts", "_conditions", "_last_arrival", "_outages", "_queue", "_random", "fate", "traffic", "up")
 
     def __init__(self, conditions: Conditions, rng: random.Random) -> None:
+        check_type("rng", rng, random.Random)
         self.up = True
         self.traffic = Traffic()
         self.fate = ""
@@ -115,6 +121,7 @@ class Link:
 
     @conditions.setter
     def conditions(self, new: Conditions) -> None:
+        check_type("conditions", new, Conditions)
         old, self._conditions = self._conditions, new
         if (new.rate, new.trace) != (old.rate, old.trace):
             begins = 0.0 if self._queue is None else self._queue.free_at
@@ -127,7 +134,13 @@ class Link:
 
     def outage(self, start: float, seconds: float = inf) -> None:
         """Carry nothing that is handed in from `start` on, for so long; what was under way then arrives."""
+        check_seconds("start", start, -AGES)
+        check_seconds("seconds", seconds, endless=True)
         insort(self._outages, (start, start + seconds))
+
+    def take_the_place_of(self, other: Link) -> None:
+        """Be out whenever another was going to be."""
+        self._outages = list(other._outages)
 
     def carry(self, datagram: bytes, now: float, ecn: int = NOT_ECT) -> list[Arrival]:
         """Say when, and how damaged, the datagram arrives: no, one or two arrivals; `fate` says why."""
@@ -210,3 +223,6 @@ class Link:
             self._note("truncated")
             datagram = datagram[: rng.randrange(len(datagram))]
         return datagram
+
+    def __repr__(self) -> str:
+        return f"<Link with {self._conditions}, {self.traffic.delivered} of {self.traffic.sent} delivered>"

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from itertools import pairwise
-from math import floor, isfinite
+from math import floor
 
 from attrs import field, frozen
 
 from stt_proto.errors import ArgumentError
+from stt_proto.testing.checks import check_seconds, check_type
 
 OPPORTUNITY = 1500
 """Bytes that one opportunity carries, of one datagram or of several."""
 
 
-def _times(times: tuple[float, ...]) -> tuple[float, ...]:
-    times = tuple(times)
-    if not times or not isfinite(times[-1]) or times[-1] <= 0.0:
+def _times(given: Iterable[float]) -> tuple[float, ...]:
+    check_type("times", given, Iterable)
+    times = tuple(given)
+    for time in times:
+        check_seconds("times", time)
+    if not times or times[-1] <= 0.0:
         raise ArgumentError("times is empty or ends at 0; a recording must last", argument="times")
-    if times[0] < 0.0 or any(one > other for one, other in pairwise(times)):
-        raise ArgumentError("times must not be below 0 and must not fall", argument="times")
+    if any(one > other for one, other in pairwise(times)):
+        raise ArgumentError("times must not fall", argument="times")
     return times
 
 
@@ -34,7 +39,7 @@ class LinkTrace:
         times: seconds from the beginning, not falling.
 
     Raises:
-        ArgumentError: the recording lasts no time, or goes backwards.
+        ArgumentError: the recording lasts no time, goes backwards, or has in it what is no time.
     """
 
     times: tuple[float, ...] = field(converter=_times)
@@ -46,6 +51,7 @@ class LinkTrace:
         Raises:
             ArgumentError: a line, which is named, is no such number or smaller than the one before it.
         """
+        check_type("text", text, str)
         times: list[float] = []
         for number, line in enumerate(text.splitlines(), 1):
             word = line.strip()

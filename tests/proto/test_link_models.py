@@ -305,11 +305,35 @@ def test_a_recording_that_is_none(text: str, complaint: str) -> None:
         LinkTrace.parse(text)
 
 
-@pytest.mark.parametrize("times", [(), (0.0,), (2.0, 1.0), (-1.0, 1.0), (1.0, inf), (1.0, nan)])
-def test_times_that_are_no_recording(times: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    "times",
+    [
+        (),
+        (0.0,),
+        (2.0, 1.0),
+        (-1.0, 1.0),
+        (1.0, inf),
+        (1.0, nan),
+        (nan, 0.01),
+        (0.1, nan, 1.0),
+        (True, 2.0),
+        ("1", "2"),
+        (10**400,),
+        None,
+        1.0,
+    ],
+)
+def test_times_that_are_no_recording(times: Any) -> None:
     with pytest.raises(ArgumentError) as raised:
         LinkTrace(times)
     assert raised.value.argument == "times"
+
+
+@pytest.mark.parametrize("text", [None, b"1", ["1"]])
+def test_only_text_can_be_read_as_a_recording(text: Any) -> None:
+    with pytest.raises(ArgumentError) as raised:
+        LinkTrace.parse(text)
+    assert raised.value.argument == "text"
 
 
 def test_opportunities_carry_bytes() -> None:
@@ -392,6 +416,42 @@ def test_conditions_may_change_at_any_time() -> None:
     assert when(line, 0.6) == 0.6
 
 
+@pytest.mark.parametrize("new", [None, {}, 0, ""])
+def test_conditions_that_are_none_change_nothing(new: Any) -> None:
+    line = link(delay=0.5)
+    with pytest.raises(ArgumentError) as raised:
+        line.conditions = new
+    assert raised.value.argument == "conditions"
+    assert line.conditions == Conditions(delay=0.5)
+    assert when(line, 0.0) == 0.5
+    with pytest.raises(ArgumentError, match="^conditions is "):
+        Link(new, random.Random(1))
+
+
+@pytest.mark.parametrize("rng", [None, 1, random])
+def test_a_link_needs_randomness(rng: Any) -> None:
+    with pytest.raises(ArgumentError, match="^rng is "):
+        Link(Conditions(), rng)
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds", "argument"),
+    [(nan, 1.0, "start"), (inf, 1.0, "start"), ("0", 1.0, "start"), (0.0, nan, "seconds"), (0.0, -1.0, "seconds")],
+)
+def test_outages_that_cannot_be(start: Any, seconds: Any, argument: str) -> None:
+    line = link()
+    with pytest.raises(ArgumentError) as raised:
+        line.outage(start, seconds)
+    assert raised.value.argument == argument
+    assert when(line, 0.5) is not None
+
+
+def test_a_link_prints_briefly() -> None:
+    line = link(loss=1.0)
+    line.carry(DATAGRAM, 0.0)
+    assert repr(line) == "<Link with Conditions(loss=1.0), 0 of 1 delivered>"
+
+
 @given(st.integers(), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_the_same_seed_gives_the_same_link(seed: int, loss: float, reorder: float, corrupt: float) -> None:
     burst = GilbertElliott(good=5, bad=2, loss_good=0.1, loss_bad=0.9)
@@ -424,6 +484,21 @@ def test_traffic_adds_up() -> None:
         ("loss", nan),
         ("duplicate", -0.5),
         ("mtu", None),
+        ("loss", True),
+        ("delay", False),
+        ("rate", True),
+        ("rate", nan),
+        ("rate", 10**400),
+        ("queue", 1.5),
+        ("queue", True),
+        ("ecn_threshold", 1500.5),
+        ("ecn_threshold", "1"),
+        ("mtu", 1200.7),
+        ("mtu", 1200.0),
+        ("burst", 0.1),
+        ("burst", {}),
+        ("trace", "1\n2"),
+        ("trace", 0),
     ],
 )
 def test_conditions_that_cannot_be(field: str, bad: Any) -> None:
@@ -435,6 +510,8 @@ def test_conditions_that_cannot_be(field: str, bad: Any) -> None:
 def test_bursts_that_cannot_be() -> None:
     with pytest.raises(ArgumentError, match="^bad is 0.5; it must be a number of datagrams"):
         GilbertElliott(good=10, bad=0.5)
+    with pytest.raises(ArgumentError, match="^good is True"):
+        GilbertElliott(good=True, bad=1)
 
 
 @pytest.mark.parametrize("conditions", [Conditions(), Conditions(delay=0.5, loss=0.1), *PRESETS.values()])
