@@ -16,15 +16,15 @@ from __future__ import annotations
 from stt_proto.testing.apps import Inbox, Incoming, Outgoing, send, serve_echo
 from stt_proto.testing.conditions import Conditions, GilbertElliott
 from stt_proto.testing.entropy import DeterministicKem, SeededEntropy
-from stt_proto.testing.explore import Tally, explore, random_conditions
+from stt_proto.testing.explore import Scenario, Tally, explore, random_conditions
 from stt_proto.testing.link import Arrival, Link, Traffic
 from stt_proto.testing.nat import Nat
-from stt_proto.testing.node import Node
+from stt_proto.testing.node import Listener, Node
 from stt_proto.testing.presets import BROADBAND, CELLULAR, CONGESTED, PRESETS, SATELLITE, WIFI, WIFI_LOSSY
 from stt_proto.testing.probe import held, tables
 from stt_proto.testing.trace import LinkTrace
 from stt_proto.testing.transcript import Entry, Transcript
-from stt_proto.testing.world import SHARED_SEED, World
+from stt_proto.testing.world import SHARED_SEED, Tap, World
 
 __all__ = [
     "BROADBAND",
@@ -44,11 +44,14 @@ __all__ = [
     "Incoming",
     "Link",
     "LinkTrace",
+    "Listener",
     "Nat",
     "Node",
     "Outgoing",
+    "Scenario",
     "SeededEntropy",
     "Tally",
+    "Tap",
     "Traffic",
     "Transcript",
     "World",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
+from inspect import signature
+from typing import TypedDict, Unpack
 
-from stt_proto.errors import DataExpiredError, RemoteError, StreamClosedError, SttError
+from stt_proto.errors import ArgumentError, DataExpiredError, RemoteError, StreamClosedError, SttError
 from stt_proto.events import (
     DatagramReceived,
     Event,
@@ -19,7 +20,10 @@ from stt_proto.events import (
 )
 from stt_proto.session.session import Session
 from stt_proto.session.stream import Stream
+from stt_proto.streams import Priority
+from stt_proto.testing.checks import check_type, refusal
 from stt_proto.testing.node import Node
+from stt_proto.testing.probe import owns
 
 CHUNK = 65_536
 """Bytes read at once."""
@@ -75,11 +79,12 @@ class Incoming:
         skipped: bytes that the peer gave up.
         ended: whether it came to its end.
         reset_code: the peer's number, when it reset the stream instead.
+        kept: the bytes, where the `Inbox` keeps them; else `None`.
     """
 
-    __slots__ = ("_hash", "ended", "purpose", "reset_code", "session", "size", "skipped", "stream_id")
+    __slots__ = ("_hash", "ended", "kept", "purpose", "reset_code", "session", "size", "skipped", "stream_id")
 
-    def __init__(self, session: Session, stream_id: int, purpose: str = "") -> None:
+    def __init__(self, session: Session, stream_id: int, purpose: str = "", *, keep: bool = False) -> None:
         self.session = session
         self.stream_id = stream_id
         self.purpose = purpose
@@ -87,6 +92,7 @@ class Incoming:
         self.skipped = 0
         self.ended = False
         self.reset_code: int | None = None
+        self.kept = bytearray() if keep else None
         self._hash = sha256()
 
     @property
@@ -98,6 +104,23 @@ class Incoming:
         """Count more of it in."""
         self.size += len(data)
         self._hash.update(data)
+        if self.kept is not None:
+            self.kept += data
+
+    def assert_is(self, expected: bytes) -> None:
+        """See that this has come, and nothing else; perhaps more of it is to come.
+
+        Raises:
+            AssertionError: it is something else; where it is kept, the message names the first byte that differs.
+        """
+        if self.digest == sha256(expected).hexdigest():
+            return
+        where = ""
+        if self.kept is not None:
+            pairs = enumerate(zip(self.kept, expected, strict=False))
+            shorter = min(self.size, len(expected))
+            where = f", from byte {next((at for at, (one, other) in pairs if one != other), shorter)} on"
+        raise AssertionError(f"{self} differs from the {len(expected)} bytes expected{where}")
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "open" if self.reset_code is None else f"reset with {self.reset_code}"
@@ -107,15 +130,21 @@ class Incoming:
 class Inbox:
     """Takes in everything that comes to a node, at once, and remembers the hashes of it.
 
+    Args:
+        node: whose.
+        keep: remember the bytes of streams as well.
+
     Attributes:
         streams: what came, by session and stream id, in the order of its coming.
         datagrams: those that came, in that order.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, keep: bool = False) -> None:
+        check_type("node", node, Node)
         self.streams: dict[Key, Incoming] = {}
         self.datagrams: list[bytes] = []
         self._node = node
+        self._keep = keep
         node.listeners.append(self._on_event)
 
     @property
@@ -133,7 +162,7 @@ class Inbox:
             return
         match event:
             case StreamOpened(stream_id=stream_id, purpose=purpose):
-                self.streams[session, stream_id] = Incoming(session, stream_id, purpose)
+                self.streams[session, stream_id] = Incoming(session, stream_id, purpose, keep=self._keep)
             case StreamReadable(stream_id=stream_id):
                 self._read(session, stream_id)
             case StreamReset(stream_id=stream_id, code=code, stopped=False):
@@ -145,7 +174,7 @@ class Inbox:
     def _incoming(self, session: Session, stream_id: int) -> Incoming:
         key = session, stream_id
         if key not in self.streams:  # our own stream, on which the peer answers
-            self.streams[key] = Incoming(session, stream_id)
+            self.streams[key] = Incoming(session, stream_id, keep=self._keep)
         return self.streams[key]
 
     def _read(self, session: Session, stream_id: int) -> None:
@@ -166,6 +195,23 @@ class Inbox:
             incoming.take(data)
         incoming.ended = stream.at_eof
 
+    def __repr__(self) -> str:
+        streams = f"{len(self.complete)} of {len(self.streams)} streams complete"
+        return f"<Inbox of {self._node.name}, {streams}, {len(self.datagrams)} datagrams>"
+
+
+class StreamOptions(TypedDict, total=False):
+    """Those of `Session.open_stream`."""
+
+    bidirectional: bool
+    stream_id: int | None
+    purpose: str
+    max_frame_size: int | None
+    no_delay: bool | None
+    priority: Priority | None
+    max_lifetime: float | None
+    max_attempts: int | None
+
 
 class Outgoing:
     """Sends some bytes and their end on a stream of its own, as room and credit allow. `send` makes one.
@@ -178,7 +224,12 @@ class Outgoing:
         digest: SHA-256 of the bytes, in hexadecimal.
     """
 
-    def __init__(self, node: Node, session: Session, data: bytes, **options: Any) -> None:
+    def __init__(self, node: Node, session: Session, data: bytes, **options: Unpack[StreamOptions]) -> None:
+        check_type("node", node, Node)
+        check_type("session", session, Session)
+        if not owns(node.endpoint, session):
+            raise refusal("session", session, f"one of {node}, in its present life")
+        signature(session.open_stream).bind(**options)  # a word that it does not know must not wait for the handshake
         self.session = session
         self.stream: Stream | None = None
         self.finished = False
@@ -188,7 +239,9 @@ class Outgoing:
         self._left = memoryview(data)
         self._options = options
         node.listeners.append(self._on_event)
-        if session.is_active():
+        if session.is_closed:
+            self._end(session.close_error)
+        elif session.is_active():
             self._open()
             node.pump()
 
@@ -202,6 +255,8 @@ class Outgoing:
             self.stream = self.session.open_stream(**self._options)
         except SttError as error:
             self._end(error)
+            if isinstance(error, ArgumentError):  # whoever sends is mistaken; nothing has happened
+                raise
         else:
             self._write(self.stream)
 
@@ -239,8 +294,12 @@ class Outgoing:
         self._left = memoryview(b"")
         self._node.listeners.remove(self._on_event)
 
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else f"failed: {self.error!r}" if self.done else "under way"
+        return f"<Outgoing on {self.stream or 'no stream yet'}, {state}>"
 
-def send(node: Node, session: Session, data: bytes, **options: Any) -> Outgoing:
+
+def send(node: Node, session: Session, data: bytes, **options: Unpack[StreamOptions]) -> Outgoing:
     """Send bytes and their end on a new stream, as soon as the session is established.
 
     Args:
@@ -248,5 +307,9 @@ def send(node: Node, session: Session, data: bytes, **options: Any) -> Outgoing:
         session: over which.
         data: what to send.
         options: as for `Session.open_stream`.
+
+    Raises:
+        ArgumentError: `session` is not one of the node's, or an option is out of range; where the session is not yet
+            established, the latter comes out of the call that lets time pass.
     """
     return Outgoing(node, session, data, **options)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from stt_proto.crypto import hkdf_expand, hkdf_extract
+from stt_proto.testing.checks import refusal
 
 PUBLIC_SIZE = 1184
 CIPHERTEXT_SIZE = 1088
@@ -15,16 +16,25 @@ class SeededEntropy:
     """Stands for `os.urandom`, from a seed.
 
     Args:
-        seed: a number or a name.
+        seed: a whole number, at least 0, or a name.
+
+    Raises:
+        ArgumentError: `seed` is neither. `None` would be the randomness of the system, and -1 the same as 1.
     """
 
-    __slots__ = ("_random",)
+    __slots__ = ("_random", "_seed")
 
     def __init__(self, seed: int | str) -> None:
+        if not isinstance(seed, str) and (type(seed) is not int or seed < 0):
+            raise refusal("seed", seed, "a name or a whole number, at least 0")
+        self._seed = seed
         self._random = random.Random(seed)
 
     def __call__(self, size: int) -> bytes:
         return self._random.randbytes(size)
+
+    def __repr__(self) -> str:
+        return f"SeededEntropy({self._seed!r})"
 
 
 class DeterministicKey:

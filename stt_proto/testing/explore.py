@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 
 from attrs import define, field
 
+from stt_proto.testing.checks import check_callable
 from stt_proto.testing.conditions import Conditions, GilbertElliott
 from stt_proto.testing.link import Traffic
 from stt_proto.testing.world import World
 
 Scenario = Callable[[World], object]
+"""A test: it is given a world, fills it, and fails by raising."""
 
 
 @define
@@ -52,8 +54,10 @@ def explore(
         What was explored, so that a test can show that its faults really happened.
 
     Raises:
+        ArgumentError: `scenario` cannot be called, or `conditions` is something else.
         Exception: the first that `scenario` raises, with notes that say in which world, and how to see it again.
     """
+    check_callable("scenario", scenario)
     tally = Tally()
     for seed in seeds:
         world = World(seed, conditions(seed) if callable(conditions) else conditions)
@@ -61,10 +65,16 @@ def explore(
             with world:
                 scenario(world)
         except Exception as error:
-            error.add_note(f"that is {scenario.__module__}.{scenario.__qualname__}({world!r})")
+            error.add_note(f"that is {_name_of(scenario)}({world!r})")
             raise
         tally.add(world)
     return tally
+
+
+def _name_of(scenario: Scenario) -> str:
+    """What calls it; a `functools.partial` or another object has no name of its own."""
+    name = getattr(scenario, "__qualname__", None)
+    return repr(scenario) if name is None else f"{scenario.__module__}.{name}"
 
 
 def random_conditions(seed: int) -> Conditions:

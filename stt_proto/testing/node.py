@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
+from heapq import heappop, heappush
 from math import inf, nextafter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve
 
@@ -15,8 +16,10 @@ from stt_proto.config import Config
 from stt_proto.endpoint import Admit, Endpoint
 from stt_proto.events import Event
 from stt_proto.session.session import Session
+from stt_proto.testing.checks import AGES, check_callable, check_seconds, is_whole, refusal
 from stt_proto.testing.entropy import DeterministicKem, SeededEntropy
 from stt_proto.testing.probe import held
+from stt_proto.tickets import Ticket
 from stt_proto.types import NetworkPath
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ MAX_TICKS = 1000
 """Times that a node may want to be woken at one moment before that counts as going round in circles."""
 
 Listener = Callable[["Session | None", Event], None]
+"""What is called with each event and the session that it is about, `None` for one of the endpoint itself."""
+
+E = TypeVar("E")
 
 
 class Node:
@@ -66,16 +72,18 @@ class Node:
         self._naps = 0
         self._buffer = 0
         self._buffered: deque[tuple[bytes, NetworkPath, int]] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers_set = 0
         self._wake_at = inf
         self._ticks = 0
         self._ticked_at = -inf
-        self.endpoint = self._make_endpoint()
+        self.endpoint = self._make_endpoint(config, 0)
 
-    def _make_endpoint(self) -> Endpoint:
+    def _make_endpoint(self, config: Config, lives: int) -> Endpoint:
         world = self.world
-        life = f"{world.seed}/{self.name}" + (f"/{self._lives}" if self._lives else "")
+        life = f"{world.seed}/{self.name}" + (f"/{lives}" if lives else "")
         return Endpoint(
-            self.config,
+            config,
             now=self.now,
             unix_time=world.unix_time + world.now,
             entropy=SeededEntropy(life),
@@ -102,32 +110,56 @@ class Node:
         return not held(self.endpoint)
 
     def also_at(self, address: Hashable) -> Hashable:
-        """Give the node one more address, as with another interface or port; links to and from there are others."""
+        """Give the node one more address, as with another interface or port; links to and from there are others.
+
+        It is in front of a translator of addresses behind which the node may be.
+
+        Raises:
+            ArgumentError: another node is there.
+        """
+        self.world.check_address(address, self)
         self.world.nodes[address] = self
         return address
 
     def path_to(
         self, other: Node, carrier: str = "udp", *, local: Hashable = None, remote: Hashable = None
     ) -> NetworkPath:
-        """The path from here to another node; between other addresses of theirs than the first, if told."""
+        """The path from here to another node; between other addresses of theirs than the first, if told.
+
+        Raises:
+            ArgumentError: `other` is no node of the same world.
+        """
+        self.world.address_of("other", other)
         return NetworkPath(
             carrier, self.address if local is None else local, other.address if remote is None else remote
         )
 
-    def connect(self, other: Node, carrier: str = "udp", **options: Any) -> Session:
-        """Dial another node."""
-        session = self.endpoint.connect(self.path_to(other, carrier), now=self.now, **options)
+    def connect(
+        self,
+        other: Node,
+        carrier: str = "udp",
+        *,
+        peer_node_id: bytes | None = None,
+        ticket: Ticket | None = None,
+        early_data: bytes = b"",
+    ) -> Session:
+        """Dial another node of the same world, as `Endpoint.connect` does, and pump."""
+        path = self.path_to(other, carrier)
+        session = self.endpoint.connect(path, peer_node_id, ticket, early_data, now=self.now)
         self.pump()
         return session
 
-    def events(self, kind: type[Any]) -> list[Any]:
+    def events(self, kind: type[E]) -> list[E]:
         """Every event of one kind so far."""
         return [event for _, _, event in self.log if isinstance(event, kind)]
 
     # -- the host --------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
-        """The four steps: send what there is to send, deliver events, re-arm the timer."""
+        """The four steps: send what there is to send, deliver events, re-arm the timer.
+
+        Needed after every command that a test gives to a session or stream, outside of a listener.
+        """
         if not self.awake:
             return
         endpoint, world = self.endpoint, self.world
@@ -149,21 +181,41 @@ class Node:
                 break
         deadline = endpoint.next_deadline()
         if deadline is not None:
-            wake_at = deadline.at - self._skew
-            while wake_at + self._skew < deadline.at:  # rounding must not wake it too early, again and again
-                wake_at = nextafter(wake_at, inf)
-            if wake_at < self._wake_at:
-                self._wake_at = wake_at
-                world.at(max(wake_at, world.now), partial(self._tick, wake_at))
+            self._wake_by(deadline.at)
+        if self._timers:
+            self._wake_by(self._timers[0][0])
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        """Do something when the clock of this host shows a time, as a timer of its application would.
+
+        If it sleeps then, it does so when it wakes; when it restarts before, never.
+        """
+        check_seconds("time", time, -AGES)
+        check_callable("action", action)
+        self._timers_set += 1
+        heappush(self._timers, (time, self._timers_set, action))
+        self._wake_by(time)
+
+    def _wake_by(self, time: float) -> None:
+        """Let the world wake this host when its clock shows a time, unless it does so earlier."""
+        wake_at = time - self._skew
+        while wake_at + self._skew < time:  # rounding must not wake it too early, again and again
+            wake_at = nextafter(wake_at, inf)
+        if wake_at < self._wake_at:
+            self._wake_at = wake_at
+            self.world.schedule(max(wake_at, self.world.now), partial(self._tick, wake_at))
 
     def receive(self, data: bytes, path: NetworkPath, ecn: int = 0) -> None:
         """The network brings a datagram."""
         if self.awake:
             self.endpoint.receive(data, path, self.now, ecn=ecn)
             self.pump()
-        elif len(data) <= self._buffer:
+            return
+        kept = len(data) <= self._buffer
+        if kept:
             self._buffer -= len(data)
             self._buffered.append((data, path, ecn))
+        self.world.note_end(data, path, ecn, "asleep, kept" if kept else "asleep")
 
     def _tick(self, at: float) -> None:
         if at != self._wake_at or not self.awake:
@@ -178,13 +230,18 @@ class Node:
 
     def _wake(self) -> None:
         self._wake_at = inf
-        self.endpoint.tick(self.now)
-        self.pump()
+        timers, newest = self._timers, self._timers_set
+        while self.awake and timers and timers[0][0] <= self.now and timers[0][1] <= newest:
+            heappop(timers)[2]()
+        if self.awake:
+            self.endpoint.tick(self.now)
+            self.pump()
 
     # -- what befalls it -------------------------------------------------------------------------------------------
 
     def jump_clock(self, seconds: float) -> None:
         """Set the monotonic clock of this host forward, or back with a negative number; the world's goes on."""
+        check_seconds("seconds", seconds, -AGES)
         self.world.remark(f"the clock of {self.name} jumps by {seconds:g} s")
         self._skew += seconds
         if self.awake:
@@ -198,12 +255,15 @@ class Node:
             buffer: bytes of datagrams that the system keeps for it, as for a process that is stopped; what comes on
                 top is lost. With 0 all of it, as for a computer that is suspended.
         """
+        check_seconds("seconds", seconds, endless=True)
+        if not is_whole(buffer):
+            raise refusal("buffer", buffer, "a whole number of bytes, at least 0")
         self.world.remark(f"{self.name} falls asleep")
         self.awake = False
         self._naps += 1
         self._buffer = buffer
         if seconds < inf:
-            self.world.at(self.world.now + seconds, partial(self._resume_from, self._naps))
+            self.world.schedule(self.world.now + seconds, partial(self._resume_from, self._naps))
 
     def _resume_from(self, nap: int) -> None:
         if nap == self._naps:
@@ -226,14 +286,17 @@ class Node:
         A `reset_key` in the configuration stays the same; without one it is another one each time, as in earnest.
 
         Args:
-            downtime: seconds for which nothing is there; what arrives meanwhile is lost.
+            downtime: seconds for which nothing is there; what arrives meanwhile is lost. With `inf` until `resume`.
             changes: fields of its `Config` that are to be otherwise from now on.
         """
+        check_seconds("downtime", downtime, endless=True)
+        config = evolve(self.config, **changes)
+        endpoint = self._make_endpoint(config, self._lives + 1)
         self.world.remark(f"{self.name} restarts")
+        self.config, self.endpoint = config, endpoint
         self._lives += 1
-        self.config = evolve(self.config, **changes)
-        self.endpoint = self._make_endpoint()
         self._buffered.clear()
+        self._timers.clear()
         self._wake_at = inf
         if downtime:
             self.pause(downtime)

@@ -38,6 +38,11 @@ def held(endpoint: Endpoint) -> dict[str, int]:
     return {name: count for name, count in tables(endpoint).items() if count}
 
 
+def owns(endpoint: Endpoint, session: Session) -> bool:
+    """Whether a session was begun by this endpoint, or with it."""
+    return session._context is endpoint._context
+
+
 def unrest(endpoint: Endpoint) -> Session | None:
     """A session that begins or ends, or waits for an acknowledgement; `None` when all only wait for applications."""
     for session in endpoint._context.live:

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
+from stt_proto.testing.checks import is_whole, refusal
+from stt_proto.testing.node import Node
 from stt_proto.wire import MessageType
 from stt_proto.wire.header import (
     FORM_BITS,
@@ -32,7 +34,8 @@ class Entry(NamedTuple):
         target: the address that it goes to.
         data: its bytes as they were sent.
         ecn: its two ECN bits.
-        fate: what became of it: "" when it is simply delivered, words of `Traffic`, or why nobody got it.
+        fate: what became of it: "" when it is simply delivered, words of `Traffic`, or why nobody got it; with "kept"
+            its node finds it when it wakes.
         arrivals: when it arrives: never, once, or twice.
         remark: text, for an entry that is no datagram.
     """
@@ -74,8 +77,12 @@ class Transcript:
         """Put a line of text between the datagrams."""
         self.entries.append(Entry(at, "", "", b"", remark=text))
 
-    def between(self, source: Hashable, target: Hashable) -> list[Entry]:
-        """What was sent one way."""
+    def between(self, source: Node | Hashable, target: Node | Hashable) -> list[Entry]:
+        """What was sent one way; a node stands for its first address.
+
+        On the wire a node behind a translator of addresses is at `Nat.public_address`.
+        """
+        source, target = (each.address if isinstance(each, Node) else each for each in (source, target))
         return [entry for entry in self if entry.source == source and entry.target == target]
 
     def having(self, fate: str) -> list[Entry]:
@@ -97,11 +104,15 @@ class Transcript:
         for sign, entries in (("-", ours), ("+", theirs)):
             lines += [f"{sign} {entry}" for entry in entries[same : same + context]]
             lines += [f"{sign} {more}"] if (more := _rest(entries, same + context)) else []
+        if same < min(len(ours), len(theirs)) and str(ours[same]) == str(theirs[same]):
+            lines.append(_difference(ours[same], theirs[same]))
         return "\n".join(lines)
 
     def tail(self, lines: int) -> str:
         """The last lines."""
-        return "\n".join(map(str, self.entries[-lines:]))
+        if not is_whole(lines):
+            raise refusal("lines", lines, "a whole number, at least 0")
+        return "\n".join(map(str, self.entries[max(0, len(self) - lines) :]))
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
@@ -116,6 +127,16 @@ class Transcript:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.entries))
+
+    def __repr__(self) -> str:
+        return f"<Transcript of {len(self)} lines>"
+
+
+def _difference(one: Entry, other: Entry) -> str:
+    """Where two entries differ that look the same, being rounded."""
+    fields = zip(Entry._fields, one, other, strict=True)
+    name, ours, theirs = next((name, ours, theirs) for name, ours, theirs in fields if ours != theirs)
+    return f"they differ in {name}: {ours!r} and {theirs!r}"
 
 
 def _rest(entries: Sequence[Entry], shown: int) -> str:

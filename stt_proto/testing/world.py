@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from types import TracebackType
 from typing import Any, Self
@@ -13,10 +14,13 @@ from attrs import evolve
 
 from stt_proto.config import Config
 from stt_proto.endpoint import Admit
+from stt_proto.errors import ArgumentError
+from stt_proto.events import SessionClosed
 from stt_proto.identity import Identity
 from stt_proto.lifecycle import NamespaceOf
 from stt_proto.manager import SessionManager
 from stt_proto.session.trace import KeyLog, Trace
+from stt_proto.testing.checks import AGES, check_callable, check_seconds, check_type, refusal
 from stt_proto.testing.conditions import Conditions
 from stt_proto.testing.entropy import SeededEntropy
 from stt_proto.testing.link import Link, Traffic
@@ -29,8 +33,11 @@ from stt_proto.types import NetworkPath
 SHARED_SEED = b"the seed that all nodes of a test share"
 LAST_LINES = 20
 """Lines of the transcript that a failure shows."""
+LAST_CLOSED = 4
+"""Closed sessions that it names."""
 
 Tap = Callable[[bytes, NetworkPath], "bytes | None"]
+"""What sees each datagram and its path, and gives what shall be sent instead, or `None` for nothing."""
 
 
 class World:
@@ -44,12 +51,17 @@ class World:
         conditions: of links that are not set up one by one.
         record: keep a `transcript`, with every datagram in it.
 
+    Raises:
+        ArgumentError: `conditions` are none. Every method raises it at once for an argument of another type or out of
+            range, and for a node of another world.
+
     Attributes:
         seed, conditions: as given.
         now: virtual time, seconds; begins at 0.
         unix_time: the wall clock when it was 0.
         random: for tests that want a say in what happens.
         nodes: by address.
+        hosts: of translators of addresses, that they have or had.
         links: by the two addresses of a direction; one that is missing is made when it is first used.
         taps: called with each datagram and its path before it enters the link; give what shall be sent instead, or
             `None` for nothing.
@@ -58,12 +70,14 @@ class World:
     """
 
     def __init__(self, seed: int, conditions: Conditions | None = None, *, record: bool = False) -> None:
+        check_type("conditions", conditions, Conditions | None)
         self.seed = seed
         self.now = 0.0
         self.unix_time = 1_700_000_000.0
         self.random = random.Random(f"{seed}/network")
-        self.conditions = conditions or Conditions()
+        self.conditions = Conditions() if conditions is None else conditions
         self.nodes: dict[Hashable, Node] = {}
+        self.hosts: dict[str, Nat] = {}
         self.links: dict[tuple[Hashable, Hashable], Link] = {}
         self.datagrams = 0
         self.taps: list[Tap] = []
@@ -104,7 +118,15 @@ class World:
             manager: as for `Endpoint`, made at the time of the world.
             namespace_of: as for `Endpoint`.
             changes: fields of its `Config` that are to be otherwise.
+
+        Raises:
+            ArgumentError: another node has the name or the address; the configuration is wrong.
         """
+        check_type("name", name, str)
+        if any(node.name == name for node in self.nodes.values()):
+            raise ArgumentError(f"name is {name!r}, and there is such a node", argument="name")
+        address = (name, 1) if address is None else address
+        self.check_address(address)
         if config is None:
             seed = node_seed or SeededEntropy(f"{self.seed}/{name}/identity")(32)
             config = Config(identity=Identity.from_seed(seed), shared_seed=changes.pop("shared_seed", SHARED_SEED))
@@ -113,26 +135,70 @@ class World:
         self.nodes[node.address] = node
         return node
 
+    def check_address(self, address: Hashable, node: Node | None = None) -> None:
+        """Refuse an address where another than this node is."""
+        if address is None or self.nodes.get(address, node) is not node:
+            raise refusal("address", address, "where no other node is")
+
+    def address_of(self, name: str, node: Node) -> Hashable:
+        """The first address of a node; refuse, as the argument of this name, what is no node of this world."""
+        check_type(name, node, Node)
+        if node.world is not self:
+            raise refusal(name, node, "a node of this world")
+        return node.address
+
     def link(self, one: Node, other: Node, there: Conditions, back: Conditions | None = None) -> tuple[Link, Link]:
-        """Set up both directions between two nodes; gives the links one -> other and other -> one."""
-        links = Link(there, self.random), Link(back or there, self.random)
-        self.links[one.address, other.address], self.links[other.address, one.address] = links
+        """Set up both directions between two nodes; gives the links one -> other and other -> one.
+
+        They are new ones; only outages of those that were there go on, or will come.
+        """
+        source, target = self.address_of("one", one), self.address_of("other", other)
+        check_type("there", there, Conditions)
+        check_type("back", back, Conditions | None)
+        links = Link(there, self.random), Link(there if back is None else back, self.random)
+        for ends, link in zip(((source, target), (target, source)), links, strict=True):
+            if ends in self.links:
+                link.take_the_place_of(self.links[ends])
+            self.links[ends] = link
         return links
 
-    def nat(self, *nodes: Node, host: str = "nat", **traits: Any) -> Nat:
-        """Put nodes behind a translator of addresses, with the traits of `Nat`."""
-        nat = Nat(host, **traits)
+    def nat(
+        self,
+        *nodes: Node,
+        host: str | None = None,
+        timeout: float = inf,
+        symmetric: bool = False,
+        filtering: bool = True,
+    ) -> Nat:
+        """Put nodes behind a translator of addresses, with the traits of `Nat`.
+
+        Args:
+            nodes: that are behind it, with their first address.
+            host: its public address; "nat", "nat2" and so on when `None`.
+            timeout: seconds, as for `Nat`.
+            symmetric: as for `Nat`.
+            filtering: likewise.
+        """
+        inside = [self.address_of("nodes", node) for node in nodes]
+        if host is None:
+            names = ("nat" if number == 1 else f"nat{number}" for number in count(1))
+            host = next(name for name in names if name not in self.hosts)
+        nat = Nat(host, timeout=timeout, symmetric=symmetric, filtering=filtering, world=self)
         self._nats.append(nat)
-        self._behind.update((node.address, nat) for node in nodes)
+        self._behind.update((address, nat) for address in inside)
         return nat
 
     def outage(self, one: Node, other: Node, start: float, seconds: float = inf) -> None:
         """Cut both directions between two nodes from a time on, for so long. `Link.outage` cuts one."""
-        for source, target in ((one.address, other.address), (other.address, one.address)):
-            self.link_between(source, target).outage(start, seconds)
+        source, target = self.address_of("one", one), self.address_of("other", other)
+        for link in (self.link_between(source, target), self.link_between(target, source)):
+            link.outage(start, seconds)
+        self.remark(f"{one.name} and {other.name} are cut off from {start:g} to {start + seconds:g} s")
 
-    def link_between(self, source: Hashable, target: Hashable) -> Link:
-        """The link of a direction; with the conditions of the world when it was not set up."""
+    def link_between(self, source: Node | Hashable, target: Node | Hashable) -> Link:
+        """The link of a direction, from and to a node or an address; with the conditions of the world if not set up."""
+        source = self.address_of("source", source) if isinstance(source, Node) else source
+        target = self.address_of("target", target) if isinstance(target, Node) else target
         link = self.links.get((source, target))
         if link is None:
             link = self.links[source, target] = Link(self.conditions, self.random)
@@ -184,8 +250,12 @@ class World:
         node = self.nodes.get(target)
         if node is not None:
             node.receive(data, path if target is path.local else evolve(path, local=target), ecn)
-        elif self.transcript is not None:
-            fate = "not let in by the nat" if target is None else "nobody there"
+        else:
+            self.note_end(data, path, ecn, "not let in by the nat" if target is None else "nobody there")
+
+    def note_end(self, data: bytes, path: NetworkPath, ecn: int, fate: str) -> None:
+        """Tell the transcript, if there is one, of what has arrived and is not taken in."""
+        if self.transcript is not None:
             self.transcript.entries.append(Entry(self.now, path.remote, path.local, data, ecn, fate))
 
     def _leave(self, source: Hashable, target: Hashable) -> Hashable:
@@ -214,7 +284,16 @@ class World:
     # -- time ------------------------------------------------------------------------------------------------------
 
     def at(self, time: float, action: Callable[[], None]) -> None:
-        """Do something at a time."""
+        """Do something at a time, or next when that is past. `Node.at` goes by the clock of a host.
+
+        A command to a session or stream needs a `Node.pump` after it, here too.
+        """
+        check_seconds("time", time, -AGES)
+        check_callable("action", action)
+        self.schedule(time, action)
+
+    def schedule(self, time: float, action: Callable[[], None]) -> None:
+        """`at`, for hosts, which do it all the time and do it right."""
         self._serial += 1
         heappush(self._agenda, (time, self._serial, action, ()))
 
@@ -229,26 +308,51 @@ class World:
         return True
 
     def run(self, seconds: float) -> None:
-        """Let so much virtual time pass."""
+        """Let so much virtual time pass. No node is pumped: what a test has just written waits for `Node.pump`."""
+        check_seconds("seconds", seconds)
         end = self.now + seconds
         while self._agenda and self._agenda[0][0] <= end:
             self.step()
         self.now = end
 
     def run_until(self, condition: Callable[[], object], timeout: float = 60.0) -> None:
-        """Let time pass until something holds.
+        """Let time pass until something holds. No node is pumped: what a test has just written waits for `Node.pump`.
+
+        Args:
+            condition: is called after each step, and holds when it gives something true.
+            timeout: virtual seconds; `inf` for as long as anything is left to happen.
 
         Raises:
-            AssertionError: it does not hold within `timeout` virtual seconds; the message names the seed.
+            ArgumentError: `condition` gives something that is to be called, as `lambda: session.is_active` does.
+            AssertionError: it does not hold within `timeout`; the message names the seed, and what was closed and why.
         """
-        self._run_until(condition, timeout, lambda: "not reached")
+        check_callable("condition", condition)
+        check_seconds("timeout", timeout, endless=True)
+        if callable(held := self._run_until(condition, timeout, lambda: "not reached")):
+            raise ArgumentError(f"condition gives {held!r}, which always holds; call it", argument="condition")
 
-    def _run_until(self, condition: Callable[[], object], timeout: float, complaint: Callable[[], str]) -> None:
+    def _run_until(self, condition: Callable[[], object], timeout: float, complaint: Callable[[], str]) -> object:
         end = self.now + timeout
-        while not condition():
-            if not self._agenda or self._agenda[0][0] > end:
-                raise AssertionError(f"{complaint()} within {timeout:g} s of virtual time in {self}")
-            self.step()
+        while not (held := condition()):
+            if not self._agenda:
+                spent = f", and nothing is left to happen at {self.now:g} s"
+            elif self._agenda[0][0] > end:
+                spent = f" within {timeout:g} s of virtual time"
+            else:
+                self.step()
+                continue
+            raise AssertionError(f"{complaint()}{spent} in {self}{self._closed()}")
+        return held
+
+    def _closed(self) -> str:
+        """The last sessions that were closed, and why."""
+        closed = [
+            f"; {node.name} has {session}: {session.close_error!r}"
+            for node in dict.fromkeys(self.nodes.values())
+            for _, session, event in node.log
+            if session is not None and isinstance(event, SessionClosed)
+        ]
+        return "".join(closed[-LAST_CLOSED:])
 
     # -- rest ------------------------------------------------------------------------------------------------------
 
@@ -258,6 +362,7 @@ class World:
         Raises:
             AssertionError: it does not become quiet within `timeout` virtual seconds.
         """
+        check_seconds("timeout", timeout, endless=True)
         for node in self.nodes.values():
             node.pump()
         self._run_until(lambda: not self._in_flight and not self._restless(), timeout, self._unsettled)
@@ -278,6 +383,7 @@ class World:
         Raises:
             AssertionError: something is left after so many virtual seconds; the message names it.
         """
+        check_seconds("within", within, endless=True)
         for node in self.nodes.values():
             node.pump()
         end = self.now + within

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
 from stt_proto import NetworkPath, Session, SessionState
-from stt_proto.errors import SessionClosedError, StreamClosedError, TooManyStreamsError
+from stt_proto.errors import ArgumentError, SessionClosedError, StreamClosedError, TooManyStreamsError
 from stt_proto.events import Event, HandshakeFailed, StreamOpened, StreamReadable, StreamWritable
 from stt_proto.testing import (
     CELLULAR,
@@ -15,6 +17,7 @@ from stt_proto.testing import (
     Conditions,
     GilbertElliott,
     Inbox,
+    Scenario,
     Tally,
     Traffic,
     World,
@@ -200,11 +203,83 @@ def test_sending_over_what_never_begins() -> None:
     world = World(1)
     client, server = world.node("client"), world.node("server", shared_seed="another")
     upload = send(client, client.connect(server), b"in vain")
-    other = send(server, client.connect(server), b"not its session")
     world.run_until(lambda: upload.done)
     assert upload.session.state is SessionState.CLOSED
     assert upload.error is upload.session.close_error
-    assert not other.done
+    too_late = send(client, upload.session, b"in vain")
+    assert too_late.error is upload.error
+    assert client.listeners == []
+
+
+def test_sending_over_what_is_not_the_node_s() -> None:
+    """It would wait for ever; nor is it the node's any more after a restart."""
+    pair = session_pair()
+    for node, session in ((pair.server, pair.session), (pair.client, pair.peer)):
+        with pytest.raises(ArgumentError, match="one of <Node") as raised:
+            send(node, session, b"not its session")
+        assert raised.value.argument == "session"
+    pair.client.restart()
+    with pytest.raises(ArgumentError, match="in its present life"):
+        send(pair.client, pair.session, b"of another life")
+    assert pair.client.listeners == pair.server.listeners == []
+
+
+def test_sending_with_options_that_cannot_be() -> None:
+    """The mistake is raised, out of `send` or, where the session comes later, out of what lets time pass."""
+    pair = session_pair()
+    with pytest.raises(ArgumentError) as raised:
+        send(pair.client, pair.session, b"x", max_attempts=99)
+    assert raised.value.argument == "max_attempts"
+    with pytest.raises(TypeError, match="attempts"):
+        send(pair.client, pair.session, b"x", attempts=9)  # type: ignore[call-arg]
+    early = pair.client.connect(pair.server)
+    with pytest.raises(TypeError, match="attempts"):
+        send(pair.client, early, b"x", attempts=9)  # type: ignore[call-arg]
+    upload = send(pair.client, early, b"x", max_attempts=99)
+    with pytest.raises(ArgumentError):
+        pair.world.run(1.0)
+    assert isinstance(upload.error, ArgumentError)
+    assert pair.client.listeners == []
+    assert early.open_streams == 0
+
+
+def test_an_inbox_that_keeps_says_where_it_differs() -> None:
+    """With `keep` the first byte that is another; without, at least that there is one."""
+    pair = session_pair()
+    kept, hashed = Inbox(pair.server, keep=True), Inbox(pair.client)
+    serve_echo(pair.server)
+    send(pair.client, pair.session, b"one way", bidirectional=False)
+    pair.client.on_event = lambda *_: None
+    send(pair.server, pair.peer, b"and back")
+    pair.world.settle()
+    incoming, answer = (next(iter(inbox.streams.values())) for inbox in (kept, hashed))
+    assert incoming.kept == b"one way"
+    incoming.assert_is(b"one way")
+    for expected, at in ((b"one day", 4), (b"one way out", 7), (b"one", 3), (b"", 0)):
+        with pytest.raises(
+            AssertionError, match=rf"differs from the {len(expected)} bytes expected, from byte {at} on$"
+        ):
+            incoming.assert_is(expected)
+    assert answer.kept is None
+    answer.assert_is(b"and back")
+    with pytest.raises(AssertionError, match="bytes expected$"):
+        answer.assert_is(b"and bark")
+
+
+def test_applications_print_briefly() -> None:
+    pair = session_pair()
+    inbox = Inbox(pair.server)
+    upload = send(pair.client, pair.session, b"x", purpose="work")
+    assert repr(upload) == "<Outgoing on <Stream 0 work>, under way>"
+    pair.session.send_datagram(b"y", pair.now)
+    pair.settle()
+    assert repr(upload) == "<Outgoing on <Stream 0 work>, finished>"
+    assert repr(inbox) == "<Inbox of server, 1 of 1 streams complete, 1 datagrams>"
+    early = send(pair.client, pair.client.connect(pair.server), b"x")
+    assert repr(early) == "<Outgoing on no stream yet, under way>"
+    early.session.abort(pair.now)
+    pair.settle()
+    assert repr(early).startswith("<Outgoing on no stream yet, failed: SessionClosedError(")
 
 
 def test_sending_what_the_peer_does_not_want() -> None:
@@ -275,6 +350,44 @@ def test_exploring_finds_and_tells() -> None:
         f"the same again: {world}, at 1.000000 s",
         f"that is {__name__}.{unlucky.__qualname__}({world})",
     ]
+
+
+class Named:
+    """A scenario that is no function."""
+
+    def __call__(self, world: World) -> None:
+        raise LookupError("found")
+
+    def method(self, world: World) -> None:
+        self(world)
+
+    def __repr__(self) -> str:
+        return "Named()"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "name"),
+    [
+        (Named(), "Named()"),
+        (partial(Named()), "functools.partial(Named())"),
+        (Named().method, f"{__name__}.Named.method"),
+    ],
+)
+def test_exploring_with_what_is_no_function(scenario: Scenario, name: str) -> None:
+    """A callable object and a `functools.partial` have no name; their failure is theirs all the same."""
+    with pytest.raises(LookupError, match="found") as failed:
+        explore(scenario, [7])
+    assert failed.value.__notes__[-1] == f"that is {name}(World(seed=7))"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "conditions", "argument"),
+    [(None, None, "scenario"), (echo, {}, "conditions"), (echo, lambda _: 0, "conditions")],
+)
+def test_exploring_nothing(scenario: Any, conditions: Any, argument: str) -> None:
+    with pytest.raises(ArgumentError) as raised:
+        explore(scenario, [1], conditions)
+    assert raised.value.argument == argument
 
 
 def test_random_conditions() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from stt_proto import NetworkPath
+from stt_proto.errors import ArgumentError
 from stt_proto.testing import Conditions, Entry, Inbox, Transcript, World, send
 from tests.proto.worlds import filler
 
@@ -154,6 +158,67 @@ def test_what_a_tap_takes_and_what_nobody_gets() -> None:
 def test_tail() -> None:
     found = transcript(1)
     assert found.tail(3).splitlines() == str(found).splitlines()[-3:]
+    assert found.tail(0) == ""
+    assert found.tail(10_000) == str(found)
+    for lines in (-1, 1.5, None):
+        with pytest.raises(ArgumentError, match="^lines is "):
+            found.tail(lines)  # type: ignore[arg-type]
+
+
+def test_a_transcript_prints_briefly() -> None:
+    assert repr(transcript(1)) == f"<Transcript of {len(transcript(1))} lines>"
+
+
+def test_between_takes_nodes() -> None:
+    """A node stands for its first address, as one end or as both."""
+    world = recorded(1)
+    assert world.transcript is not None
+    client, server = world.nodes["client", 1], world.nodes["server", 1]
+    there = world.transcript.between(("client", 1), ("server", 1))
+    assert there
+    assert world.transcript.between(client, server) == world.transcript.between(client, ("server", 1)) == there
+    assert world.transcript.between(server, client) != there
+
+
+def test_what_reaches_a_sleeper() -> None:
+    """It has an entry of its own, when it arrives, and says whether the system keeps it."""
+    world = World(1, record=True)
+    client, server = world.node("client"), world.node("server")
+    server.pause(buffer=1300)
+    for size in (1200, 101, 100):
+        world.send(bytes(size), client.path_to(server))
+    world.run(1.0)
+    server.pause()
+    world.send(bytes(7), client.path_to(server))
+    world.run(1.0)
+    assert world.transcript is not None
+    arrived = [(len(item.data), item.at, item.fate) for item in world.transcript if item.fate]
+    soon, later = pytest.approx(0.01), pytest.approx(1.01)
+    assert arrived == [
+        (1200, soon, "asleep, kept"),
+        (101, soon, "asleep"),
+        (100, soon, "asleep, kept"),
+        (7, later, "asleep"),
+    ]
+    assert len(world.transcript.having("asleep")) == 4
+    assert len(world.transcript.having("kept")) == 2
+
+
+def test_outages_and_rebindings_are_remarked() -> None:
+    world = World(1, record=True)
+    client, server = world.node("client"), world.node("server")
+    nat = world.nat(client)
+    world.run(0.5)
+    world.outage(client, server, 1.0, 2.0)
+    world.outage(client, server, 9.0)
+    nat.rebind_port()
+    nat.rebind_address()
+    assert str(world.transcript).splitlines() == [
+        "    0.500000  -- client and server are cut off from 1 to 3 s",
+        "    0.500000  -- client and server are cut off from 9 to inf s",
+        "    0.500000  -- nat maps to other ports",
+        "    0.500000  -- nat becomes nat'",
+    ]
 
 
 # -- to be compared ------------------------------------------------------------------------------------------------
@@ -193,6 +258,23 @@ def test_a_diff_of_one_that_goes_on() -> None:
     other.entries.append(entry(1.0))
     one.entries.append(entry(2.0))
     assert one.diff(other) == f"the same for 1 lines\n  {entry(1.0)}\n- {entry(2.0)}"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"at": 1.0 + 1e-9}, "at: 1.0 and 1.000000001"),
+        ({"arrivals": (2.0 + 1e-9,)}, r"arrivals: \(2.0,\) and \(2.0000"),
+    ],
+)
+def test_a_diff_names_what_two_equal_lines_hide(change: dict[str, Any], told: str) -> None:
+    """Times are printed to the microsecond, and compared exactly."""
+    one, other = Transcript(), Transcript()
+    one.entries.append(entry(1.0, arrivals=(2.0,)))
+    other.entries.append(one.entries[0]._replace(**change))
+    lines = one.diff(other).splitlines()
+    assert lines[1][1:] == lines[2][1:]
+    assert re.match(f"they differ in {told}", lines[3])
 
 
 def test_a_diff_sees_a_single_bit() -> None:
