@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import stt_anyio
 import stt_proto
+import stt_proto.testing
 from stt_proto.errors import SttError
+from stt_proto.testing import Conditions, Inbox, World, send
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -107,6 +110,35 @@ def test_the_reference_has_every_public_class() -> None:
     public = [getattr(package, name) for package in (stt_anyio, stt_proto) for name in package.__all__]
     classes = {each for each in public if isinstance(each, type) and not issubclass(each, SttError)}
     assert {each.__name__ for each in classes} <= listed
+
+
+def test_the_reference_has_the_whole_simulator() -> None:
+    """`stt_proto.testing` is public: all of its names, and nothing that is none."""
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## The simulator\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    listed = re.findall(r"^\.\. (?:auto(?:class|function|data)|py:data):: (\w+)$", section, re.MULTILINE)
+    assert sorted(listed) == sorted(stt_proto.testing.__all__)
+    for name, members in re.findall(r"autoclass:: (\w+)\n   :members: (.*)$", section, re.MULTILINE):
+        assert all(hasattr(getattr(stt_proto.testing, name), member) for member in members.split(", ")), name
+
+
+@pytest.mark.parametrize("back", [Conditions(rate=1e6, queue=3000), Conditions(delay=0.5, rate=1e5)])
+def test_the_application_of_the_simulator_s_page_loses_nothing(back: Conditions) -> None:
+    """It is there to be copied: where the way back is narrow, `write` takes a part of what it is given."""
+    program, *_ = blocks(ROOT / "docs" / "simulator.md", "python")
+    names: dict[str, Any] = {}
+    exec(program, names)
+    world = World(seed=1)
+    client, server = world.node("client"), world.node("server", stream_send_buffer=4000)
+    world.link(client, server, Conditions(), back)
+    names["Shouter"](server)
+    inbox = Inbox(client, keep=True)
+    session = client.connect(server)
+    send(client, session, b"can you hear me? " * 10_000)
+    world.run_until(lambda: inbox.complete, timeout=600.0)
+    inbox.complete[0].assert_is(b"CAN YOU HEAR ME? " * 10_000)
+    session.close(client.now)
+    world.assert_idle()
 
 
 def test_the_programs_of_several_files(tmp_path: Path) -> None:
