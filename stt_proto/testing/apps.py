@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from inspect import signature
 from typing import TypedDict, Unpack
 
 from stt_proto.errors import ArgumentError, DataExpiredError, RemoteError, StreamClosedError, SttError
@@ -229,7 +228,9 @@ class Outgoing:
         check_type("session", session, Session)
         if not owns(node.endpoint, session):
             raise refusal("session", session, f"one of {node}, in its present life")
-        signature(session.open_stream).bind(**options)  # a word that it does not know must not wait for the handshake
+        for name in options:
+            if name not in StreamOptions.__annotations__:  # which must not wait for the handshake
+                raise ArgumentError(f"{name} is no option of a stream", argument=name)
         self.session = session
         self.stream: Stream | None = None
         self.finished = False
