@@ -7,8 +7,8 @@ from types import UnionType
 
 from stt_proto.errors import ArgumentError
 
-AGES = 1e15
-"""Seconds, 30 million years: nothing is further away than that, in the past or to come."""
+AGES = 1e12
+"""Seconds, 30 thousand years: nothing is further away than that, in the past or to come."""
 MAX_WHOLE = 1 << 40
 
 
