@@ -14,6 +14,8 @@ from stt_proto.testing.checks import check_seconds, check_type
 
 OPPORTUNITY = 1500
 """Bytes that one opportunity carries, of one datagram or of several."""
+PRINTED = 1000
+"""Opportunities up to which a trace prints as what makes it again."""
 
 
 def _times(given: Iterable[float]) -> tuple[float, ...]:
@@ -87,4 +89,6 @@ class LinkTrace:
         return opportunity
 
     def __repr__(self) -> str:
+        if len(self.times) <= PRINTED:
+            return f"LinkTrace({self.times})"
         return f"<LinkTrace of {len(self.times)} opportunities in {self.period:g} s>"

@@ -285,7 +285,8 @@ def test_a_recording_is_a_line_for_each_opportunity() -> None:
     assert trace.rate == pytest.approx(4 * 1500 * 8 / 0.010)
     assert [trace.time_of(number) for number in (0, 3, 4, 7, 9)] == pytest.approx([0.001, 0.01, 0.011, 0.02, 0.021])
     assert [trace.first_after(now) for now in (0.0, 0.001, 0.0099, 0.010, 0.011, 0.0301)] == [0, 2, 3, 4, 6, 12]
-    assert repr(trace) == "<LinkTrace of 4 opportunities in 0.01 s>"
+    assert repr(trace) == f"LinkTrace({trace.times})"
+    assert repr(LinkTrace(number / 100 for number in range(1001))) == "<LinkTrace of 1001 opportunities in 10 s>"
 
 
 @pytest.mark.parametrize(
@@ -514,7 +515,17 @@ def test_bursts_that_cannot_be() -> None:
         GilbertElliott(good=True, bad=1)
 
 
-@pytest.mark.parametrize("conditions", [Conditions(), Conditions(delay=0.5, loss=0.1), *PRESETS.values()])
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        Conditions(),
+        Conditions(delay=0.5, loss=0.1),
+        Conditions(trace=LinkTrace((0.001, 1 / 3))),
+        Conditions(trace=LinkTrace(number / 7 for number in range(1000))),
+        *PRESETS.values(),
+    ],
+)
 def test_conditions_print_as_what_makes_them(conditions: Conditions) -> None:
-    assert eval(repr(conditions), {"Conditions": Conditions, "GilbertElliott": GilbertElliott}) == conditions
+    names = {"Conditions": Conditions, "GilbertElliott": GilbertElliott, "LinkTrace": LinkTrace}
+    assert eval(repr(conditions), names) == conditions
     assert "duplicate" not in repr(conditions)
