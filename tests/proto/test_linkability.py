@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import pytest
 
-from stt_proto import NetworkPath
+from stt_proto import NetworkPath, PathStatus
 from stt_proto.events import SessionMoved
 from stt_proto.testing import Conditions, send
 from stt_proto.wire import NewConnectionId
@@ -227,6 +227,25 @@ def test_who_waits_for_an_id_gets_none_that_was_used() -> None:
     case.world.run(20.0)
     assert set(observer.ids) == {case.client.address, THIRD, MOBILE}
     observer.assert_unlinked()
+
+
+def test_who_waits_for_an_id_asks_the_path_in_use_once() -> None:
+    """C-6: the peer has no ID left and the path in use answers, which was asked again each second, for ever."""
+    case = scene()
+    mine = case.session._engines
+    assert mine is not None
+    case.add(case.path(local=THIRD))
+    case.world.run(1.0)
+    assert mine.remote_ids.retire(2)
+    assert mine.remote_ids.retire(3)
+    observer = Observer(case)
+    case.add(case.mobile)
+    case.world.run(1.0)
+    assert case.client.address in observer.ids, "whether the next ID can come over it"
+    observer.ids.clear()
+    case.world.run(8.0)
+    assert not observer.ids, "it has answered"
+    assert case.states(case.session)[case.mobile] is PathStatus.VALIDATING
 
 
 def test_an_address_that_was_only_heard_and_is_chosen_then() -> None:
