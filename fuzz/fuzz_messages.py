@@ -24,6 +24,8 @@ with instrumented(__name__):
         MessageType,
         Piece,
         Refused,
+        Resume,
+        Resumed,
         Retry,
         VersionList,
         decode_datagram_untrusted,
@@ -31,8 +33,8 @@ with instrumented(__name__):
         encode_pieces,
     )
 
-BODIES = (Hello, Challenge, AuthProof, Retry, Refused, VersionList, Abort)
-"""In the order of the numbers of their types, 1 to 7; the first bytes 3 to 9 stand for them."""
+BODIES = (Hello, Challenge, AuthProof, Retry, Refused, VersionList, Abort, Resume, Resumed)
+"""In the order of the numbers of their types, 1 to 9; the first bytes 3 to 11 stand for them."""
 DATAGRAM, CHECKED, PIECES = range(3)
 GROUPS = 8
 MAX_PIECES = 32
@@ -79,7 +81,7 @@ def collect(data: bytes) -> None:
     while choices:
         if not cut or choices.below(8) == 0:
             message = Message(
-                MessageType(1 + choices.below(7)),
+                MessageType(1 + choices.below(len(MessageType))),
                 choices.take(1).ljust(8, b"d"),
                 choices.take(1).ljust(8, b"s"),
                 choices.chunk() * (1 + choices.below(8)),
@@ -114,11 +116,12 @@ def decode_body(index: int, body: bytes) -> None:
     except HandshakeError:
         return
     encoded = decoded.encode()
-    if isinstance(decoded, Hello):
+    if isinstance(decoded, Hello | Resume):
         assert body[: len(encoded)] == encoded
         assert not any(body[len(encoded) :])
         assert body.startswith(decoded.core())
-        assert len(decoded.hello_hash(bytes(8), bytes(8))) == 16
+        if isinstance(decoded, Hello):
+            assert len(decoded.hello_hash(bytes(8), bytes(8))) == 16
     else:
         assert encoded == body
     assert cls.decode_untrusted(encoded) == decoded

@@ -1,7 +1,7 @@
-"""Text that people give to the command: addresses, node ids, key files, seed files.
+"""Text that people give to the command: addresses, node ids, key files, seed files. And what a peer gives it: a name.
 
 Each is read or refused with its documented error, whatever bytes are in it; and what was read is written as text that
-is read as the same.
+is read as the same. A name of a file that a peer offers is one of a file in that directory, and deceives nobody.
 """
 
 from __future__ import annotations
@@ -9,15 +9,25 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from unittest.mock import patch
 
 from fuzz.harness import Choices, instrumented, main
 
-with instrumented(__name__, "stt_proto.identity", "stt_anyio.cli.address", "stt_anyio.cli.seeds"):
+with instrumented(
+    __name__,
+    "stt_proto.identity",
+    "stt_anyio.cli.address",
+    "stt_anyio.cli.outcome",
+    "stt_anyio.cli.seeds",
+    "stt_anyio.cli.storage",
+):
     import click
 
     from stt_anyio.cli.address import Address, parse_address, to_dial, to_listen, to_node_id
+    from stt_anyio.cli.outcome import Outcome, TransferError, printable
     from stt_anyio.cli.seeds import node_seed, shared_seed
+    from stt_anyio.cli.storage import check_name
     from stt_anyio.cli.verb import Failure
     from stt_anyio.links import target_of
     from stt_proto.errors import ArgumentError
@@ -33,13 +43,18 @@ with instrumented(__name__, "stt_proto.identity", "stt_anyio.cli.address", "stt_
 CONTEXT = click.Context(click.Command("fuzz"))
 OPTION = click.Option(["--option"])
 FILE = Path(tempfile.gettempdir(), f"stt-fuzz-{os.getpid()}")
+DIGITS = "0123456789\u00b9\u00b2\u00b3"
+"""Windows takes those that are raised for digits, too."""
+DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{n}" for port in ("com", "lpt") for n in DIGITS)}
+DIRECTIONS = {"\u061c", "\u200e", "\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+"""What makes a terminal show other characters in another order."""
 
 
 def fuzz_one(data: bytes) -> None:
     """Read the rest as what the first byte says."""
     if not data:
         return
-    kind, rest = data[0] % 6, data[1:]
+    kind, rest = data[0] % 7, data[1:]
     text = rest.decode("utf-8", "surrogateescape")
     match kind:
         case 0:
@@ -52,6 +67,8 @@ def fuzz_one(data: bytes) -> None:
             read_shared_seed(text, rest)
         case 4:
             read_files(rest)
+        case 6:
+            take_name(text)
         case _:
             compare_seeds(Choices(rest))
 
@@ -157,6 +174,30 @@ def compare_seeds(choices: Choices) -> None:
     else:
         assert ours != shared
         assert not Identity.from_seed(ours).made_from(shared)
+
+
+def take_name(name: str) -> None:
+    """A file that a peer offers, here and on Windows."""
+    for windows, path in ((False, PurePosixPath("here", name)), (True, PureWindowsPath("here", name))):
+        with patch("stt_anyio.cli.storage._WINDOWS", windows):
+            try:
+                check_name(name)
+            except TransferError as error:
+                assert error.outcome is Outcome.BAD_NAME
+                assert str(error).isascii()
+                assert str(error).isprintable()
+                continue
+        assert path.parts == ("here", name)
+        assert name not in ("", ".", "..")
+        assert not {"/", "\\", "\0"} & {*name}
+        assert printable(name) == name
+        assert not any(character < " " or "\x7f" <= character < "\xa0" for character in name)
+        assert not any(character in "\u2028\u2029" or "\ud800" <= character <= "\udfff" for character in name)
+        assert not DIRECTIONS & {*name}
+        if windows:
+            assert name.split(".")[0].rstrip().lower() not in DEVICES
+            assert not {*'<>:"|?*'} & {*name}
+            assert name[-1] not in " ."
 
 
 if __name__ == "__main__":

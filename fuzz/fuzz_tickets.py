@@ -72,6 +72,17 @@ class Run:
 def fuzz_one(data: bytes) -> None:
     """Carry out the steps."""
     choices = Choices(data)
+    run = begin(choices)
+    for _ in range(MAX_STEPS):
+        if not choices:
+            break
+        choices.pick(STEPS)(run, choices)
+        assert len(run.office.used) <= USED
+        assert len(run.responder) <= LIMITS.half_open
+
+
+def begin(choices: Choices) -> Run:
+    """A responder that has given nothing yet, alone or one of a fleet."""
     clock, entropy = Clock(0.0, UNIX), SeededEntropy("tickets")
     channel = channel_identifier(APPLICATION.encode())
     terms = TicketTerms(
@@ -84,13 +95,7 @@ def fuzz_one(data: bytes) -> None:
         limit=USED,
     )
     office = TicketOffice(THEIRS.node_id, terms, clock, entropy)
-    run = Run(clock, office, make_responder(1, tickets=office, limits=LIMITS), entropy)
-    for _ in range(MAX_STEPS):
-        if not choices:
-            break
-        choices.pick(STEPS)(run, choices)
-        assert len(run.office.used) <= USED
-        assert len(run.responder) <= LIMITS.half_open
+    return Run(clock, office, make_responder(1, tickets=office, limits=LIMITS), entropy)
 
 
 # -- steps ---------------------------------------------------------------------------------------------------------

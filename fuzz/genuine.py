@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fuzz import fuzz_messages
-from fuzz.harness import Seeds, packed, program
+from fuzz import fuzz_messages, fuzz_tickets
+from fuzz.harness import Choices, Seeds, packed, program
 from fuzz.peers import (
     BEGIN,
     CONFIG,
@@ -171,6 +171,12 @@ def genuine_messages(suite: int) -> Iterator[tuple[str, bytes]]:
         (MessageType.VERSION, VersionList(hash16, (1,), (1, 2))),
     ):
         yield kind.name.lower(), encode_datagram(Message(kind, message.scid, message.dcid, body.encode()))
+    run = fuzz_tickets.begin(Choices(b""))
+    fuzz_tickets.give(run, Choices(bytes((suite - 1,))))
+    fuzz_tickets.dial(run, Choices(b""))
+    yield "resume", run.resumes[0][1]
+    fuzz_tickets.resume(run, Choices(b""))
+    yield "resumed", run.answers[0][0]
 
 
 def messages() -> Seeds:
@@ -183,7 +189,8 @@ def messages() -> Seeds:
                 seeds[f"{suite}-{name}-checked"] = program(fuzz_messages.CHECKED, datagram)
             if not name.startswith("challenge"):
                 message = message_in([datagram])
-                body = message.body.rstrip(b"\0") + b"\0" if message.type is MessageType.HELLO else message.body
+                padded = message.type in (MessageType.HELLO, MessageType.RESUME)
+                body = message.body.rstrip(b"\0") + b"\0" if padded else message.body
                 seeds[f"{suite}-{name}-body"] = program(2 + message.type, body)
     challenge = message_in([datagram for name, datagram in genuine_messages(1) if name.startswith("challenge")])
     seeds["1-challenge-body"] = program(2 + challenge.type, challenge.body)
@@ -229,6 +236,20 @@ TEXTS: dict[str, tuple[int, str | bytes]] = {
     "equal": (5, packed(bytes(32)) + packed(bytes(32))),
     "unequal": (5, packed(bytes(32)) + packed(b"passphrase")),
     "short": (5, packed(bytes(31)) + packed(b"passphrase")),
+    "name": (6, "größe 1.txt"),
+    "name-above": (6, ".."),
+    "name-below": (6, "a/b"),
+    "name-backslash": (6, "..\\a"),
+    "name-hidden": (6, ".profile"),
+    "name-escape": (6, "a\x1b[2J"),
+    "name-backwards": (6, "a\u202egnp.exe"),
+    "name-two-lines": (6, "a\u2028b"),
+    "name-no-utf-8": (6, b"a\xff"),
+    "name-of-a-device": (6, "com1 .txt"),
+    "name-of-a-device-raised": (6, "LPT\u00b2"),
+    "name-of-a-console": (6, "conin$"),
+    "name-of-a-drive": (6, "c:a"),
+    "name-that-ends-in-a-dot": (6, "a."),
 }
 
 

@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 FUZZ_FOLDER = Path(__file__).parent
 ROOT = FUZZ_FOLDER.parent
@@ -24,7 +31,10 @@ FOUND = ROOT / "build" / "fuzz"
 MAX_INPUT = 4096
 """Bytes of the longest input that a run tries, unless told otherwise."""
 SLOW = 10
-"""Seconds after which one input counts as a failure: bounded time is part of what every target checks."""
+"""Seconds after which one input counts as a failure: bounded time is part of what every target checks.
+
+On the wall clock with atheris; of the processor without, so that a busy machine fails nothing.
+"""
 MEMORY = 1024
 """MiB that a run may take, likewise."""
 RUNS_WITHOUT_ATHERIS = 20_000
@@ -89,6 +99,42 @@ def main(fuzz_one: Callable[[bytes], None]) -> None:
     atheris.Fuzz()
 
 
+class OutOfBoundsError(AssertionError):
+    """An input took too long, or too much."""
+
+
+def within_bounds(
+    fuzz_one: Callable[[bytes], None], *, seconds: float = SLOW, mebibytes: float = MEMORY
+) -> Callable[[bytes], None]:
+    """A target that fails as it does under libFuzzer: for an input that takes too long, or once memory grows too far.
+
+    Args:
+        fuzz_one: the target.
+        seconds: of the processor that one input may take.
+        mebibytes: by which the most that this process has held may grow from now on, all inputs taken together.
+    """
+    before = peak_memory()
+
+    def bounded(data: bytes) -> None:
+        began = time.process_time()
+        fuzz_one(data)
+        took, grown = time.process_time() - began, peak_memory() - before
+        if took > seconds:
+            raise OutOfBoundsError(f"one input took {took:.1f} s of the processor, more than {seconds:g}")
+        if grown > mebibytes:
+            raise OutOfBoundsError(f"memory grew by {grown:.0f} MiB, more than {mebibytes:g}")
+
+    return bounded
+
+
+def peak_memory() -> float:
+    """MiB that this process has held at most so far; 0 where the system does not tell."""
+    if resource is None:
+        return 0.0
+    most: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
 def _run_without_atheris(name: str, fuzz_one: Callable[[bytes], None], corpus: Path, arguments: list[str]) -> None:
     """The same without coverage: the corpus, then mutations of it that are the same in every run."""
     options = dict(argument.lstrip("-").split("=", 1) for argument in arguments if "=" in argument)
@@ -97,12 +143,13 @@ def _run_without_atheris(name: str, fuzz_one: Callable[[bytes], None], corpus: P
     runs = runs if runs >= 0 else RUNS_WITHOUT_ATHERIS
     inputs = [file.read_bytes() for file in sorted(corpus.iterdir())]
     rng = random.Random(name)
+    bounded = within_bounds(fuzz_one)
     began = time.monotonic()
     done = 0
     for number in range(len(inputs) + runs):
         data = inputs[number] if number < len(inputs) else mutate(rng.choice(inputs), inputs, rng)
         try:
-            fuzz_one(data)
+            bounded(data)
         except BaseException:
             failed = FOUND / f"{name}-failed"
             failed.write_bytes(data)

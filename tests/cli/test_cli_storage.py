@@ -46,7 +46,9 @@ def test_plain_names(name: str) -> None:
     check_name(name)
 
 
-@pytest.mark.parametrize("name", ["a:b", "NUL", "con.txt", "COM1 .x", "a.", "a ", "a?", "a|b"])
+@pytest.mark.parametrize(
+    "name", ["a:b", "NUL", "con.txt", "COM1 .x", "a.", "a ", "a?", "a|b", "lpt²", "COM¹.txt", "ConIn$"]
+)
 def test_names_that_windows_takes_for_something_else(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stt_anyio.cli.storage._WINDOWS", True)
     with pytest.raises(TransferError):
