@@ -91,7 +91,9 @@ links = st.builds(
     reorder_delay=st.sampled_from((0.01, 0.1)),
     corrupt=shares,
     truncate=shares,
+    mtu=st.sampled_from((65_535, 1200, 1100)),
 )
+"""An MTU below the least that a path must carry is a path that is narrow until the faults stop."""
 
 
 class Interaction(RuleBasedStateMachine):
@@ -370,13 +372,20 @@ class Interaction(RuleBasedStateMachine):
             remote = chosen(self.players, pick).node.address
         self.life.inject(datagram[:cut], NetworkPath(path.carrier, local, remote))
 
-    @rule(pick=picks, what=st.sampled_from(("jump", "sleep", "stop", "full", "lost", "restart")), amount=seconds)
+    @rule(
+        pick=picks,
+        what=st.sampled_from(("jump", "step back", "sleep", "stop", "full", "lost", "restart")),
+        amount=seconds,
+    )
     def befall_host(self, pick: int, what: str, amount: float) -> None:
         assert self.life is not None
         player = chosen(self.players, pick)
         match what:
             case "jump":
                 player.node.jump_clock(amount)
+            case "step back":
+                player.node.jump_clock(-amount)
+                self.life.lasts(amount)  # since until then it stands still
             case "sleep" | "stop" if self.wired:
                 pass
             case "sleep":
