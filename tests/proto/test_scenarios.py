@@ -184,6 +184,7 @@ def test_versions_to_come(offered: tuple[int, ...], answer: MessageType) -> None
     answers = [datagram for transmit in case.server.endpoint.transmits(0.0) for datagram in transmit.datagrams()]
     assert {datagram[0] & 0x1F for datagram in answers} == {answer}
     assert sum(map(len, answers)) <= 3 * len(hello)
+    case.world.assert_idle()
 
 
 @pytest.mark.parametrize(
