@@ -33,10 +33,11 @@ class Defence:
 
     Attributes:
         name: what it is.
-        file: below `stt_proto/`.
+        file: below `stt_proto/`, or one that begins with `stt_anyio/`.
         standing: the lines that stand there, once.
         removed: what stands there without it.
-        tests: each of them fails then; `file::test`, below `tests/proto/test_`.
+        tests: each of them fails then; `file::test`, below `tests/proto/test_`, or `anyio/test_file::test` for another
+            folder of tests.
     """
 
     name: str
@@ -48,7 +49,13 @@ class Defence:
     @property
     def node_ids(self) -> tuple[str, ...]:
         """The tests, as pytest calls them."""
-        return tuple(f"tests/proto/test_{test.replace('::', '.py::')}" for test in self.tests)
+        places = (test if "/" in test else f"proto/test_{test}" for test in self.tests)
+        return tuple(f"tests/{place.replace('::', '.py::')}" for place in places)
+
+    @property
+    def path(self) -> str:
+        """The file, in the tree."""
+        return self.file if self.file.startswith("stt_anyio/") else f"stt_proto/{self.file}"
 
 
 def defences() -> tuple[Defence, ...]:
@@ -100,7 +107,7 @@ def failed(node_ids: Sequence[str], patience: float = PATIENCE) -> set[str] | No
 
 def unnoticed(defence: Defence) -> set[str]:
     """Which of its tests do not notice that it is gone."""
-    file = COPY / "stt_proto" / defence.file
+    file = COPY / defence.path
     text = file.read_text()
     file.write_text(text.replace(defence.standing, defence.removed))
     try:
