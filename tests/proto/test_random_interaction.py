@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 SIZES = (0, 1, 100, 1200, 5000, 40_000)
 SECONDS = (0.05, 0.5, 3.0, 40.0)
+STEP_BACK = 3.0
+"""Seconds that a clock runs back at most. Until it has caught up no time passes for that node."""
 
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
@@ -384,8 +386,9 @@ class Interaction(RuleBasedStateMachine):
             case "jump":
                 player.node.jump_clock(amount)
             case "step back":
-                player.node.jump_clock(-amount)
-                self.life.lasts(amount)  # since until then it stands still
+                back = min(amount, STEP_BACK)
+                player.node.jump_clock(-back)
+                self.life.lasts(back)  # since until then it stands still
             case "sleep" | "stop" if self.wired:
                 pass
             case "sleep":
