@@ -363,11 +363,13 @@ class Reception:
         """The peer has proven who it is: let it in, or tell it why not (H-29)."""
         established, half_open = accepted.established, accepted.half_open
         resumed = isinstance(half_open, Resuming)
-        session = self._drop(half_open) or Session(self._context, path, False, now)
+        caller = self._drop(half_open)
+        unwanted = caller is not None and caller.is_closed  # the host has ended it before it began
+        session = Session(self._context, path, False, now) if caller is None or unwanted else caller
         session.path = path
         self._forget_beside(accepted)
         try:
-            code = self._judge(established)
+            code = ConnectionRefusedError.code if unwanted else self._judge(established)
             if code is None and (not resumed or path != half_open.path):  # of the first path it was asked before
                 code = self._ask_admit(established.peer_node_id, path, now)
             if code is None:
@@ -489,6 +491,14 @@ class Reception:
         session.ask_about_ticket(grant.ticket_id, grant.expires_at)
 
     def _answer_resumption(self, resuming: Resuming, now: float) -> None:
+        """Go on with a resumption whose ticket was used by nobody before."""
+        try:
+            self._send_resumed(resuming, now)
+        except Exception:  # out of `namespace_of`: nobody is let in, and nothing is left of it
+            self._release(self._responder.withdraw(resuming, now), now)
+            raise
+
+    def _send_resumed(self, resuming: Resuming, now: float) -> None:
         """RESUMED, to all from where its RESUME came: more than one if the host was asked, and somebody copies."""
         take_early = self._takes_early(resuming, now)
         terms, token = self._terms_of(resuming.path.carrier), self._context.reset_tokens.token(resuming.local_cid)
@@ -512,11 +522,11 @@ class Reception:
         """
         established = resuming.established
         assert established is not None
-        resuming.begun = True
         path = resuming.paths[0]  # where it began, unless that carrier is gone
         session = self._callers.pop(resuming.local_cid, None) or Session(self._context, path, False, now)
         session.path = path
         code = self._enter(session, established, now)
+        resuming.begun = True
         if code is not None:  # there was room a moment ago, so the namespace is another each time it is asked for
             session.refuse(established, code, now)
             return
@@ -540,12 +550,13 @@ class Reception:
             resuming = self._asked.pop(ticket_id, None)
             if resuming is None:  # too late
                 continue
-            if fresh:
+            if fresh and not self._callers[resuming.local_cid].is_closed:  # by the host, before it began
                 self._answer_resumption(resuming, now)
                 continue
+            code = ConnectionRefusedError.code if fresh else TICKET_USED
             self._release(self._responder.withdraw(resuming, now), now)
             for path in resuming.paths:
-                self._act(self._responder.refuse(resuming, TICKET_USED, now), path, now)
+                self._act(self._responder.refuse(resuming, code, now), path, now)
 
 
 def _arrival(resuming: Resuming, on_proof: OnProof, early_data: bytes = b"") -> EarlyArrival:

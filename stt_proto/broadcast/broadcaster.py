@@ -124,8 +124,8 @@ class Broadcaster:
 
     def _sweep(self, session: Session) -> None:
         """Forget what has nothing left to do."""
-        boxes = self._outboxes[session]
+        boxes = self._outboxes.get(session, {})  # who hears that one is settled may have sent the next, and swept
         for key in [key for key, outbox in boxes.items() if outbox.is_idle]:
             del boxes[key]
         if not boxes:
-            del self._outboxes[session]
+            self._outboxes.pop(session, None)

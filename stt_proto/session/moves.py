@@ -132,7 +132,7 @@ class Moves:
             self._wish(path)
         if migrate and path.validated:
             self._activate(path, now)
-        else:
+        elif path.challenge is None or path.challenge.asked > 1:  # else it has just been asked
             self._ask(path, NEW, now)
 
     def remove(self, network_path: NetworkPath, now: float) -> None:
@@ -471,6 +471,7 @@ class Moves:
         engines.path = path
         use_id(path, engines, self.table)
         engines.limit_datagrams()
+        self._context.full.get(session.path, {}).pop(session, None)
         session.path = path.network_path
         self._moved_at = now
         self._strays = False
@@ -523,7 +524,6 @@ class Moves:
     def _leave(self, old: Path, now: float, gone: str) -> None:
         """The session moves on from a path; what is on its way there may still arrive."""
         engines = self._engines
-        self._context.full.get(old.network_path, {}).pop(self._session, None)
         if gone:
             self._drop(old, gone, now)
             return

@@ -106,7 +106,7 @@ class Session(SessionFacade):
             self._ending.flush(frame, now)
             self._move(SessionInput.CLOSE)
             self._advance_closing(now)
-        elif self.state is SessionState.HANDSHAKING:
+        elif self.state in (SessionState.INIT, SessionState.HANDSHAKING):
             self._ending.say(frame)
             self._end(closed_here(frame), now)
         self.touch(now)

@@ -113,6 +113,11 @@ class DatagramQueues:
         """Datagrams that were pushed out of the queue, or grew too old in it, before they were sent."""
         return 0 if self._outgoing is None else self._outgoing.dropped
 
+    def waits_for(self, room: int) -> bool:
+        """Whether the oldest datagram would fit into `room` bytes: there it goes, if not where there is less."""
+        queue = self._outgoing
+        return queue is not None and bool(queue.items) and _framed(queue.items[0]) <= room
+
     def pop_fitting(self, room: int, largest: int | None = None, now: float = 0.0) -> bytes | None:
         """Take out the oldest datagram if its frame, with a length, fits into `room` bytes.
 
@@ -124,8 +129,7 @@ class DatagramQueues:
             return None
         queue.expire(now)
         while queue.items:
-            size = len(queue.items[0])
-            size += 1 + varint_size(size)
+            size = _framed(queue.items[0])
             if size <= room:
                 return queue.take()
             if largest is None or size <= largest:
@@ -175,3 +179,8 @@ class DatagramQueues:
     def dropped_receiving(self) -> int:
         """Datagrams that were pushed out of the queue before the application took them."""
         return 0 if self._incoming is None else self._incoming.dropped
+
+
+def _framed(data: bytes) -> int:
+    """Bytes of the frame of a datagram, with its length."""
+    return 1 + varint_size(len(data)) + len(data)

@@ -248,6 +248,29 @@ def test_a_session_that_is_over_or_ends() -> None:
     assert not caster.engine
 
 
+def test_the_next_is_sent_when_one_is_settled() -> None:
+    """Also to a session that has just ended: it fails like any other, and nothing is left."""
+    pair = session_pair()
+    engine = Broadcaster()
+    left = iter(range(3))
+    sent: list[Delivery] = []
+
+    def send() -> None:
+        if next(left, None) is not None:
+            sent.append(engine.send(Broadcast(b"next", send), pair.session, None, pair.now))
+
+    def on_event(session: Session | None, event: Event) -> None:
+        if session is not None:
+            engine.on_event(session, event, pair.now)
+
+    pair.client.listeners.append(on_event)
+    send()
+    pair.session.abort(pair.now)
+    pair.settle()
+    assert fates(sent) == ["failed"] * 3
+    assert not engine
+
+
 @pytest.mark.parametrize("slow", SlowReceiver)
 def test_a_receiver_that_is_dead_costs_no_more_than_its_bound(slow: SlowReceiver) -> None:
     """Of 100 messages to a dead receiver those stay that the policy says, and the others are told as dropped."""

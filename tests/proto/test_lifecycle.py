@@ -22,7 +22,7 @@ from stt_proto.events import (
     StreamOpened,
 )
 from stt_proto.manager import EndReason, ManagerLimits, SessionConfig, SessionManager, SessionRecord
-from stt_proto.testing import Node, World
+from stt_proto.testing import Node, World, held
 from stt_proto.types import SessionState
 from tests.proto.worlds import lone_endpoint
 
@@ -661,6 +661,30 @@ def test_early_data_of_a_peer_that_belongs_elsewhere_each_time() -> None:
     assert again.close_error.code == TooManySessionsError.code
     assert len(server.sessions) == books.get_session_count(world.now) == 1
     assert len(server.events(SessionEstablished)) == 2
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_what_says_where_a_peer_with_early_data_belongs_raises(call: int) -> None:
+    """H-40: as below; it is asked whether there is room, for early data too, and when the session begins."""
+    world = World(1)
+    answers: list[str] = []
+    client = world.node("client")
+    server = world.node("server", manager=manager_of(world), max_early_data=700, namespace_of=lambda _: answers.pop())
+    answers.append("home")
+    first = client.connect(server)
+    world.run_until(lambda: first.ticket)
+    first.close(world.now)
+    client.pump()
+    world.run(20.0)
+    answers += ["home"] * (call - 1)
+    again = client.connect(server, ticket=first.ticket, early_data=b"early")
+    with pytest.raises(IndexError):
+        world.run(RTT)
+    again.abort(world.now)
+    client.pump()
+    server.pump()
+    world.run(20.0)
+    assert held(server.endpoint) == {}
 
 
 def test_what_says_where_peers_belong_raises() -> None:

@@ -532,6 +532,35 @@ def test_a_full_carrier_holds_up_no_other_path() -> None:
     assert case.states(case.session)[case.mobile] is PathStatus.SPARE
 
 
+def test_a_session_that_waits_at_a_full_carrier_and_goes_on_elsewhere() -> None:
+    """M-4, K-6: detached where the carrier is full, and back over another: it waits there no more."""
+    impatient = {"keep_alive_interval": 1.0, "keep_alive_timeout": 3.0}
+    case = scene(client=impatient, **impatient)
+    old, endpoint = case.session.path, case.client.endpoint
+    case.world.outage(case.client, case.server, case.world.now, 8.0)
+    case.world.run(4.0)
+    assert case.session.is_detached
+    endpoint.path_writable(old, False, case.world.now)
+    case.session.open_stream().write(b"x", case.world.now)
+    case.client.pump()
+    case.migrate(case.path(local=MOBILE))
+    case.world.run(8.0)
+    assert case.session.path == case.path(local=MOBILE)
+    assert endpoint._context.full == {old: {}}
+
+
+def test_a_path_that_is_added_again_and_again() -> None:
+    """M-2, F-5: it is asked anew once a wait for the answer is over, and not with each call."""
+    case = scene()
+    path = case.path(local=MOBILE)
+    for _ in range(2000):
+        case.add(path)
+        case.world.run(0.005)
+    assert case.session.is_active()
+    assert case.peer.is_active()
+    assert case.states(case.session)[path] is PathStatus.SPARE
+
+
 def test_a_path_waits_for_a_connection_id_of_its_own() -> None:
     """C-6: where the peer has given none, and not the one that another path uses."""
     case = scene()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from stt_proto import HandshakeStep, Identity, Limits, Ticket
+from stt_proto import HandshakeStep, Identity, Limits, Session, Ticket
 from stt_proto.errors import (
     ArgumentError,
     AuthenticationError,
@@ -19,6 +19,7 @@ from stt_proto.errors import (
     TooManySessionsError,
 )
 from stt_proto.events import (
+    Event,
     HandshakeFailed,
     HandshakeProgressed,
     ResumptionRefused,
@@ -661,6 +662,46 @@ def test_the_host_says_nothing() -> None:
     assert len(there.server.sessions) == 1
     there.client.sessions[0].close(there.world.now)
     there.client.pump()
+    there.world.run(20.0)
+    assert_empty(there.client, there.server)
+
+
+@pytest.mark.parametrize("early", [b"", b"early"])
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_the_host_says_yes_and_has_ended_it(end: str, early: bytes) -> None:
+    """H-36: a session that the host was asked about and has ended does not begin; a full handshake makes another."""
+    there = stage(server={"ticket_check": "host", "max_early_data": 700})
+
+    def on_event(session: Session | None, event: Event) -> None:
+        if isinstance(event, TicketOffered):
+            assert session is not None
+            getattr(session, end)(there.server.now)
+            session.answer_ticket(True, there.server.now)
+            assert session.is_closed
+
+    there.server.listeners.append(on_event)
+    session = there.resume(early_data=early)
+    assert_refused(session, there.client, TicketRefusal.REFUSED)
+    there.world.run(1.0)
+    (peer,) = there.server.sessions
+    assert not peer.resumed
+    assert there.server.events(SessionClosed) == []
+
+
+def test_the_host_ends_it_between_its_answer_and_the_first_packet() -> None:
+    """H-29: it is over before it began, so the peer is told that it is not wanted."""
+    there = stage(server={"ticket_check": "host"})
+    answering(there.server, [True])
+    session = there.client.connect(there.server, ticket=there.ticket)
+    there.world.run(1.5 * DELAY)
+    ((_, caller, _),) = there.server.log
+    assert caller is not None
+    caller.abort(there.server.now)
+    there.world.run(1.0)
+    assert session.close_error is not None
+    assert session.close_error.code == ConnectionRefusedError.code
+    assert there.server.events(SessionEstablished) == []
+    assert [event.reason for event in there.server.events(HandshakeFailed)] == ["refused"]
     there.world.run(20.0)
     assert_empty(there.client, there.server)
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from stt_proto import CloseReason
+from stt_proto import CloseReason, Session
 from stt_proto.errors import ResourcesExhaustedError
-from stt_proto.events import DatagramReceived, SessionClosed, StreamReadable
+from stt_proto.events import DatagramReceived, Event, SessionClosed, StreamReadable
 from stt_proto.session import inbound
 from stt_proto.session.control import CLOSE, CONFIRM, KEEP_ALIVE
 from stt_proto.session.suspicion import Suspicion
-from stt_proto.testing import Conditions, World
+from stt_proto.testing import Conditions, Inbox, World, send
 from stt_proto.wire import (
     Ack,
     Confirm,
@@ -300,3 +300,28 @@ def test_honest_padding_is_not_suspicious() -> None:
         pair.server.endpoint.receive(packet, pair.peer.path, pair.now)
     assert pair.peer.is_active()
     assert pair.peer._engines.suspicion._level == 1000  # type: ignore[union-attr]
+
+
+def test_a_datagram_of_the_largest_size_goes_before_streams_while_there_is_much_to_acknowledge() -> None:
+    """S-14: with an acknowledgement in each packet it never fitted, and what streams had took its place."""
+    pair = session_pair(1, Conditions(delay=0.03, rate=2e6, queue=60_000), client={"max_datagram_size": 1400})
+    world, late = pair.world, list[float]()
+
+    def on_event(session: Session | None, event: Event) -> None:
+        while (data := pair.peer.receive_datagram()) is not None:
+            late.append(world.now - float(data[:20]))
+
+    pair.server.listeners.append(on_event)
+    for node in (pair.client, pair.server):
+        Inbox(node)
+    uploads = [send(pair.client, pair.session, filler(400_000)), send(pair.server, pair.peer, filler(400_000))]
+    world.run(1.0)
+    size = pair.session.max_datagram_size
+    for _ in range(60):
+        pair.session.send_datagram(f"{world.now:20.15f}".encode().ljust(size), world.now)
+        pair.client.pump()
+        world.run(0.01)
+    assert not any(upload.done for upload in uploads)
+    world.run(5.0)
+    assert len(late) >= 58
+    assert max(late) < 0.5
