@@ -20,7 +20,7 @@ from stt_proto.events import (
     StreamReadable,
     TicketOffered,
 )
-from stt_proto.testing import Conditions, Node
+from stt_proto.testing import Conditions, Node, send
 from stt_proto.tickets import TicketRefusal
 from stt_proto.types import NetworkPath
 from stt_proto.wire import MessageType
@@ -573,6 +573,23 @@ def test_the_server_ends_it_at_once(end: str) -> None:
     assert session.is_closed
     assert session.early_data_accepted is True
     assert len(there.server.endpoint._responder) == 0
+    there.world.run(20.0)
+    assert_empty(there.client, there.server)
+
+
+def test_the_server_ends_it_with_its_allowance_used_up() -> None:
+    """H-40, K-3: its last words go once the proof has come, though nothing more went before."""
+    there = early_stage()
+    session = there.client.connect(there.server, ticket=there.ticket, early_data=EARLY)
+    there.world.run_until(lambda: bool(there.server.sessions))
+    (peer,) = there.server.sessions
+    send(there.server, peer, bytes(10_000))
+    assert peer.paths[0].bytes_in_flight > 0
+    peer.abort(there.world.now)
+    there.server.pump()
+    there.world.run_until(lambda: session.is_closed, timeout=1.0)
+    assert session.close_error is not None
+    assert session.close_error.message == "aborted by this side"
     there.world.run(20.0)
     assert_empty(there.client, there.server)
 
