@@ -74,7 +74,7 @@ class Outbound:
         acking = acks.pending or acks.due_at <= now or closing
         contents = PacketContents([], [], self._write_ack(parts, now) if acking else -1)
         left = room - len(parts[0]) if parts else room
-        if parts and engines.datagrams.waits_for(room) and not engines.datagrams.waits_for(left):
+        if parts and not closing and engines.datagrams.waits_for(room) and not engines.datagrams.waits_for(left):
             sending = False  # the acknowledgement goes alone, or there would be one in each packet (S-14)
         eliciting = self._fill(parts, contents, left, room, now) if sending else False
         return self._seal(parts, contents, eliciting, now, size) if parts else None

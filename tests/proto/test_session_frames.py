@@ -325,3 +325,21 @@ def test_a_datagram_of_the_largest_size_goes_before_streams_while_there_is_much_
     world.run(5.0)
     assert len(late) >= 58
     assert max(late) < 0.5
+
+
+def test_last_words_do_not_wait_for_a_datagram() -> None:
+    """K-2, S-14: a session that closes sends no datagram any more, and an acknowledgement with everything."""
+    pair = session_pair(client={"max_datagram_size": 1400}, server={"max_datagram_size": 1400})
+    pair.peer.send_datagram(b"so that there is something to acknowledge", pair.now)
+    pair.settle()
+    pair.session.send_datagram(bytes(pair.session.max_datagram_size), pair.now)
+    pair.session.close(pair.now)
+    packets = []
+    while (transmit := pair.client.endpoint.next_transmit(pair.now)) is not None:
+        packets.append(transmit)
+        assert len(packets) < 10
+    for transmit in packets:
+        for datagram in transmit.datagrams():
+            pair.world.send(datagram, transmit.path)
+    pair.settle()
+    assert pair.peer.is_closed
