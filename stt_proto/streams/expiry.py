@@ -241,12 +241,12 @@ class ExpiringSendStream(SendStream):
         if reach > self.sent_offset:
             credit.used += reach - self.sent_offset
             self.sent_offset = reach
-            self._hub.report_blocked()
         if self.sent_offset < self.skip_offset:
             self._expiries.skipping[self] = None
         else:
             self._expiries.skipping.pop(self, None)
             self._offer()
+        self._hub.report_blocked()
         self.told = min(self.skip_offset, self.sent_offset)
         return self.told > self._confirmed
 

@@ -319,7 +319,9 @@ class StreamTable(ControlFrames):
         if value <= credit.limit:
             self._on_repeated()
         else:
-            self.suspicious += not is_due(credit.limit, value, credit.used, credit.window)
+            self.suspicious += not is_due(
+                credit.limit, value, credit.used, credit.window, credit.reported == credit.limit
+            )
         self._hub.raise_credit(value)
 
     def on_max_stream_data(self, stream_id: int, value: int) -> None:
@@ -357,8 +359,13 @@ class StreamTable(ControlFrames):
 
     def on_data_blocked(self, limit: int) -> None:
         """Take in a DATA_BLOCKED frame."""
-        if not self._hub.window.on_blocked(limit):
+        window = self._hub.window
+        if limit == window.blocked_at:
+            self._on_repeated()
+        elif not window.on_blocked(limit):
             self.suspicious += 1
+        else:
+            self._hub.announce_credit()
 
     def on_stream_data_blocked(self, stream_id: int, limit: int) -> None:
         """Take in a STREAM_DATA_BLOCKED frame."""

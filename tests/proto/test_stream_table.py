@@ -722,10 +722,11 @@ def test_frames_for_a_stream_that_has_ended_are_ignored() -> None:
         ([MaxData(1 << 40), MaxData(1 << 40)], 1),
         ([MaxStreams(True, 1 << 20), MaxStreams(True, 1 << 20)], 1),
         ([MaxStreamData(0, 1 << 40), MaxStreamData(0, 1 << 39)], 1),
-        ([DataBlocked(1 << 20), DataBlocked(1 << 20)], 1),
+        ([DataBlocked(3 << 19), DataBlocked(3 << 19)], 1),
         ([StreamDataBlocked(0, 1 << 20), StreamDataBlocked(0, 1 << 20)], 1),
         ([StreamDataBlocked(0, 5)], 1),  # was never announced
         ([DataBlocked(5)], 1),
+        ([DataBlocked(3 << 19), DataBlocked((3 << 19) + 1)], 1),
         ([StreamsBlocked(False, 256), StreamsBlocked(False, 256)], 1),
         ([ResetStream(0, 1, 0), ResetStream(0, 1, 0)], 1),
         ([StopSending(0, 1), StopSending(0, 1)], 1),
@@ -1010,13 +1011,51 @@ def test_a_stream_that_ended_needs_no_credit_and_no_stop() -> None:
     assert len(b.table) == 2
 
 
-def test_reports_of_being_blocked_are_not_repeated() -> None:
-    """Section 8: not kept until acknowledged."""
-    a, _ = make_pair()
-    for kind in ("data_blocked", "stream_data_blocked", "streams_blocked"):
-        a.table.on_token_lost((kind, 0))
-        a.table.on_token_acked((kind, 0))
-    assert not a.table.has_pending
+def test_who_waits_for_the_session_says_so_until_it_is_heard() -> None:
+    """S-12, section 8: what the peer must answer is repeated as long as it is true; what is for diagnosis is not."""
+    a, b = make_pair(peer_config=make_config(session_receive_window=1024, max_concurrent_streams=1))
+    a.table.open().write(bytes(2000))
+    with pytest.raises(TooManyStreamsError):
+        a.table.open()
+    plain, tokens = a.packet()
+    assert DataBlocked(1024) not in decode_frames_untrusted(plain), "not before it is"
+    again, more = a.packet()
+    assert set(tokens[:1] + more) == {("streams_blocked", 1), ("data_blocked", 0)}
+    for token in tokens[:1] + more:
+        a.table.on_token_lost(token)
+    a.table.on_token_lost(("stream_data_blocked", 0))
+    frames = decode_frames_untrusted(a.packet()[0])
+    assert set(frames) == {StreamsBlocked(True, 1), DataBlocked(1024)}
+    b.take_in(again)
+    for frame in frames:
+        b.take_in_frame(frame)
+    assert b.table.suspicious - b.table.repeated == 0
+    a.table.on_max_data(5000)
+    a.table.on_max_streams(True, 2)
+    for token in tokens[:1] + more:
+        a.table.on_token_lost(token)
+    assert not [frame for frame in decode_frames_untrusted(a.packet()[0]) if not isinstance(frame, StreamFrame)]
+
+
+def test_what_is_repeated_says_how_things_stand() -> None:
+    """S-12, R-9: a limit that is told so is told; what the peer then grants, however little, is no surprise."""
+    a, _ = make_pair(peer_config=make_config(session_receive_window=1024))
+    stream = a.table.open()
+    stream.write(bytes(1024))
+    a.packet()
+    a.table.open().write(b"x")
+    assert decode_frames_untrusted(a.packet()[0]) == [DataBlocked(1024)]
+    a.table.on_max_data(1025)
+    a.packet()
+    assert a.table.credit.exhausted
+    a.table.on_token_lost(("data_blocked", 0))
+    assert decode_frames_untrusted(a.packet()[0]) == [DataBlocked(1025)]
+    a.table.open().write(b"x")
+    assert not a.table.control_ready, "that was said"
+    a.table.on_max_data(1026)
+    assert a.table.suspicious == 0
+    a.table.on_max_data(1027)
+    assert a.table.suspicious == 1, "nobody asked for this one"
 
 
 # -- the end of the session ----------------------------------------------------------------------------------------
