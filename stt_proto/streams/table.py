@@ -147,9 +147,9 @@ class StreamTable(ControlFrames):
         ids = self._own[not bidirectional]
         try:
             if stream_id is None:
-                stream_id = ids.allocate(self._streams)
+                stream_id = ids.allocate()
             else:
-                stream_id = ids.claim(stream_id, self._streams)
+                stream_id = ids.claim(stream_id)
         except TooManyStreamsError:
             if ids.report_blocked():
                 self.control_ready["streams_blocked", int(bidirectional)] = None
@@ -164,6 +164,7 @@ class StreamTable(ControlFrames):
         )
         recv = self._receiving_half(stream_id) if bidirectional else None
         stream = self._streams[stream_id] = Stream(stream_id, self, send, recv, opened=True, purpose=purpose)
+        ids.use(stream_id)
         return stream
 
     def get(self, stream_id: int) -> Stream | None:
@@ -189,10 +190,8 @@ class StreamTable(ControlFrames):
             self._hub.shrink()
             if self._clock is not None:
                 self.emptied_at = self._clock.now
-        index, kind = stream_id >> 2, stream_id >> 1 & 1
-        if stream_id & 1 == self._parity:
-            self._own[kind].ended.add(index, index + 1)
-        elif self._peer[kind].end(index):
+        kind = stream_id >> 1 & 1
+        if stream_id & 1 != self._parity and self._peer[kind].end():
             self.control_ready["max_streams", 1 - kind] = None
 
     def fail_all(self, error: SttError) -> None:
@@ -246,8 +245,8 @@ class StreamTable(ControlFrames):
         self._hub.credit.raise_limit(parameters.max_data)
         self._peer_window = parameters.max_stream_data
         self._peer_frames = parameters.extension_frames
-        self._own[0].raise_limit(parameters.max_streams_bidi)
-        self._own[1].raise_limit(parameters.max_streams_uni)
+        self._own[0].begin(parameters.max_streams_bidi)
+        self._own[1].begin(parameters.max_streams_uni)
 
     def on_stream(self, stream_id: int, offset: int, data: bytes | memoryview, fin: bool) -> None:
         """Take in a STREAM frame."""
@@ -375,8 +374,13 @@ class StreamTable(ControlFrames):
 
     def on_streams_blocked(self, bidirectional: bool, limit: int) -> None:
         """Take in a STREAMS_BLOCKED frame."""
-        if not self._peer[not bidirectional].on_blocked(limit):
+        ids = self._peer[not bidirectional]
+        if limit == ids.blocked_at:
+            self._on_repeated()
+        elif not ids.on_blocked(limit):
             self.suspicious += 1
+        elif ids.due:
+            self.control_ready["max_streams", int(bidirectional)] = None
 
     def _on_repeated(self) -> None:
         """A frame says what is known. Whoever got no acknowledgement sends it again, and so does a flood."""
@@ -402,7 +406,7 @@ class StreamTable(ControlFrames):
             return stream
         index = stream_id >> 2
         if own:
-            if index not in self._own[kind].ended:
+            if index not in self._own[kind].used:
                 raise InvalidFrameError(f"a frame for stream {stream_id}, which was never opened")
             return None
         ids = self._peer[kind]
@@ -410,7 +414,7 @@ class StreamTable(ControlFrames):
             raise InvalidFrameError(
                 f"stream {stream_id} is beyond the limit of {ids.limit}", code=TooManyStreamsError.code
             )
-        return None if index in ids.ended else self._accept(stream_id)
+        return None if index in ids.used else self._accept(stream_id)
 
     def _accept(self, stream_id: int) -> Stream:
         """Make a stream of the peer's; the application does not know it yet."""
@@ -422,6 +426,7 @@ class StreamTable(ControlFrames):
             )
         stream = Stream(stream_id, self, send, self._receiving_half(stream_id), opened=False)
         self._streams[stream_id] = stream
+        self._peer[stream_id >> 1 & 1].use(stream_id)
         return stream
 
     def _sending_half(self, stream_id: int, expiry: Expiry | None, **options: Any) -> SendStream:

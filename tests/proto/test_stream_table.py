@@ -442,6 +442,22 @@ def test_streams_beyond_the_limit_close_the_session(stream_id: int) -> None:
     assert caught.value.code == 0x0302
 
 
+def test_allowances_of_streams_that_nobody_needs() -> None:
+    """S-3, F-5: more than 4,096 beyond those that were opened, or beyond what the peer allowed at first."""
+    a, _ = make_pair(peer_config=make_config(max_concurrent_streams=10_000))
+    a.table.open()
+    a.table.on_max_streams(True, 10_001)
+    assert a.table.suspicious == 0
+    a.table.on_max_streams(True, 10_002)
+    assert a.table.suspicious == 1
+    few, _ = make_pair(peer_config=make_config(max_concurrent_streams=0))
+    few.table.on_max_streams(True, 1)
+    few.table.on_max_streams(True, 4096)
+    assert few.table.suspicious == 0
+    few.table.on_max_streams(True, 4097)
+    assert few.table.suspicious == 1
+
+
 def test_the_limit_rises_in_steps_as_streams_end() -> None:
     """S-3: by one for each stream that ended in all its directions, announced 16 at a time."""
     config = make_config(max_concurrent_streams=256)
@@ -464,35 +480,103 @@ def test_the_limit_rises_in_steps_as_streams_end() -> None:
             assert not announced
 
 
-def test_the_limit_stays_near_the_smallest_stream_that_has_not_ended() -> None:
-    """S-3: one stream that never ends bounds how far the others may go, and so what is remembered of them."""
+def test_a_stream_that_lives_long_ends_no_supply() -> None:
+    """S-3: the others of its kind go on for ever, on ids that are chosen and on those that are not."""
+    a, b = make_pair(make_config(max_concurrent_streams=2))
+    a.table.open(False).write(b"for good")
+    for i in range(1, 10_000):
+        chosen = i << 2 | 2 if i % 3 == 0 else None
+        stream = a.table.open(False, chosen)
+        assert stream.id == i << 2 | 2
+        stream.finish()
+        deliver(a, b)
+        heard = b.table.get(stream.id)
+        assert heard is not None
+        heard.read(1)
+        deliver(b, a)
+    assert len(a.table) == len(b.table) == 1
+    assert a.table.suspicious == b.table.suspicious == 0
+    for side in (a, b):
+        held = side.table.get(2)
+        assert held is not None
+
+
+def test_an_end_is_told_to_who_waits_for_it() -> None:
+    """S-3, S-12: else not before there are 16; whether the peer said that it waits before, or after."""
+    a, b = make_pair(make_config(max_concurrent_streams=256))
+    streams = [a.table.open(False) for _ in range(256)]
+    for stream in streams:
+        stream.finish()
+    deliver(a, b)
+
+    def end(stream: Stream) -> None:
+        heard = b.table.get(stream.id)
+        assert heard is not None
+        heard.read(1)
+
+    def refused() -> bool:
+        try:
+            a.table.open(False)
+        except TooManyStreamsError:
+            return True
+        return False
+
+    for stream in streams[:15]:
+        end(stream)
+    assert not b.table.control_ready
+    assert refused()
+    deliver(a, b)
+    assert list(b.table.control_ready) == [("max_streams", 0)]
+    deliver(b, a)
+    assert a.drain()[-1] == StreamsAvailable(False)
+    assert [refused() for _ in range(16)] == 15 * [False] + [True]
+    deliver(a, b)
+    assert not b.table.control_ready, "there is nothing to tell"
+    end(streams[15])
+    deliver(b, a)
+    assert [refused(), refused()] == [False, True]
+    assert a.table.suspicious == b.table.suspicious == 0
+
+
+def test_a_place_that_is_left_out_stays_taken() -> None:
+    """S-2, S-3: each id that is skipped is a place less, so there are as few gaps to remember as places; a stream that
+    was opened and never spoken of is such a one, and the others go on."""
     config = make_config(max_concurrent_streams=100)
     b = Side(False, config, config)
-    b.table.on_stream(2, 0, b"held open", False)
-    limit = 100
-    ended = 0
-    for index in range(1, 5000):
-        if index >= limit:
-            break
+    limit, index, used = 100, 0, 0
+    while used < 6000:
+        index += 2 if used < 40 else 1  # 40 gaps, and then none
+        assert index < limit
         b.table.on_stream(index << 2 | 2, 0, b"", True)
+        used += 1
         opened = b.table.get(index << 2 | 2)
         assert opened is not None
         opened.read(1)
-        ended += 1
         if b.table.control_ready:
-            frames = decode_frames_untrusted(b.packet()[0])
-            assert len(frames) == 1
-            limit = frames[0].value
-            assert limit == min(100 + ended, 4095)
+            (frame,) = decode_frames_untrusted(b.packet()[0])
+            limit = frame.value
+            assert limit == 100 + used
+    assert len(b.table._peer[1].used.bounds) // 2 == 40
+    b.table.on_stream(1 << 2 | 2, 0, b"late", False)
+    assert len(b.table) == 1
+
+
+@given(st.integers(1, 60), st.data())
+def test_what_is_remembered_of_ids_is_bounded(allowed: int, data: st.DataObject) -> None:
+    """S-3: however far apart a peer uses them, and whichever it leaves open: the gaps are no more than its places."""
+    config = make_config(max_concurrent_streams=allowed)
+    b = Side(False, config, config)
+    ids = b.table._peer[1]
+    for _ in range(data.draw(st.integers(0, 150))):
+        index = data.draw(st.integers(0, ids.limit - 1))
+        b.table.on_stream(index << 2 | 2, 0, b"", True)
+        opened = b.table.get(index << 2 | 2)
+        if opened is not None and data.draw(st.booleans()):
+            opened.read(1)
+        b.table.write_control([], [], PACKET)
         b.drain()
-    assert limit <= 4095
-    assert index == limit
-    held = b.table.get(2)
-    assert held is not None
-    held.stop(0)
-    b.table.on_reset(2, 0, 9)
-    frames = decode_frames_untrusted(b.packet()[0])
-    assert MaxStreams(False, 100 + ended + 1) in frames
+        assert len(b.table) <= allowed
+        assert len(ids.used.bounds) // 2 <= 1 + allowed - len(b.table)
 
 
 def test_ended_streams_cost_nothing() -> None:
