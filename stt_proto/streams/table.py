@@ -36,6 +36,10 @@ MIN_ROOM = 400
 """Bytes of room in which `write_frames` always gets something done: the longest purpose, and a piece of data."""
 
 
+WISHES = 64
+"""Changed wishes for a priority that are suspicious once (F-5): a user may scroll through a hundred streams."""
+
+
 class StreamTable(ControlFrames):
     """The streams of one session.
 
@@ -60,6 +64,7 @@ class StreamTable(ControlFrames):
         "_parity",
         "_peer_frames",
         "_peer_window",
+        "_wishes",
         "control_ready",
         "emptied_at",
         "repeated",
@@ -95,6 +100,7 @@ class StreamTable(ControlFrames):
         self._error: SttError | None = None
         self.control_ready = self._hub.control
         self.suspicious = self.repeated = 0
+        self._wishes = 0  # that were not the first for their stream
 
     # -- the application -------------------------------------------------------------------------------------------
 
@@ -339,11 +345,18 @@ class StreamTable(ControlFrames):
     def on_priority(self, stream_id: int, urgency: int, incremental: bool) -> None:
         """Take in a PRIORITY frame."""
         stream = self._find(stream_id, receiving=False)
-        wish = Priority(urgency, incremental)
-        known = stream is None or cast(SendStream, stream.send).priority == wish
-        if stream is None or not cast(SendStream, stream.send).on_priority(wish):
-            self.suspicious += 1
-            self.repeated += known
+        if stream is None:
+            self._on_repeated()
+            return
+        send, wish = cast(SendStream, stream.send), Priority(urgency, incremental)
+        known = send.priority == wish
+        if send.on_priority(wish):
+            return
+        if known:
+            self._on_repeated()
+        else:
+            self._wishes += 1
+            self.suspicious += not self._wishes % WISHES
 
     def on_max_streams(self, bidirectional: bool, value: int) -> None:
         """Take in a MAX_STREAMS frame."""
