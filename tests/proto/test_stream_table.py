@@ -812,6 +812,7 @@ def test_frames_for_a_stream_that_has_ended_are_ignored() -> None:
         ([DataBlocked(5)], 1),
         ([DataBlocked(3 << 19), DataBlocked((3 << 19) + 1)], 1),
         ([StreamsBlocked(False, 256), StreamsBlocked(False, 256)], 1),
+        ([StreamsBlocked(False, 257)], 1),  # was never announced
         ([ResetStream(0, 1, 0), ResetStream(0, 1, 0)], 1),
         ([StopSending(0, 1), StopSending(0, 1)], 1),
     ],
