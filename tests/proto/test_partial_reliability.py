@@ -266,6 +266,20 @@ def test_what_arrived_ahead_of_two_that_are_given_up_is_counted_once() -> None:
     assert send.acked_offset == 500
 
 
+def test_who_skips_what_credit_does_not_cover_says_so() -> None:
+    """S-12, S-17: an EXPIRED takes up credit like data, and waits for it like data."""
+    a, b = make_pair(peer_config=make_config(session_receive_window=1024, max_session_receive_window=0))
+    stream = a.table.open(max_lifetime=1.0)
+    stream.write(bytes(3000), 0.0)
+    for _ in range(2):
+        b.take_in(a.packet(2000)[0])
+    a.table.expire(2.0)
+    a.table.on_max_data(1100)
+    frames = decode_frames_untrusted(a.packet(2000)[0]) + decode_frames_untrusted(a.packet(2000)[0])
+    assert frames == [Expired(0, 1100), DataBlocked(1100)]
+    assert a.table.suspicious == b.table.suspicious == 0
+
+
 def test_what_arrives_late_is_dropped() -> None:
     """S-17: the reader may be beyond it already."""
     a, b = make_pair()
