@@ -113,14 +113,16 @@ class ExtensionFrames:
         """Whether a frame waits for the application."""
         return bool(self._incoming)
 
-    def on_frame(self, frame: Extension) -> None:
+    def on_frame(self, frame: Extension) -> bool:
         """Take in a frame of a type that this side has announced; the oldest is dropped when there are too many.
+
+        False when it has arrived before.
 
         Raises:
             ResourcesExhaustedError: its number lies too far above one that is missing.
         """
         if frame.number and not self._is_new(frame.number - 1):
-            return
+            return False
         limits, incoming = self._limits, self._incoming
         if incoming is None:
             incoming = self._incoming = deque()
@@ -129,6 +131,7 @@ class ExtensionFrames:
         while len(incoming) > limits.extension_frames or self._incoming_bytes > limits.extension_bytes:
             self._incoming_bytes -= len(incoming.popleft().data)
             self.dropped += 1
+        return True
 
     def _is_new(self, number: int) -> bool:
         seen = self._seen

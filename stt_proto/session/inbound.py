@@ -434,7 +434,7 @@ class Inbound:
     def _on_extension(self, frame: Extension, now: float) -> bool:
         frames = self._engines.control.frames
         is_edge = not frames.has_arrived
-        frames.on_frame(frame)
+        self._repeated += not frames.on_frame(frame)
         self._engines.used_at = now
         if not frame.data:
             self._on_empty(now)

@@ -116,7 +116,15 @@ class Stream:
         self._halves.stop(code)
 
     def watch_acked(self, offset: int) -> None:
-        """Ask for one `StreamAcked` when everything below `offset` is acknowledged."""
+        """Ask for one `StreamAcked` when everything below `offset` is acknowledged; at once if it is.
+
+        Raises:
+            LocalError: `offset` is not from 0 to 2^62 - 1, or this side only reads the stream, or has reset it.
+            RemoteError: the peer stopped the stream, or the session has ended.
+        """
+        ended = self._session.close_error
+        if ended is not None:
+            raise ended.with_traceback(None)
         self._halves.watch_acked(offset)
 
     @property

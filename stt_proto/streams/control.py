@@ -111,7 +111,10 @@ class ControlFrames:
 
     def _data_blocked(self, _: int) -> bytes | None:
         credit = self._hub.credit
-        return DataBlocked(credit.limit).encode() if credit.exhausted else None
+        if not credit.exhausted:
+            return None
+        credit.reported = credit.limit
+        return DataBlocked(credit.limit).encode()
 
     def _stream_data_blocked(self, stream_id: int) -> bytes | None:
         send = self._sending_of(stream_id)
@@ -179,5 +182,5 @@ CONTROL_KINDS = frozenset(_ENCODERS)
 _UPDATES = frozenset({"max_data", "max_stream_data"})
 """Kinds that return credit."""
 
-KEPT = CONTROL_KINDS - {"data_blocked", "stream_data_blocked", "streams_blocked"}
-"""Kinds that are sent again when they are lost; the others are for diagnosis."""
+KEPT = CONTROL_KINDS - {"stream_data_blocked"}
+"""Kinds that are sent again when they are lost; the other is for diagnosis."""

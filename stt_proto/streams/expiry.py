@@ -205,7 +205,10 @@ class ExpiringSendStream(SendStream):
                 self._give_up(low, high)
 
     def _give_up(self, start: int, stop: int) -> None:
-        """Send nothing of these bytes any more, though they are not known to have arrived."""
+        """Send nothing of these bytes any more, as far as they are not known to have arrived."""
+        start = max(start, self.acked_offset)  # it may have moved on, over bytes that were ahead of a gap
+        if start >= stop:
+            return
         self.given_up += stop - start - sum(high - low for low, high in self._acked.overlaps(start, stop))
         self._expiry.stale.add(start, stop)
         self._unopened |= not start
@@ -241,12 +244,12 @@ class ExpiringSendStream(SendStream):
         if reach > self.sent_offset:
             credit.used += reach - self.sent_offset
             self.sent_offset = reach
-            self._hub.report_blocked()
         if self.sent_offset < self.skip_offset:
             self._expiries.skipping[self] = None
         else:
             self._expiries.skipping.pop(self, None)
             self._offer()
+        self._hub.report_blocked()
         self.told = min(self.skip_offset, self.sent_offset)
         return self.told > self._confirmed
 

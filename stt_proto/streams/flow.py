@@ -62,10 +62,10 @@ class CreditWindow:
         limit: the highest total announced to the peer.
         received: the total taken in, as the largest offsets count it.
         consumed: the total that the application has read, or that was discarded for it.
-        blocked_at: the highest limit that the peer said was in its way.
+        blocked_at: the highest limit that the peer said was in its way; just below the first as long as none was.
     """
 
-    __slots__ = ("_mark", "_marked_at", "blocked_at", "consumed", "limit", "most", "received", "size")
+    __slots__ = ("_mark", "_marked_at", "_unreported", "blocked_at", "consumed", "limit", "most", "received", "size")
 
     def __init__(self, size: int, most: int = 0) -> None:
         self.size = size
@@ -73,7 +73,8 @@ class CreditWindow:
         self.limit = size
         self.received = 0
         self.consumed = 0
-        self.blocked_at = -1
+        self.blocked_at = size - 1
+        self._unreported = 1  # limits that were announced, and that the peer has not said were in its way
         self._mark = 0  # what was consumed when the measurement began
         self._marked_at = NEVER
 
@@ -87,10 +88,23 @@ class CreditWindow:
         """Whether so much can be announced that an update is worth it (S-7)."""
         return (self.consumed + self.size - self.limit) * 2 >= self.size
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the peer can do with an update, though some hold their part of the window for ever (S-7).
+
+        It is worth one as soon as it doubles what the peer has left: at half of the window, where nothing lies here
+        unread, and at half of what is free, but no less than a quarter, where something does. A peer that has said
+        that it waits can do with anything; it says so once for a limit, so that is an update a round trip at most.
+        """
+        more = self.consumed + self.size - self.limit
+        if self.blocked_at == self.limit:
+            return more > 0
+        return more * 4 >= self.size and more >= self.limit - self.received
+
     def is_short(self, now: float, rtt: float) -> bool:
         """Whether the application consumed more than a window in `SHORT_WINDOW` round trips since the last update.
 
-        Ask when an update is sent: a new measurement begins, unless this is an update that was lost.
+        Ask when an update is sent: a new measurement begins, unless this is a small update, or one that was lost.
 
         Args:
             now: seconds.
@@ -105,21 +119,24 @@ class CreditWindow:
 
     def announce(self) -> int:
         """Give the limit to announce, which counts from now on."""
-        self.limit = self.consumed + self.size
-        return self.limit
+        limit = self.consumed + self.size
+        self._unreported += limit > self.limit
+        self.limit = limit
+        return limit
 
     def on_blocked(self, limit: int) -> bool:
         """The peer says that `limit` is in its way; False when that is nothing new, or cannot have been announced.
 
-        Limits that are announced lie half a window apart, but for those that were lost and announced anew.
+        There is one such report for each limit at most, and limits are announced only as credit returns.
         """
-        fresh = self.blocked_at + max(1, self.size // 4) <= limit <= self.limit
+        fresh = self._unreported > 0 and self.blocked_at < limit <= self.limit
         if fresh:
+            self._unreported -= 1
             self.blocked_at = limit
         return fresh
 
 
-def is_due(old: int, new: int, used: int, window: int) -> bool:
+def is_due(old: int, new: int, used: int, window: int, blocked: bool = False) -> bool:
     """Whether an update of credit is one that makes sense to send (S-7, F-5).
 
     Args:
@@ -127,12 +144,14 @@ def is_due(old: int, new: int, used: int, window: int) -> bool:
         new: the limit now.
         used: what was sent.
         window: the limit in the beginning.
+        blocked: whether the peer was told that the old limit is in the way, and any update is of use.
 
     Returns:
-        False when it raises the limit by less than a quarter of the window, where half of one is due, or though the
-        old limit is far from used up.
+        False when it raises the limit by less than a quarter of the window though nobody asked for that, or though
+        the old limit is far from used up.
     """
-    return new > old and 4 * (new - old) >= window and old - used <= SPARE_WINDOWS * max(window, SMALL_WINDOW)
+    enough = 0 if blocked else window
+    return new > old and 4 * (new - old) >= enough and old - used <= SPARE_WINDOWS * max(window, SMALL_WINDOW)
 
 
 class SendCredit:

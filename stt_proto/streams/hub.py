@@ -113,7 +113,10 @@ class Hub:
 
     def report_blocked(self) -> None:
         """Tell the peer, once for each limit, if it is the session's credit that somebody waits for (S-12)."""
-        if self.ready.count > self.ready.unpaid and self.credit.exhausted and self.credit.report_blocked():
+        if not self.credit.exhausted:
+            return
+        waits = self.ready.count > self.ready.unpaid or (self.expiries is not None and self.expiries.skipping)
+        if waits and self.credit.report_blocked():
             self.control["data_blocked", 0] = None
 
     def shrink(self) -> None:
@@ -131,8 +134,7 @@ class Hub:
         self._grown += more
         window.size += more
         self.max_pieces = max(self.max_pieces, window.size // PIECE_SHARE)
-        if window.due:
-            self.control["max_data", 0] = None
+        self.announce_credit()
 
     def give_up_growth(self) -> None:
         """The session is over: what its window has grown by is there for others."""
@@ -142,5 +144,14 @@ class Hub:
 
     def consume(self, count: int) -> None:
         """Give `count` bytes of the session's credit back to the peer, and tell it when enough came together."""
-        if self.window.consume(count):
+        self.window.consumed += count
+        self.announce_credit()
+
+    def announce_credit(self) -> None:
+        """Tell the peer of the session's credit, if it can do with an update (S-7).
+
+        A stream's window comes back as its reader reads on. Of the session's, streams that nobody reads may hold any
+        part, so half of it may never come together.
+        """
+        if self.window.wanted:
             self.control["max_data", 0] = None

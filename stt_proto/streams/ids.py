@@ -2,24 +2,23 @@
 
 An id says who opened the stream (bit 0: 0 the initiator) and of which kind it is (bit 1: 0 both ways, 1 one way from
 the opener); what is left, `id >> 2`, is its index. Indexes may be used in any order below a limit that the other
-side sets, so it takes a set to know which were used. That set holds the ended ones alone (the live ones are in the
-table anyway), as intervals, and S-3 bounds how sparse a peer can make it.
+side sets, so it takes a set to know which were used: as intervals, whose gaps are as few as the places that a peer has
+(S-3). The live ones are in it too; the table knows them from those that are over.
 """
 
 from __future__ import annotations
-
-from collections.abc import Container
 
 from stt_proto.errors import ArgumentError, StreamIdConflict, TooManyStreamsError
 from stt_proto.streams.intervals import IntervalSet
 from stt_proto.wire import MAX_STREAM_COUNT
 
-__all__ = ["ID_SPAN", "OwnIds", "PeerIds", "is_bidirectional"]
+__all__ = ["SPARE_STREAMS", "OwnIds", "PeerIds", "is_bidirectional"]
 
-ID_SPAN = 4096
-"""How far the limit of stream indexes may lie above the smallest that has not ended (S-3)."""
+SPARE_STREAMS = 4096
+"""Streams that a peer may allow beyond those opened; as many as it allowed at first, when that is more (F-5)."""
 LIMIT_STEP = 16
-"""Streams that must have ended before a higher limit is announced; an eighth of the limit when that is less."""
+"""Streams that must have ended before a higher limit is announced; an eighth of the limit when that is less, and one
+when the peer waits for it."""
 
 
 def is_bidirectional(stream_id: int) -> bool:
@@ -32,33 +31,30 @@ class OwnIds:
 
     Attributes:
         limit: indexes that the peer allows; only below it.
-        ended: indexes of streams that are over.
+        used: indexes of streams that there are or were.
         refused: an `allocate` or `claim` failed on the limit since it was last raised.
     """
 
-    __slots__ = ("_first", "_next", "ended", "limit", "refused", "reported")
+    __slots__ = ("_first", "_opened", "_spare", "limit", "refused", "reported", "used")
 
     def __init__(self, first: int) -> None:
         self._first = first
-        self._next = 0
+        self._opened = 0
+        self._spare = SPARE_STREAMS
         self.limit = 0
-        self.ended = IntervalSet()
+        self.used = IntervalSet()
         self.refused = False
         self.reported = -1
 
-    def allocate(self, live: Container[int]) -> int:
+    def allocate(self) -> int:
         """Give the smallest id never used.
 
         Raises:
             TooManyStreamsError: it lies beyond the limit.
         """
-        index, ended = self._next, self.ended
-        while (index << 2 | self._first) in live or index in ended:
-            index += 1
-        self._next = index
-        return self._below_limit(index << 2 | self._first)
+        return self._below_limit(self.used.first_gap << 2 | self._first)
 
-    def claim(self, stream_id: int, live: Container[int]) -> int:
+    def claim(self, stream_id: int) -> int:
         """Check an id that the application chose.
 
         Raises:
@@ -72,7 +68,7 @@ class OwnIds:
             raise StreamIdConflict(
                 f"stream id {stream_id} is not one for this call: its two lowest bits must be {self._first:#04b}"
             )
-        if stream_id in live or stream_id >> 2 in self.ended:
+        if stream_id >> 2 in self.used:
             raise StreamIdConflict(f"stream id {stream_id} was used already")
         return self._below_limit(stream_id)
 
@@ -82,9 +78,20 @@ class OwnIds:
             raise TooManyStreamsError(f"the peer allows stream indexes below {self.limit} of this kind")
         return stream_id
 
+    def use(self, stream_id: int) -> None:
+        """There is a stream with this id now."""
+        index = stream_id >> 2
+        self.used.add(index, index + 1)
+        self._opened += 1
+
     def is_due(self, limit: int) -> bool:
         """Whether a limit of the peer is one that makes sense to tell (S-3, F-5): higher than one within reach."""
-        return limit > self.limit and self.limit < max(self._next, self.ended.first_gap) + ID_SPAN
+        return self.limit < limit and self.limit < self._opened + self._spare
+
+    def begin(self, limit: int) -> None:
+        """Take in the limit that the peer's parameters gave."""
+        self._spare = max(self._spare, limit)
+        self.raise_limit(limit)
 
     def raise_limit(self, limit: int) -> bool:
         """Take in the peer's limit; False when it is no higher than before."""
@@ -105,28 +112,37 @@ class PeerIds:
 
     Attributes:
         limit: indexes that were announced as allowed; only below it.
-        ended: indexes of streams that are over.
+        used: indexes of streams that there are or were.
         blocked_at: the highest limit that the peer said was in its way.
     """
 
-    __slots__ = ("_allowed", "_step", "blocked_at", "ended", "limit")
+    __slots__ = ("_allowed", "_step", "blocked_at", "limit", "used")
 
     def __init__(self, allowed: int) -> None:
         self.limit = allowed
         self._allowed = allowed
         self._step = max(1, min(LIMIT_STEP, allowed // 8))
-        self.ended = IntervalSet()
+        self.used = IntervalSet()
         self.blocked_at = -1
 
-    def end(self, index: int) -> bool:
+    def use(self, stream_id: int) -> None:
+        """There is a stream with this id now."""
+        index = stream_id >> 2
+        self.used.add(index, index + 1)
+
+    def end(self) -> bool:
         """A stream is over; tell whether it is time to announce a higher limit."""
         self._allowed += 1
-        self.ended.add(index, index + 1)
-        return self._attainable() - self.limit >= self._step
+        return self.due
+
+    @property
+    def due(self) -> bool:
+        """Whether to announce a higher limit: it is worth it, or the peer has said that it waits for one (S-3)."""
+        return self._allowed - self.limit >= (1 if self.blocked_at == self.limit else self._step)
 
     def announce(self) -> int:
         """Give the limit to announce, which counts from now on."""
-        self.limit = max(self.limit, self._attainable())
+        self.limit = min(self._allowed, MAX_STREAM_COUNT)
         return self.limit
 
     def on_blocked(self, limit: int) -> bool:
@@ -135,6 +151,3 @@ class PeerIds:
         if fresh:
             self.blocked_at = limit
         return fresh
-
-    def _attainable(self) -> int:
-        return min(self._allowed, self.ended.first_gap + ID_SPAN - 1, MAX_STREAM_COUNT)

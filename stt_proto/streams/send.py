@@ -270,6 +270,8 @@ class SendStream:
         """
         if type(offset) is not int or not 0 <= offset <= MAX_VARINT:
             raise ArgumentError(f"offset is {offset!r}; it must be from 0 to 2^62 - 1", argument="offset")
+        if self.state is SendState.FAILED:
+            raise self._refusal()
         if offset <= self.acked_offset:
             self._hub.events.append(StreamAcked(self.id, offset))
         elif self.state is not _OPEN and (self.state is not _FINISHING or offset > self._final):

@@ -36,6 +36,10 @@ MIN_ROOM = 400
 """Bytes of room in which `write_frames` always gets something done: the longest purpose, and a piece of data."""
 
 
+WISHES = 64
+"""Changed wishes for a priority that are suspicious once (F-5): a user may scroll through a hundred streams."""
+
+
 class StreamTable(ControlFrames):
     """The streams of one session.
 
@@ -60,6 +64,7 @@ class StreamTable(ControlFrames):
         "_parity",
         "_peer_frames",
         "_peer_window",
+        "_wishes",
         "control_ready",
         "emptied_at",
         "repeated",
@@ -95,6 +100,7 @@ class StreamTable(ControlFrames):
         self._error: SttError | None = None
         self.control_ready = self._hub.control
         self.suspicious = self.repeated = 0
+        self._wishes = 0  # that were not the first for their stream
 
     # -- the application -------------------------------------------------------------------------------------------
 
@@ -147,9 +153,9 @@ class StreamTable(ControlFrames):
         ids = self._own[not bidirectional]
         try:
             if stream_id is None:
-                stream_id = ids.allocate(self._streams)
+                stream_id = ids.allocate()
             else:
-                stream_id = ids.claim(stream_id, self._streams)
+                stream_id = ids.claim(stream_id)
         except TooManyStreamsError:
             if ids.report_blocked():
                 self.control_ready["streams_blocked", int(bidirectional)] = None
@@ -164,6 +170,7 @@ class StreamTable(ControlFrames):
         )
         recv = self._receiving_half(stream_id) if bidirectional else None
         stream = self._streams[stream_id] = Stream(stream_id, self, send, recv, opened=True, purpose=purpose)
+        ids.use(stream_id)
         return stream
 
     def get(self, stream_id: int) -> Stream | None:
@@ -189,10 +196,8 @@ class StreamTable(ControlFrames):
             self._hub.shrink()
             if self._clock is not None:
                 self.emptied_at = self._clock.now
-        index, kind = stream_id >> 2, stream_id >> 1 & 1
-        if stream_id & 1 == self._parity:
-            self._own[kind].ended.add(index, index + 1)
-        elif self._peer[kind].end(index):
+        kind = stream_id >> 1 & 1
+        if stream_id & 1 != self._parity and self._peer[kind].end():
             self.control_ready["max_streams", 1 - kind] = None
 
     def fail_all(self, error: SttError) -> None:
@@ -246,8 +251,8 @@ class StreamTable(ControlFrames):
         self._hub.credit.raise_limit(parameters.max_data)
         self._peer_window = parameters.max_stream_data
         self._peer_frames = parameters.extension_frames
-        self._own[0].raise_limit(parameters.max_streams_bidi)
-        self._own[1].raise_limit(parameters.max_streams_uni)
+        self._own[0].begin(parameters.max_streams_bidi)
+        self._own[1].begin(parameters.max_streams_uni)
 
     def on_stream(self, stream_id: int, offset: int, data: bytes | memoryview, fin: bool) -> None:
         """Take in a STREAM frame."""
@@ -319,7 +324,9 @@ class StreamTable(ControlFrames):
         if value <= credit.limit:
             self._on_repeated()
         else:
-            self.suspicious += not is_due(credit.limit, value, credit.used, credit.window)
+            self.suspicious += not is_due(
+                credit.limit, value, credit.used, credit.window, credit.reported == credit.limit
+            )
         self._hub.raise_credit(value)
 
     def on_max_stream_data(self, stream_id: int, value: int) -> None:
@@ -338,11 +345,18 @@ class StreamTable(ControlFrames):
     def on_priority(self, stream_id: int, urgency: int, incremental: bool) -> None:
         """Take in a PRIORITY frame."""
         stream = self._find(stream_id, receiving=False)
-        wish = Priority(urgency, incremental)
-        known = stream is None or cast(SendStream, stream.send).priority == wish
-        if stream is None or not cast(SendStream, stream.send).on_priority(wish):
-            self.suspicious += 1
-            self.repeated += known
+        if stream is None:
+            self._on_repeated()
+            return
+        send, wish = cast(SendStream, stream.send), Priority(urgency, incremental)
+        known = send.priority == wish
+        if send.on_priority(wish):
+            return
+        if known:
+            self._on_repeated()
+        else:
+            self._wishes += 1
+            self.suspicious += not self._wishes % WISHES
 
     def on_max_streams(self, bidirectional: bool, value: int) -> None:
         """Take in a MAX_STREAMS frame."""
@@ -357,8 +371,13 @@ class StreamTable(ControlFrames):
 
     def on_data_blocked(self, limit: int) -> None:
         """Take in a DATA_BLOCKED frame."""
-        if not self._hub.window.on_blocked(limit):
+        window = self._hub.window
+        if limit == window.blocked_at:
+            self._on_repeated()
+        elif not window.on_blocked(limit):
             self.suspicious += 1
+        else:
+            self._hub.announce_credit()
 
     def on_stream_data_blocked(self, stream_id: int, limit: int) -> None:
         """Take in a STREAM_DATA_BLOCKED frame."""
@@ -368,8 +387,13 @@ class StreamTable(ControlFrames):
 
     def on_streams_blocked(self, bidirectional: bool, limit: int) -> None:
         """Take in a STREAMS_BLOCKED frame."""
-        if not self._peer[not bidirectional].on_blocked(limit):
+        ids = self._peer[not bidirectional]
+        if limit == ids.blocked_at:
+            self._on_repeated()
+        elif not ids.on_blocked(limit):
             self.suspicious += 1
+        elif ids.due:
+            self.control_ready["max_streams", int(bidirectional)] = None
 
     def _on_repeated(self) -> None:
         """A frame says what is known. Whoever got no acknowledgement sends it again, and so does a flood."""
@@ -395,7 +419,7 @@ class StreamTable(ControlFrames):
             return stream
         index = stream_id >> 2
         if own:
-            if index not in self._own[kind].ended:
+            if index not in self._own[kind].used:
                 raise InvalidFrameError(f"a frame for stream {stream_id}, which was never opened")
             return None
         ids = self._peer[kind]
@@ -403,7 +427,7 @@ class StreamTable(ControlFrames):
             raise InvalidFrameError(
                 f"stream {stream_id} is beyond the limit of {ids.limit}", code=TooManyStreamsError.code
             )
-        return None if index in ids.ended else self._accept(stream_id)
+        return None if index in ids.used else self._accept(stream_id)
 
     def _accept(self, stream_id: int) -> Stream:
         """Make a stream of the peer's; the application does not know it yet."""
@@ -415,6 +439,7 @@ class StreamTable(ControlFrames):
             )
         stream = Stream(stream_id, self, send, self._receiving_half(stream_id), opened=False)
         self._streams[stream_id] = stream
+        self._peer[stream_id >> 1 & 1].use(stream_id)
         return stream
 
     def _sending_half(self, stream_id: int, expiry: Expiry | None, **options: Any) -> SendStream:

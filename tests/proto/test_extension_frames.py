@@ -15,7 +15,7 @@ from stt_proto.session.engines import local_parameters
 from stt_proto.session.extensions import ExtensionFrames
 from stt_proto.testing import Conditions, World
 from stt_proto.wire import Extension
-from tests.proto.worlds import Pair, dialled, session_pair
+from tests.proto.worlds import Pair, dialled, sealed, session_pair
 
 KINDS: dict[str, Any] = {"extension_frames": [0x80, 0x81, 0xFF]}
 
@@ -122,6 +122,21 @@ def test_one_event_until_they_are_taken() -> None:
     taken(pair.peer)
     pair.inject(Extension(0x80, 6, b"again"))
     assert len(pair.server.events(ExtensionFrameReceived)) == 2, "a repetition is nothing new"
+
+
+def test_repetitions_are_counted() -> None:
+    """F-5: up to 64 in a packet as one."""
+    pair = pair_of()
+    pair.session.send_frame(0x80, b"once", pair.now)
+    pair.settle()
+    packets = 0
+    while pair.peer.is_active() and packets < 2000:
+        packets += 1
+        for datagram in sealed(pair.session, *[Extension(0x80, 1, b"again")] * 64):
+            pair.server.endpoint.receive(datagram, pair.peer.path, pair.now)
+    assert 500 <= packets <= 1001
+    assert isinstance(pair.peer.close_error, ResourcesExhaustedError)
+    assert taken(pair.peer) == [(0x80, b"once")]
 
 
 # -- what arrives --------------------------------------------------------------------------------------------------

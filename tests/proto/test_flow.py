@@ -39,22 +39,25 @@ def test_the_window_is_never_exceeded(size: int, steps: list[int]) -> None:
 def test_a_peer_that_is_blocked_says_so_once_for_a_limit() -> None:
     """S-12, F-5: the same limit again, a lower one, and one never announced tell nothing."""
     window = CreditWindow(100)
-    assert window.on_blocked(50)
-    assert not window.on_blocked(50)
-    assert window.on_blocked(100)
     assert not window.on_blocked(99)
     assert not window.on_blocked(101)
+    assert window.on_blocked(100)
+    assert not window.on_blocked(100)
+    window.consume(20)
+    assert not window.on_blocked(120)
+    assert window.on_blocked(window.announce())
 
 
 def test_limits_that_cannot_have_been_announced() -> None:
-    """S-7, S-12, F-5: announced limits lie half a window apart; one that rises by a byte each time is made up."""
+    """S-7, S-12, F-5: there are no more of them than were announced; one that rises by a byte each time is made up."""
     window = CreditWindow(1000)
-    assert not window.on_blocked(0)
-    assert [limit for limit in range(1, 1001) if window.on_blocked(limit)] == [249, 499, 749, 999]
-    window.consume(500)
-    assert window.on_blocked(window.announce())
-    tiny = CreditWindow(3)
-    assert [limit for limit in (0, 1, 1, 2, 3, 3, 4) if tiny.on_blocked(limit)] == [0, 1, 2, 3]
+    assert [limit for limit in range(1002) if window.on_blocked(limit)] == [1000]
+    for _ in range(3):
+        window.consume(500)
+        window.announce()
+        window.announce()
+    assert window.limit == 2500
+    assert [limit for limit in range(2502) if window.on_blocked(limit)] == [1001, 1002, 1003]
 
 
 @given(st.integers(1, 1 << 30), st.lists(st.integers(1, 1 << 20), max_size=50), st.integers(0, 3))
@@ -71,8 +74,72 @@ def test_what_an_honest_peer_announces_is_due(size: int, reads: list[int], ahead
             assert window.on_blocked(limit)
 
 
+def test_what_others_hold_of_a_window_does_not_count() -> None:
+    """S-7: an update is wanted at half of what is free; at half of the window, where nobody holds any of it."""
+    window = CreditWindow(1000)
+    window.received = 499
+    window.consumed = 499
+    assert not window.wanted
+    window.received = window.consumed = 500
+    assert window.wanted
+    window.announce()
+    window.received += 600
+    window.consumed += 199  # 401 are held, of 599 free ones 199 came back
+    assert not window.wanted
+    window.consumed += 101
+    window.received += 1  # 301 are held
+    assert not window.wanted
+    window.received += 99
+    assert window.wanted, "it doubles what is left"
+
+
+def test_an_update_is_not_wanted_for_little() -> None:
+    """S-7, F-5: the silly window; below a quarter only a peer that waits is told, and once for each time it says so."""
+    window = CreditWindow(1000)
+    window.received = 1000
+    window.consumed = 249
+    assert not window.wanted
+    window.consumed = 250
+    assert window.wanted
+    window.announce()
+    window.received = 1250
+    window.consumed = 251
+    assert not window.wanted
+    assert window.on_blocked(1250)
+    assert window.wanted
+    assert window.announce() == 1251
+    window.consumed = 252
+    assert not window.wanted
+    assert window.on_blocked(1251)
+    assert window.wanted
+    window.announce()
+    assert window.on_blocked(1252)
+    assert not window.wanted, "there is nothing to tell"
+
+
+@given(st.integers(4, 10_000), st.data())
+def test_a_peer_that_waits_is_always_answered(size: int, data: st.DataObject) -> None:
+    """S-7, S-12: whatever the streams hold, and however little comes back; and it makes sense to whoever gets it."""
+    window = CreditWindow(size)
+    credit = SendCredit()
+    credit.raise_limit(size)
+    for _ in range(data.draw(st.integers(1, 30))):
+        credit.used = window.received = data.draw(st.integers(window.received, credit.limit))
+        window.consumed = data.draw(st.integers(window.consumed, window.received))
+        if credit.exhausted and credit.report_blocked():
+            assert window.on_blocked(credit.limit)
+        if window.wanted:
+            limit = window.announce()
+            assert is_due(credit.limit, limit, credit.used, credit.window, credit.reported == credit.limit)
+            assert credit.raise_limit(limit)
+        assert not credit.exhausted or window.consumed + size == window.limit, "blocked, though there is more"
+
+
 def test_credit_that_nobody_needs() -> None:
-    """F-5: raised by little, or far beyond what was used."""
+    """F-5: raised by little, unless it was asked for, or far beyond what was used."""
+    assert is_due(1000, 1001, 1000, 1000, True)
+    assert not is_due(1000, 1000, 1000, 1000, True)
+    assert not is_due(1 << 30, 1 << 31, 0, 1000, True)
     assert is_due(1000, 1250, 1000, 1000)
     assert not is_due(1000, 1249, 1000, 1000)
     assert not is_due(1000, 1000, 1000, 1000)

@@ -27,6 +27,9 @@ it, it is not repeated, but named.
 | empty frames: h2 | F-5, S-11 | test_tiny_datagram_frames, test_floods |
 | data on closed streams eats the credit: h2 | S-6, S-9 | test_data_on_closed_streams_starves_nobody |
 | users who never read: h2, aiohttp, websockets | S-6, S-7 | test_a_user_who_never_reads |
+| streams that nobody reads hold the credit of all | S-7, S-13 | test_one_stream_that_nobody_reads_stalls_no_other |
+| ... and the last places of streams are never told of | S-3, S-12 | test_an_end_is_told_to_who_waits_for_it |
+| one stream that lives long ends the supply of others | S-3 | test_a_stream_that_lives_long_ends_no_supply |
 | frames that were sent only once: qh3 | S-9, R-9 | test_what_is_lost_of_the_last_words_of_a_stream |
 | bookkeeping of what has ended: h2, aioquic | S-3 | test_ended_streams_cost_nothing |
 | floods not yet invented: ngtcp2's glitches | F-5 | test_the_bucket, test_floods |

@@ -232,6 +232,54 @@ def test_what_arrived_ahead_of_a_gap_is_not_counted_as_given_up() -> None:
     assert read(at(b)) == [b"\0" * 500, 500, b"\2" * 500]
 
 
+def test_what_arrived_between_two_that_are_given_up_is_counted_once() -> None:
+    """S-16: the first takes what was acknowledged behind it along, and with it a part of the second."""
+    a, _ = make_pair()
+    stream = a.table.open(max_attempts=2)
+    stream.write(bytes(1000))
+    a.packet(2000)
+    send = sending(stream)
+    for start, stop in ((0, 100), (200, 300), (500, 600)):
+        send.on_lost(start, stop, False)
+    send.on_acked(100, 250, False)
+    send.on_lost(0, 240, False)
+    assert send.given_up == 100, "of 200 to 240 nothing: it has arrived"
+    assert send.acked_offset == 250
+    send.on_acked(250, 550, False)
+    send.on_lost(300, 600, False)
+    assert send.given_up == 150
+    assert send.acked_offset == 600
+
+
+def test_what_arrived_ahead_of_two_that_are_given_up_is_counted_once() -> None:
+    """S-16: the first takes what was acknowledged behind it along, and with it all of the second."""
+    a, _ = make_pair()
+    stream = a.table.open(max_attempts=2)
+    stream.write(bytes(1000))
+    a.packet(2000)
+    send = sending(stream)
+    for start, stop in ((0, 100), (200, 300), (400, 500)):
+        send.on_lost(start, stop, False)
+    send.on_acked(100, 450, False)
+    send.on_lost(0, 1000, False)
+    assert send.given_up == 150
+    assert send.acked_offset == 500
+
+
+def test_who_skips_what_credit_does_not_cover_says_so() -> None:
+    """S-12, S-17: an EXPIRED takes up credit like data, and waits for it like data."""
+    a, b = make_pair(peer_config=make_config(session_receive_window=1024, max_session_receive_window=0))
+    stream = a.table.open(max_lifetime=1.0)
+    stream.write(bytes(3000), 0.0)
+    for _ in range(2):
+        b.take_in(a.packet(2000)[0])
+    a.table.expire(2.0)
+    a.table.on_max_data(1100)
+    frames = decode_frames_untrusted(a.packet(2000)[0]) + decode_frames_untrusted(a.packet(2000)[0])
+    assert frames == [Expired(0, 1100), DataBlocked(1100)]
+    assert a.table.suspicious == b.table.suspicious == 0
+
+
 def test_what_arrives_late_is_dropped() -> None:
     """S-17: the reader may be beyond it already."""
     a, b = make_pair()

@@ -379,7 +379,7 @@ def test_a_wish_is_repeated_until_it_arrives_as_it_is_then() -> None:
 
 
 def test_wishes_that_say_nothing_are_counted() -> None:
-    """F-5, S-15: the first is free, whoever changes his mind all the time is suspicious.
+    """F-5, S-15: the first is free, and so is one that was repeated; changing one's mind counts once in 64 times.
 
     [A peer that reorders ten thousand streams a thousand times a second.]
     """
@@ -390,8 +390,11 @@ def test_wishes_that_say_nothing_are_counted() -> None:
     a.table.on_priority(stream.id, 0, True)
     assert a.table.suspicious == 0
     a.table.on_priority(stream.id, 0, True)
+    assert (a.table.suspicious, a.table.repeated) == (1, 1)
+    for number in range(1, 129):
+        a.table.on_priority(stream.id, number % 2, True)
+        assert (a.table.suspicious, a.table.repeated) == (1 + number // 64, 1)
     a.table.on_priority(stream.id, 1, True)
-    assert a.table.suspicious == 2
     assert stream.priority == Priority(1)
     stream.reset(0)
     stream.stop(0)
@@ -411,6 +414,27 @@ def test_wishes_for_the_wrong_stream(stream_id: int) -> None:
     a, _ = make_pair(make_config(max_concurrent_streams=1))
     with pytest.raises(InvalidFrameError):
         a.table.on_priority(stream_id, 0, True)
+
+
+def test_whoever_changes_his_mind_honestly_is_no_flood() -> None:
+    """F-5, S-15: thirty streams that all matter more or less ten times a second, and one five hundred times."""
+    pair = session_pair(conditions=Conditions(delay=0.02))
+    streams = [pair.session.open_stream() for _ in range(30)]
+    for stream in streams:
+        stream.write(b"get", pair.now)
+    pair.settle(0.5)
+    for moment in range(150):
+        for number, stream in enumerate(streams):
+            stream.ask_priority(Priority((number + moment) % 8), pair.now)
+        pair.settle(0.1)
+    for moment in range(2000):
+        streams[0].ask_priority(Priority(moment % 8), pair.now)
+        pair.settle(0.002)
+    assert pair.session.is_active()
+    assert pair.peer.is_active()
+    heard = pair.peer.stream(streams[1].stream_id)
+    assert heard is not None
+    assert heard.priority == Priority((1 + 149) % 8)
 
 
 # -- what it costs -------------------------------------------------------------------------------------------------

@@ -254,12 +254,17 @@ def test_a_reset_is_charged_up_to_its_final_size() -> None:
 
 
 def test_credit_returns_when_the_application_reads() -> None:
-    """S-6, S-7: not when bytes arrive, and once half of the window has come together."""
+    """S-6, S-7: not when bytes arrive, but once half of the window has come together; a quarter of the session's, when
+    the peer has no more of it left."""
     receiver = Receiver(window=100, session=100)
     receiver.stream.on_data(0, bytes(100), False)
     assert not receiver.hub.control
-    receiver.stream.read(49)
+    receiver.stream.read(24)
     assert not receiver.hub.control
+    receiver.stream.read(1)
+    assert list(receiver.hub.control) == [("max_data", 0)]
+    receiver.stream.read(24)
+    assert list(receiver.hub.control) == [("max_data", 0)]
     receiver.stream.read(1)
     assert list(receiver.hub.control) == [("max_data", 0), ("max_stream_data", 0)]
     assert receiver.stream.window.announce() == 150

@@ -252,6 +252,46 @@ def test_one_stream_that_nobody_reads_leaves_room_for_others() -> None:
     assert len(reader.read(MIB)) == 300_000
 
 
+@pytest.mark.parametrize("window", [MIB + 1, MIB + 5000, MIB + MIB // 8, MIB + MIB // 4, MIB + MIB // 2, 2 * MIB])
+@pytest.mark.parametrize("piece", [10_000, MIB])
+def test_one_stream_that_nobody_reads_stalls_no_other(window: int, piece: int) -> None:
+    """S-7, S-13: not even when it has all of its own window, and most of the session's."""
+    a, b = make_pair(make_config(session_receive_window=window, max_session_receive_window=0))
+    stuck, other = a.table.open(), a.table.open()
+    assert stuck.write(bytes(2 * MIB)) == MIB
+    deliver(a, b)
+    total = 100 * min(window - MIB, 50_000)
+    left, got, rounds = total, 0, 0
+    while got < total:
+        rounds += 1
+        if left:
+            left -= other.write(bytes(min(left, MIB)))
+        deliver(a, b)
+        reader = b.table.get(other.id)
+        assert reader is not None
+        while data := reader.read(piece):
+            got += len(data)
+        deliver(b, a)
+        assert rounds < 400, f"{got:,} of {total:,} bytes after {rounds} round trips"
+    assert a.table.suspicious == b.table.suspicious == 0
+
+
+def test_a_slow_reader_causes_no_flood_of_updates() -> None:
+    """S-7: those of the session lie a quarter of the window apart, and further where the peer has more left."""
+    a, b = make_pair(make_config(session_receive_window=MIB, max_session_receive_window=0))
+    stream = a.table.open()
+    stream.write(bytes(MIB))
+    deliver(a, b)
+    updates = 0
+    for _ in range(1024):
+        reader = b.table.get(stream.id)
+        assert reader is not None
+        reader.read(1024)
+        updates += ("max_data", 0) in b.table.control_ready
+        b.packet()
+    assert updates == 3, "at a quarter, at half, and at the end"
+
+
 # -- what the sender keeps -----------------------------------------------------------------------------------------
 
 

@@ -626,6 +626,10 @@ def test_a_peer_that_wants_no_more_gets_a_reset() -> None:
     sender.stream.fail(SessionClosedError("over"))
     with pytest.raises(StreamClosedError):
         sender.stream.finish()
+    other = Sender()
+    other.stream.fail(SessionClosedError("over"))
+    with pytest.raises(SessionClosedError):
+        other.stream.watch_acked(0)
 
 
 def test_everything_acknowledged_is_not_stopped() -> None:

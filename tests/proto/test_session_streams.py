@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from stt_proto import Stream
-from stt_proto.errors import ArgumentError, StateError, StreamClosedError, StreamIdConflict, TooManyStreamsError
+from stt_proto.errors import (
+    ArgumentError,
+    SessionClosedError,
+    StateError,
+    StreamClosedError,
+    StreamIdConflict,
+    TooManyStreamsError,
+)
 from stt_proto.events import (
     DatagramReceived,
     Event,
@@ -280,6 +287,22 @@ def test_finished_and_acked() -> None:
         stream.write(b"x", pair.now)
 
 
+def test_what_is_acknowledged_is_not_watched_after_the_end() -> None:
+    """K-2: as every command it raises what ended the session, and nothing is told after that."""
+    pair = session_pair()
+    done, stream = pair.session.open_stream(bidirectional=False), pair.session.open_stream()
+    done.finish(pair.now)
+    stream.write(b"x", pair.now)
+    pair.settle()
+    pair.session.abort(pair.now)
+    for ended in (done, stream):
+        for offset in (0, 1):
+            with pytest.raises(SessionClosedError):
+                ended.watch_acked(offset)
+    pair.settle()
+    assert not of(pair, StreamAcked)[0]
+
+
 def test_writable_is_an_edge() -> None:
     """D4: after a short write, once, when there is room again."""
     pair = session_pair(client={"stream_send_buffer": 10_000})
@@ -330,6 +353,51 @@ def test_a_reader_that_stops_holds_up_its_writer_only() -> None:
             read += data
         pair.settle(0.1)
     assert read == filler(60_000, 1)
+
+
+@pytest.mark.parametrize("window", [1_250_000, 1_060_000, 1_572_864])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_stream_that_nobody_reads_stalls_no_other(window: int, seed: int) -> None:
+    """S-7, S-12, S-13: it has its own window and most of the session's; what says so, and its answer, may be lost."""
+    pair = session_pair(
+        seed,
+        Conditions(delay=0.01, loss=0.1),
+        server={"session_receive_window": window, "max_session_receive_window": 0},
+    )
+    stuck = pair.session.open_stream()
+    assert stuck.write(bytes(1 << 20), pair.now) == 1 << 20
+    pair.settle(20)
+    assert stuck.acked_offset == 1 << 20
+    other = pair.session.open_stream()
+    left, got = 200_000, 0
+    while got < 200_000:
+        if left:
+            left -= other.write(bytes(left), pair.now)
+        pair.settle(0.1)
+        assert pair.now < 200, f"{got:,} bytes"
+        heard = pair.peer.stream(other.stream_id)
+        while heard is not None and (data := heard.read(65_536, pair.now)):
+            got += len(data)
+    assert pair.session.is_active()
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_places_are_told_of_though_words_are_lost(seed: int) -> None:
+    """S-3, S-12: the one of two hundred and fifty-six that is free is not refused for ever."""
+    pair = session_pair(seed, Conditions(delay=0.01, loss=0.4))
+    streams = [pair.session.open_stream(bidirectional=False) for _ in range(256)]
+    for stream in streams:
+        stream.write(b"x", pair.now)
+    streams[7].finish(pair.now)
+    pair.settle(10)
+    with pytest.raises(TooManyStreamsError):
+        pair.session.open_stream(bidirectional=False)
+    pair.settle(10)
+    assert stream_of(pair, streams[7].stream_id).read(2, pair.now) == b"x"
+    pair.settle(10)
+    assert pair.client.events(StreamsAvailable)
+    pair.session.open_stream(bidirectional=False)
+    assert pair.session.is_active()
 
 
 # -- reset and stop ------------------------------------------------------------------------------------------------

@@ -442,6 +442,22 @@ def test_streams_beyond_the_limit_close_the_session(stream_id: int) -> None:
     assert caught.value.code == 0x0302
 
 
+def test_allowances_of_streams_that_nobody_needs() -> None:
+    """S-3, F-5: more than 4,096 beyond those that were opened, or beyond what the peer allowed at first."""
+    a, _ = make_pair(peer_config=make_config(max_concurrent_streams=10_000))
+    a.table.open()
+    a.table.on_max_streams(True, 10_001)
+    assert a.table.suspicious == 0
+    a.table.on_max_streams(True, 10_002)
+    assert a.table.suspicious == 1
+    few, _ = make_pair(peer_config=make_config(max_concurrent_streams=0))
+    few.table.on_max_streams(True, 1)
+    few.table.on_max_streams(True, 4096)
+    assert few.table.suspicious == 0
+    few.table.on_max_streams(True, 4097)
+    assert few.table.suspicious == 1
+
+
 def test_the_limit_rises_in_steps_as_streams_end() -> None:
     """S-3: by one for each stream that ended in all its directions, announced 16 at a time."""
     config = make_config(max_concurrent_streams=256)
@@ -464,35 +480,103 @@ def test_the_limit_rises_in_steps_as_streams_end() -> None:
             assert not announced
 
 
-def test_the_limit_stays_near_the_smallest_stream_that_has_not_ended() -> None:
-    """S-3: one stream that never ends bounds how far the others may go, and so what is remembered of them."""
+def test_a_stream_that_lives_long_ends_no_supply() -> None:
+    """S-3: the others of its kind go on for ever, on ids that are chosen and on those that are not."""
+    a, b = make_pair(make_config(max_concurrent_streams=2))
+    a.table.open(False).write(b"for good")
+    for i in range(1, 10_000):
+        chosen = i << 2 | 2 if i % 3 == 0 else None
+        stream = a.table.open(False, chosen)
+        assert stream.id == i << 2 | 2
+        stream.finish()
+        deliver(a, b)
+        heard = b.table.get(stream.id)
+        assert heard is not None
+        heard.read(1)
+        deliver(b, a)
+    assert len(a.table) == len(b.table) == 1
+    assert a.table.suspicious == b.table.suspicious == 0
+    for side in (a, b):
+        held = side.table.get(2)
+        assert held is not None
+
+
+def test_an_end_is_told_to_who_waits_for_it() -> None:
+    """S-3, S-12: else not before there are 16; whether the peer said that it waits before, or after."""
+    a, b = make_pair(make_config(max_concurrent_streams=256))
+    streams = [a.table.open(False) for _ in range(256)]
+    for stream in streams:
+        stream.finish()
+    deliver(a, b)
+
+    def end(stream: Stream) -> None:
+        heard = b.table.get(stream.id)
+        assert heard is not None
+        heard.read(1)
+
+    def refused() -> bool:
+        try:
+            a.table.open(False)
+        except TooManyStreamsError:
+            return True
+        return False
+
+    for stream in streams[:15]:
+        end(stream)
+    assert not b.table.control_ready
+    assert refused()
+    deliver(a, b)
+    assert list(b.table.control_ready) == [("max_streams", 0)]
+    deliver(b, a)
+    assert a.drain()[-1] == StreamsAvailable(False)
+    assert [refused() for _ in range(16)] == 15 * [False] + [True]
+    deliver(a, b)
+    assert not b.table.control_ready, "there is nothing to tell"
+    end(streams[15])
+    deliver(b, a)
+    assert [refused(), refused()] == [False, True]
+    assert a.table.suspicious == b.table.suspicious == 0
+
+
+def test_a_place_that_is_left_out_stays_taken() -> None:
+    """S-2, S-3: each id that is skipped is a place less, so there are as few gaps to remember as places; a stream that
+    was opened and never spoken of is such a one, and the others go on."""
     config = make_config(max_concurrent_streams=100)
     b = Side(False, config, config)
-    b.table.on_stream(2, 0, b"held open", False)
-    limit = 100
-    ended = 0
-    for index in range(1, 5000):
-        if index >= limit:
-            break
+    limit, index, used = 100, 0, 0
+    while used < 6000:
+        index += 2 if used < 40 else 1  # 40 gaps, and then none
+        assert index < limit
         b.table.on_stream(index << 2 | 2, 0, b"", True)
+        used += 1
         opened = b.table.get(index << 2 | 2)
         assert opened is not None
         opened.read(1)
-        ended += 1
         if b.table.control_ready:
-            frames = decode_frames_untrusted(b.packet()[0])
-            assert len(frames) == 1
-            limit = frames[0].value
-            assert limit == min(100 + ended, 4095)
+            (frame,) = decode_frames_untrusted(b.packet()[0])
+            limit = frame.value
+            assert limit == 100 + used
+    assert len(b.table._peer[1].used.bounds) // 2 == 40
+    b.table.on_stream(1 << 2 | 2, 0, b"late", False)
+    assert len(b.table) == 1
+
+
+@given(st.integers(1, 60), st.data())
+def test_what_is_remembered_of_ids_is_bounded(allowed: int, data: st.DataObject) -> None:
+    """S-3: however far apart a peer uses them, and whichever it leaves open: the gaps are no more than its places."""
+    config = make_config(max_concurrent_streams=allowed)
+    b = Side(False, config, config)
+    ids = b.table._peer[1]
+    for _ in range(data.draw(st.integers(0, 150))):
+        index = data.draw(st.integers(0, ids.limit - 1))
+        b.table.on_stream(index << 2 | 2, 0, b"", True)
+        opened = b.table.get(index << 2 | 2)
+        if opened is not None and data.draw(st.booleans()):
+            opened.read(1)
+        b.table.write_control([], [], PACKET)
         b.drain()
-    assert limit <= 4095
-    assert index == limit
-    held = b.table.get(2)
-    assert held is not None
-    held.stop(0)
-    b.table.on_reset(2, 0, 9)
-    frames = decode_frames_untrusted(b.packet()[0])
-    assert MaxStreams(False, 100 + ended + 1) in frames
+        assert len(b.table) <= allowed
+        assert len(ids.used.bounds) // 2 <= 1 + allowed - len(b.table)
 
 
 def test_ended_streams_cost_nothing() -> None:
@@ -722,11 +806,13 @@ def test_frames_for_a_stream_that_has_ended_are_ignored() -> None:
         ([MaxData(1 << 40), MaxData(1 << 40)], 1),
         ([MaxStreams(True, 1 << 20), MaxStreams(True, 1 << 20)], 1),
         ([MaxStreamData(0, 1 << 40), MaxStreamData(0, 1 << 39)], 1),
-        ([DataBlocked(1 << 20), DataBlocked(1 << 20)], 1),
+        ([DataBlocked(3 << 19), DataBlocked(3 << 19)], 1),
         ([StreamDataBlocked(0, 1 << 20), StreamDataBlocked(0, 1 << 20)], 1),
         ([StreamDataBlocked(0, 5)], 1),  # was never announced
         ([DataBlocked(5)], 1),
+        ([DataBlocked(3 << 19), DataBlocked((3 << 19) + 1)], 1),
         ([StreamsBlocked(False, 256), StreamsBlocked(False, 256)], 1),
+        ([StreamsBlocked(False, 257)], 1),  # was never announced
         ([ResetStream(0, 1, 0), ResetStream(0, 1, 0)], 1),
         ([StopSending(0, 1), StopSending(0, 1)], 1),
     ],
@@ -1010,13 +1096,51 @@ def test_a_stream_that_ended_needs_no_credit_and_no_stop() -> None:
     assert len(b.table) == 2
 
 
-def test_reports_of_being_blocked_are_not_repeated() -> None:
-    """Section 8: not kept until acknowledged."""
-    a, _ = make_pair()
-    for kind in ("data_blocked", "stream_data_blocked", "streams_blocked"):
-        a.table.on_token_lost((kind, 0))
-        a.table.on_token_acked((kind, 0))
-    assert not a.table.has_pending
+def test_who_waits_for_the_session_says_so_until_it_is_heard() -> None:
+    """S-12, section 8: what the peer must answer is repeated as long as it is true; what is for diagnosis is not."""
+    a, b = make_pair(peer_config=make_config(session_receive_window=1024, max_concurrent_streams=1))
+    a.table.open().write(bytes(2000))
+    with pytest.raises(TooManyStreamsError):
+        a.table.open()
+    plain, tokens = a.packet()
+    assert DataBlocked(1024) not in decode_frames_untrusted(plain), "not before it is"
+    again, more = a.packet()
+    assert set(tokens[:1] + more) == {("streams_blocked", 1), ("data_blocked", 0)}
+    for token in tokens[:1] + more:
+        a.table.on_token_lost(token)
+    a.table.on_token_lost(("stream_data_blocked", 0))
+    frames = decode_frames_untrusted(a.packet()[0])
+    assert set(frames) == {StreamsBlocked(True, 1), DataBlocked(1024)}
+    b.take_in(again)
+    for frame in frames:
+        b.take_in_frame(frame)
+    assert b.table.suspicious - b.table.repeated == 0
+    a.table.on_max_data(5000)
+    a.table.on_max_streams(True, 2)
+    for token in tokens[:1] + more:
+        a.table.on_token_lost(token)
+    assert not [frame for frame in decode_frames_untrusted(a.packet()[0]) if not isinstance(frame, StreamFrame)]
+
+
+def test_what_is_repeated_says_how_things_stand() -> None:
+    """S-12, R-9: a limit that is told so is told; what the peer then grants, however little, is no surprise."""
+    a, _ = make_pair(peer_config=make_config(session_receive_window=1024))
+    stream = a.table.open()
+    stream.write(bytes(1024))
+    a.packet()
+    a.table.open().write(b"x")
+    assert decode_frames_untrusted(a.packet()[0]) == [DataBlocked(1024)]
+    a.table.on_max_data(1025)
+    a.packet()
+    assert a.table.credit.exhausted
+    a.table.on_token_lost(("data_blocked", 0))
+    assert decode_frames_untrusted(a.packet()[0]) == [DataBlocked(1025)]
+    a.table.open().write(b"x")
+    assert not a.table.control_ready, "that was said"
+    a.table.on_max_data(1026)
+    assert a.table.suspicious == 0
+    a.table.on_max_data(1027)
+    assert a.table.suspicious == 1, "nobody asked for this one"
 
 
 # -- the end of the session ----------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from stt_proto.session.extensions import SPAN, ExtensionFrames
 from stt_proto.session.rotation import RotationState
 from stt_proto.streams import DatagramQueues, ExpiringSendStream, StreamTable
 from stt_proto.streams.hub import PIECE_SHARE
-from stt_proto.streams.ids import ID_SPAN
 from stt_proto.streams.receive import ReceiveState, ReceiveStream
 from stt_proto.streams.send import SendState, SendStream
 from stt_proto.types import Source
@@ -205,8 +204,9 @@ def check_streams(table: StreamTable, config: Config, alive: bool) -> None:
             undelivered += check_sending(stream.send, config, alive)
     for count, ids in zip(peers, table._peer, strict=True):
         most(count, config.max_concurrent_streams, "streams of the peer")
-        most(ids.limit, ids.ended.first_gap + max(ID_SPAN, config.max_concurrent_streams), "limit of streams")
-        most(len(ids.ended.bounds) // 2, ID_SPAN, "intervals of ended streams")
+        used = sum(stop - start for start, stop in ids.used)
+        most(ids.limit, used - count + config.max_concurrent_streams, "limit of streams")
+        most(len(ids.used.bounds) // 2, 1 + config.max_concurrent_streams, "intervals of used stream ids")
     window = hub.window
     most(window.received, window.limit, "bytes received in a session")
     most(window.limit, window.consumed + window.size, "credit of a session")
