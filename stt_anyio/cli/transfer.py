@@ -112,7 +112,7 @@ async def send_file(
                 sha256 = await _send_content(stream, file, size, on_progress)
             except StreamClosedError:
                 sha256 = None  # stopped by the receiver, whose answer tells why
-            if await _receive_answer(answers, Outcome.STORED) != sha256 or sha256 is None:
+            if await _receive_answer(answers, Outcome.STORED) != sha256:
                 raise TransferError(Outcome.DAMAGED, "the receiver stored something else: its SHA-256 differs")
         except BaseException:
             stream.reset(Outcome.CANCELLED.value)
