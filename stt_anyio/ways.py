@@ -325,6 +325,7 @@ class Ways(NodeBase[Session]):
         Raises:
             OSError: the address is taken, or not ours.
             StateError: the node is not running.
+            ArgumentError: `host` or `port` is none.
         """
         return await self._listen("stream", host, port, FramedLink)
 

@@ -17,7 +17,7 @@ from stt_anyio.cli.progress import Bars, bars
 from stt_anyio.cli.seeds import node_seed, seed_options, shared_seed
 from stt_anyio.cli.transfer import PATIENCE, Offer, Transferred, receive_offer
 from stt_anyio.cli.verb import ExitCode, Failure, Verb, emit, json_option, notice, run, transfer_failure
-from stt_anyio.errors import RemoteError
+from stt_anyio.errors import SttError
 from stt_anyio.node import STTNode
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
@@ -135,7 +135,7 @@ class Inbox:
         while True:
             try:
                 stream = await session.accept_stream()
-            except RemoteError:
+            except SttError:  # it is over, whatever ended it
                 return
             await self._take(session, stream)
             if self._once:

@@ -36,7 +36,7 @@ from attrs import frozen
 
 from stt_anyio.cli.outcome import Outcome, TransferError, printable
 from stt_anyio.cli.storage import PartFile
-from stt_anyio.errors import RemoteError, StreamClosedError
+from stt_anyio.errors import StreamClosedError, SttError
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
 
@@ -267,7 +267,7 @@ class Offer:
         try:
             await self._answer(Outcome.STORED, sha256)
             await self._stream.aclose()
-        except RemoteError:
+        except SttError:
             pass  # the file is in its place all the same
         return Transferred(self.name, path, self.size, sha256)
 
@@ -295,7 +295,7 @@ class Offer:
             elif error.outcome is not Outcome.VANISHED:
                 await self._answer(error.outcome, str(error).encode(errors="replace")[:MAX_TEXT])
             await self._stream.aclose()
-        except RemoteError:
+        except SttError:
             pass
 
     async def _answer(self, outcome: Outcome, text: bytes = b"") -> None:
@@ -340,7 +340,7 @@ def _peer_trouble(who: str) -> Iterator[None]:
         if error.stream_code == Outcome.CANCELLED:
             raise TransferError(Outcome.CANCELLED, f"cancelled by the {who}") from None
         raise TransferError(Outcome.VANISHED, f"lost the {who}: {printable(str(error))}") from error
-    except RemoteError as error:
+    except SttError as error:
         raise TransferError(Outcome.VANISHED, f"lost the {who}: {printable(str(error))}") from error
     except TimeoutError:
         raise TransferError(Outcome.VANISHED, f"the {who} said nothing for {PATIENCE:g} s") from None

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
+from math import isnan
 from typing import Any, TypeVar
 
 import anyio
@@ -125,6 +126,16 @@ class Verb(click.Command):
                 raise
             failure.tell(as_json=bool(ctx.params.get("as_json")))
             ctx.exit(failure.exit_code)
+
+
+class Seconds(click.FloatRange):
+    """So many seconds; also not NaN, which is in no range and outside of none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
 
 
 def _print_anything() -> None:

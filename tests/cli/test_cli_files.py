@@ -28,7 +28,7 @@ from stt_anyio.cli.transfer import (
     send_file,
 )
 from stt_anyio.cli.verb import Failure
-from stt_anyio.errors import StreamClosedError
+from stt_anyio.errors import SessionExpiredError, SessionTimeoutError, StateError, StreamClosedError
 from stt_anyio.memory import memory_sessions
 from stt_anyio.session import Session
 
@@ -455,3 +455,34 @@ async def test_a_receiver_that_wants_nothing_and_claims_to_have_it(sessions: Ses
             with pytest.raises(TransferError) as caught:
                 await send_file(sessions[0], source)
     assert caught.value.outcome is Outcome.DAMAGED
+
+
+@pytest.mark.parametrize("error", [SessionExpiredError("too old"), SessionTimeoutError("silent"), StateError("odd")])
+async def test_however_a_session_ends_the_inbox_goes_on(
+    sessions: Sessions, inbox: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What ended it is in the hand of one peer."""
+
+    async def ended() -> None:
+        raise error
+
+    monkeypatch.setattr(sessions[1], "accept_stream", ended)
+    with bars(wanted=False) as shown:
+        taker = Inbox(inbox, overwrite=False, once=False, patience=1, as_json=False, shown=shown)
+    with anyio.fail_after(5):
+        await taker._attend(sessions[1], anyio.CancelScope())
+
+
+async def test_two_that_fail_in_one_moment(sessions: Sessions, inbox: Path) -> None:
+    """With `--once` the fate of one of them is told, and not a group of both."""
+    for _ in range(2):
+        stream = sessions[0].open_stream(purpose="chat")
+        await stream.send(b"hello")
+    streams = [await sessions[1].accept_stream() for _ in range(2)]
+    with bars(wanted=False) as shown:
+        taker = Inbox(inbox, overwrite=False, once=True, patience=1, as_json=False, shown=shown)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for stream in streams:
+                tasks.start_soon(taker._take, sessions[1], stream)
+    assert isinstance(taker._failed, TransferError)
