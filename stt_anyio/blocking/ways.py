@@ -19,6 +19,7 @@ from stt_anyio.blocking.session_manager import BlockingSessionManager
 from stt_anyio.blocking.sockets import LONG
 from stt_anyio.carrier import ALIASES, HEAD_START
 from stt_anyio.connections import Medium, SocketMedium, check_listen, listen_tcp
+from stt_anyio.dial_arguments import check_dial
 from stt_anyio.dial_errors import no_answer, no_move, no_way
 from stt_anyio.early import check_one_way
 from stt_anyio.errors import ArgumentError, SttError, connection_failed
@@ -109,9 +110,9 @@ class BlockingWays(NodeBase[BlockingSession]):
             ticket: of an earlier session with that peer, good once; it is shown on the first way only.
             early_data: the beginning of `session.early_stream`, **replayable**; not together with `websocket`.
         """
+        check_dial(peer_node_id, timeout, ticket, early_data)
         if websocket is None:
             return self._connect(address, peer_node_id, timeout, transport, Race(), ticket, early_data)
-        check_timeout(timeout)
         check_one_way(early_data)
         return self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
 
@@ -189,7 +190,6 @@ class BlockingWays(NodeBase[BlockingSession]):
         ticket: Ticket | None,
         early_data: bytes = b"",
     ) -> BlockingSession:
-        check_timeout(timeout)
         give_up = None if timeout is None else time.monotonic() + timeout
         with self._path_in_hand():
             path = self._open_path(address, transport, timeout, race)

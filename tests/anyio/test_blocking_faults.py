@@ -278,6 +278,25 @@ def test_a_timeout_that_is_none_is_refused_at_once(timeout: Any) -> None:
         assert ours.node.connect((LOOPBACK, theirs.node.port)).is_active()
 
 
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("peer_node_id", b"x"), ("peer_node_id", "ab" * 32), ("ticket", b"x"), ("early_data", "text"), ("timeout", "5")],
+)
+@pytest.mark.parametrize("both", [False, True])
+def test_what_a_dial_cannot_be_asked_for_opens_nothing(
+    silent: tuple[str, int], argument: str, value: Any, both: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused when the connection was there, which was left."""
+    opened: list[object] = []
+    monkeypatch.setattr("stt_anyio.blocking.ways.socket.create_connection", lambda *given: opened.append(given))
+    options: dict[str, Any] = {"websocket": f"ws://{LOOPBACK}:{silent[1]}/"} if both else {}
+    with BlockingNode(shared_seed="x", host=LOOPBACK) as node:
+        with pytest.raises(ArgumentError) as caught:
+            node.connect(silent, transport="tcp", **{argument: value}, **options)
+    assert caught.value.argument == argument
+    assert not opened
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("timeout", [-1, 0, -inf])
 def test_a_time_that_is_over_already(silent: tuple[str, int], transport: str, timeout: float) -> None:
