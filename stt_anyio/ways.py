@@ -12,7 +12,7 @@ from anyio.abc import ByteStream, Listener, TaskGroup
 
 from stt_anyio.carrier import ALIASES, HEAD_START, Carrier
 from stt_anyio.connectable import StreamConnectable
-from stt_anyio.connections import ConnectionCarrier, listen_tcp
+from stt_anyio.connections import ConnectionCarrier, check_listen, listen_tcp
 from stt_anyio.connections.streams import TaskConnection
 from stt_anyio.dial_errors import no_answer, no_move, no_way
 from stt_anyio.errors import ArgumentError, StateError, SttError, connection_failed
@@ -325,6 +325,7 @@ class Ways(NodeBase[Session]):
         Raises:
             OSError: the address is taken, or not ours.
             StateError: the node is not running.
+            ArgumentError: `host` or `port` is none.
         """
         return await self._listen("stream", host, port, FramedLink)
 
@@ -370,6 +371,7 @@ class Ways(NodeBase[Session]):
             self._listens_at = await self.listen_websocket(config.bind_address, config.port, ssl_context=context)
 
     async def _listen(self, name: str, host: str | None, port: int, make_link: Any) -> tuple[str, int]:
+        check_listen(host, port)
         carrier = self._connections(name)
         await carrier.ready()
         found = await anyio.getaddrinfo(host or self.config.bind_address, port, type=1)

@@ -16,15 +16,17 @@ from stt_anyio.blocking.answers import BlockingHandler, answer
 from stt_anyio.blocking.connections import Connections
 from stt_anyio.blocking.locked import locked
 from stt_anyio.blocking.session import BlockingSession
-from stt_anyio.blocking.sockets import Sockets
+from stt_anyio.blocking.sockets import LONG, Sockets
 from stt_anyio.blocking.ways import BlockingWays
 from stt_anyio.broadcasting import Cast
 from stt_anyio.dial_errors import no_way
-from stt_anyio.errors import ArgumentError, SessionClosedError, StateError, SttError
+from stt_anyio.driver import Driver
+from stt_anyio.errors import ArgumentError, SessionClosedError, StateError
 from stt_anyio.managed import DRAIN_TIMEOUT
 from stt_anyio.node_base import Callback, NodeBase, ReceivedPacket
 from stt_anyio.requests import AnswerPolicy
 from stt_anyio.session_base import SessionBase
+from stt_anyio.timeouts import check_timeout
 from stt_anyio.udp import Address, UdpSocket, any_of, check_address, look_up
 from stt_proto import NetworkPath
 from stt_proto import Session as CoreSession
@@ -44,7 +46,8 @@ class BlockingNode(BlockingWays):
 
     Args:
         node_seed, shared_seed, host, port, config, server_mode, admit, parameters: as for `STTNode`.
-        background: keep a thread that pumps, so that sessions live on while the program does something else.
+        background: keep a thread that pumps, so that sessions live on while the program does something else. A
+            callback that ends it, by `sys.exit` say, ends the node, and all who wait get a `StateError`.
     """
 
     session_class = BlockingSession
@@ -80,7 +83,7 @@ class BlockingNode(BlockingWays):
         self._pumps_until = inf
         self._happened = 0  # events so far: whoever waits looks again when it has changed
         self._calls: list[tuple[Callback, SessionBase[Any] | None, tuple[Any, ...]]] = []
-        self._failure: OSError | None = None
+        self._failure: OSError | StateError | None = None
 
     # -- starting and stopping -------------------------------------------------------------------------------------
 
@@ -106,9 +109,13 @@ class BlockingNode(BlockingWays):
                 self._server_mode = server_mode
             family, address = look_up(self.config.bind_address, self.config.port)[0]
             first = UdpSocket(family, address, self.config)
-            sockets = Sockets(first)
-            self._connections = {name: Connections(name, self.config, sockets) for name in ("stream", "ws")}
             try:
+                sockets = Sockets(first)
+            except BaseException:
+                first.close()
+                raise
+            try:
+                self._connections = {name: Connections(name, self.config, sockets) for name in ("stream", "ws")}
                 self._driver = self._make_driver(
                     clock=time.monotonic,
                     unix_time=time.time(),
@@ -126,9 +133,16 @@ class BlockingNode(BlockingWays):
             first.hint, first.too_large = self._driver.path_failed, self._driver.datagram_refused
             self._sockets, self._failure = sockets, None
             self.set_log_level()
-        if self._background:
-            self._thread = threading.Thread(target=self._pump_in_background, name="BlockingNode", daemon=True)
-            self._thread.start()
+            if self._background:
+                thread = threading.Thread(
+                    target=self._pump_in_background, args=[self._driver], name="BlockingNode", daemon=True
+                )
+                try:
+                    thread.start()
+                except BaseException:  # the system has no more threads
+                    self._end()
+                    raise
+                self._thread = thread
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Refuse new sessions, close those that are there, and end. May be called again.
@@ -137,8 +151,9 @@ class BlockingNode(BlockingWays):
             timeout: seconds that the sessions get to deliver what they accepted; then they are aborted.
 
         Raises:
-            OSError: what ended the node, if it did not end because of this.
+            OSError, StateError: what ended the node, if it did not end because of this.
         """
+        check_timeout(timeout)
         with self.lock:
             if self._driver is None:
                 return
@@ -152,9 +167,9 @@ class BlockingNode(BlockingWays):
                 raise
         finally:
             self._end()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+            thread, self._thread = self._thread, None
+            if thread is not None and thread is not threading.current_thread():  # it may be a callback that stops it
+                thread.join()
 
     def _end(self) -> None:
         with self.lock:
@@ -209,8 +224,9 @@ class BlockingNode(BlockingWays):
 
         Raises:
             TimeoutError: it did not succeed in time.
-            OSError: what ended the node.
+            OSError, StateError: what ended the node.
         """
+        check_timeout(timeout)
         give_up = inf if timeout is None else time.monotonic() + timeout
         with self.lock:
             while True:
@@ -226,6 +242,7 @@ class BlockingNode(BlockingWays):
         Returns:
             whether something happened.
         """
+        check_timeout(timeout)
         with self.lock:
             seen = self._happened
             try:
@@ -246,7 +263,7 @@ class BlockingNode(BlockingWays):
                 if self._pumper is None:
                     self._pump(left)
                 else:
-                    self._turn.wait(None if left == inf else max(left, 0.0))
+                    self._turn.wait(min(max(left, 0.0), LONG))
                 tried = True
         finally:
             self._turn.notify_all()  # who waits on must look again, and one of them pump
@@ -300,16 +317,31 @@ class BlockingNode(BlockingWays):
         if self._sockets is not None:
             self._sockets.ring()
 
-    def _fail(self, error: OSError) -> None:
-        self._failure = self._failure or error
-        self._happened += 1
+    def _fail(self, error: OSError | StateError) -> None:
+        """The node cannot go on: whoever waits for something is told why."""
+        with self.lock:
+            self._failure = self._failure or error
+            self._stir()
 
-    def _pump_in_background(self) -> None:
+    def _pump_in_background(self, driver: Driver) -> None:
+        """Pump until the node is stopped, also when it is started again in that moment, with a thread of its own."""
         try:
-            while True:
+            while self._driver is driver:
                 self.poll(inf)
-        except (SttError, OSError):
-            pass  # stopped, or whoever waits is told
+        except BaseException as error:
+            with self.lock:
+                if self._driver is not driver or self._failure is not None:
+                    return  # stopped, or whoever waits has been told
+                ended = error if isinstance(error, OSError) else StateError(f"what pumped the node ended: {error!r}")
+                ended.__cause__ = None if ended is error else error
+                self._fail(ended)
+            if not isinstance(error, OSError | SystemExit):
+                raise  # for `threading.excepthook`
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._driver is not None and self._failure is None
 
     # -- dialling and accepting ------------------------------------------------------------------------------------
 
@@ -353,6 +385,7 @@ class BlockingNode(BlockingWays):
 
     def accept(self, timeout: float | None = None) -> BlockingSession:
         """Wait for the next session that a peer has established with this node; see `STTNode.accept`."""
+        check_timeout(timeout)
         self._listening = True
         return self.until(self._next_arrival, timeout)
 
@@ -416,6 +449,7 @@ class BlockingNode(BlockingWays):
 
         What waits for a receiver leaves while something pumps the node.
         """
+        check_timeout(timeout)
         with self.lock:
             cast = Cast(self, session_ids, data, stream_id)
         with suppress(TimeoutError):

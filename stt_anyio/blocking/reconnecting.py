@@ -64,7 +64,8 @@ class BlockingReconnectingClient(Reconnecting[BlockingSession]):
         """
         self._check_outside()
         deadline = Deadline(timeout)
-        if not self._dialling.acquire(timeout=-1 if timeout is None else timeout):
+        left = deadline.left
+        if not self._dialling.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX)):
             raise TimeoutError(f"no session within {timeout:g} seconds")
         self._dialler = threading.get_ident()
         try:

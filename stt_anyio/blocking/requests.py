@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooManyStreamsError
 from stt_anyio.operation import Operation
+from stt_anyio.timeouts import check_timeout
 from stt_proto.types import Buffer
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """When a call is to be over."""
+    """When a call is to be over. `ArgumentError` when its `timeout` is none."""
 
     def __init__(self, timeout: float | None) -> None:
+        check_timeout(timeout)
         self._at = inf if timeout is None else time.monotonic() + timeout
 
     @property

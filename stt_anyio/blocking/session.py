@@ -16,6 +16,7 @@ from stt_anyio.operation import MAX_REPLY
 from stt_anyio.requests import AnswerPolicy
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import single_bytes
+from stt_anyio.timeouts import check_timeout
 from stt_proto.types import Buffer
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class BlockingSession(SessionBase[BlockingStream]):
                 raise self.ended()
             return None
 
+        check_timeout(timeout)
         self.claimed = True
         return self.until(accept, timeout)
 
@@ -163,6 +165,7 @@ class BlockingSession(SessionBase[BlockingStream]):
 
     def rotate_key(self, timeout: float | None = None) -> int:
         """Replace the keys of both sides, and wait until both use the new ones; see `Session.rotate_key`."""
+        check_timeout(timeout)
         with self.lock:
             version = self._begin_rotation()
         return self.until(lambda: version if self._rotated(version) else None, timeout)
@@ -178,6 +181,7 @@ class BlockingSession(SessionBase[BlockingStream]):
 
     def close(self, reason: str = "graceful", detail: str = "", timeout: float | None = None) -> None:
         """Close: what streams have accepted is delivered, the peer is told, and that is acknowledged."""
+        check_timeout(timeout)
         with self.lock:
             self.begin_close(reason, detail)
         self.until(lambda: self.is_closed or None, timeout)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.errors import SttError
 from stt_anyio.managed import DRAIN_TIMEOUT, ManagedSessions
+from stt_anyio.timeouts import check_timeout
 from stt_proto.manager import DrainStatus, Namespace
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class BlockingSessionManager(ManagedSessions[BlockingSession]):
         self, session_id: bytes, reason: str = "graceful", detail: str = "", timeout: float | None = None
     ) -> bool:
         """Close a session as its own `close` does, and wait until it is over; False when that was not to be done."""
+        check_timeout(timeout)
         with self.guard:
             session, news = self._begin_close(session_id, reason, detail)
         if session is not None:
@@ -50,6 +52,7 @@ class BlockingSessionManager(ManagedSessions[BlockingSession]):
 
     def close_all_sessions(self, reason: str = "graceful", detail: str = "", timeout: float | None = None) -> int:
         """Close all sessions at once, and wait until they are over; give how many that are."""
+        check_timeout(timeout)
         with self.guard:
             begun = self._begin_close_all(reason, detail)
         sessions = [session for session, _ in begun if session is not None]
@@ -58,6 +61,7 @@ class BlockingSessionManager(ManagedSessions[BlockingSession]):
 
     def rotate_all_keys(self, timeout: float | None = None) -> list[bytes]:
         """Replace the keys of all sessions that can be used, and wait until that is done; see `SessionManager`."""
+        check_timeout(timeout)
         with self.guard:
             waiting = self._begin_rotations()
         done: list[bytes] = []
@@ -78,6 +82,7 @@ class BlockingSessionManager(ManagedSessions[BlockingSession]):
 
     def drain(self, timeout: float = DRAIN_TIMEOUT) -> DrainStatus:
         """See `STTNode.drain`."""
+        check_timeout(timeout)
         with self.guard:
             self._begin_drain(timeout)
             until = time.monotonic() + timeout

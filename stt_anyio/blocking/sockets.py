@@ -5,11 +5,14 @@ from __future__ import annotations
 import selectors
 import socket
 from collections.abc import Callable
-from math import inf
 from typing import Any
 
 from stt_anyio.udp import SocketPool, UdpSocket
 from stt_proto.types import NetworkPath, Transmit
+
+LONG = 86_400.0
+"""Seconds that the system is asked to wait at most: it refuses what does not fit into its clocks. Who waits for longer
+asks again."""
 
 
 class Sockets:
@@ -27,10 +30,14 @@ class Sockets:
         self._gone: list[UdpSocket] = []
         self.blocked: UdpSocket | None = None
         self._selector = selectors.DefaultSelector()
-        self._selector.register(first, selectors.EVENT_READ, first)
-        self._bell, self._ear = socket.socketpair()
+        try:
+            self._bell, self._ear = socket.socketpair()
+        except BaseException:
+            self._selector.close()
+            raise
         self._bell.setblocking(False)
         self._ear.setblocking(False)
+        self._selector.register(first, selectors.EVENT_READ, first)
         self._selector.register(self._ear, selectors.EVENT_READ, None)
         self._watched: dict[int, dict[int, Callable[[], None]]] = {}
 
@@ -132,7 +139,7 @@ class Sockets:
         readable: list[UdpSocket] = []
         writable = False
         calls: list[Callable[[], None]] = []
-        for key, events in self._selector.select(None if seconds == inf else max(0.0, seconds)):
+        for key, events in self._selector.select(min(max(0.0, seconds), LONG)):
             if key.data is None:
                 self._drain()
             elif isinstance(key.data, dict):

@@ -16,8 +16,10 @@ from stt_anyio.blocking.connections import Connections, medium_of
 from stt_anyio.blocking.reconnecting import BlockingReconnectingClient
 from stt_anyio.blocking.session import BlockingSession
 from stt_anyio.blocking.session_manager import BlockingSessionManager
+from stt_anyio.blocking.sockets import LONG
 from stt_anyio.carrier import ALIASES, HEAD_START
-from stt_anyio.connections import Medium, SocketMedium, listen_tcp
+from stt_anyio.connections import Medium, SocketMedium, check_listen, listen_tcp
+from stt_anyio.dial_arguments import check_dial
 from stt_anyio.dial_errors import no_answer, no_move, no_way
 from stt_anyio.early import check_one_way
 from stt_anyio.errors import ArgumentError, SttError, connection_failed
@@ -26,6 +28,7 @@ from stt_anyio.moving import Attempt, is_free, leave, linger, way_of
 from stt_anyio.node_base import NodeBase
 from stt_anyio.reconnecting_base import Peer
 from stt_anyio.regaining import PATIENCE, backoff, is_elsewhere
+from stt_anyio.timeouts import check_timeout
 from stt_anyio.udp import check_address
 from stt_proto import NetworkPath, ReconnectPolicy, SessionState, Ticket
 
@@ -36,10 +39,12 @@ class Race:
     """Attempts at one session of which one may win.
 
     Attributes:
-        over: whether one has.
+        over: whether one has, or nobody waits for it any more.
+        winner: the session of the one that has.
     """
 
     over = False
+    winner: BlockingSession | None = None
 
 
 class BlockingWays(NodeBase[BlockingSession]):
@@ -105,6 +110,7 @@ class BlockingWays(NodeBase[BlockingSession]):
             ticket: of an earlier session with that peer, good once; it is shown on the first way only.
             early_data: the beginning of `session.early_stream`, **replayable**; not together with `websocket`.
         """
+        check_dial(peer_node_id, timeout, ticket, early_data)
         if websocket is None:
             return self._connect(address, peer_node_id, timeout, transport, Race(), ticket, early_data)
         check_one_way(early_data)
@@ -209,6 +215,7 @@ class BlockingWays(NodeBase[BlockingSession]):
         self, session: BlockingSession, address: Any, transport: str | None, timeout: float | None, *, migrate: bool
     ) -> None:
         """`BlockingSession.add_path`, and with `migrate` that; without an address from another port."""
+        check_timeout(timeout)
         if session.is_closed:
             raise session.ended()
         give_up = None if timeout is None else time.monotonic() + timeout
@@ -276,18 +283,14 @@ class BlockingWays(NodeBase[BlockingSession]):
     ) -> NetworkPath:
         """Open a connection, and wait until packets can pass."""
         give_up = None if timeout is None else time.monotonic() + timeout
-        try:
-            medium = hop if isinstance(hop, Medium) else SocketMedium(socket.create_connection(hop, timeout))
-        except TimeoutError:
-            raise no_answer(hop, timeout) from None
-        except OSError as error:
-            raise no_way(hop, error) from error
-        except ValueError as error:
-            raise no_way(hop, OSError("this cannot be the name of a host")) from error
+        medium = hop if isinstance(hop, Medium) else _connected(hop, timeout)
         try:
             with self.lock:
                 connections = self._connections_of(name)
                 connection = connections.begin(medium, link, stranger=False, waiter=self._stir)
+        except OSError as error:  # the peer, or whoever opened the stream, has ended it already
+            medium.close()
+            raise no_way(_named(hop), error) from error
         except BaseException:
             medium.close()
             raise
@@ -346,7 +349,8 @@ class BlockingWays(NodeBase[BlockingSession]):
             session.abort()
             raise
         finally:
-            del self._dialing[session]
+            with self.lock:
+                del self._dialing[session]
         if race.over:
             session.abort()
         if session.is_closed:
@@ -363,21 +367,42 @@ class BlockingWays(NodeBase[BlockingSession]):
         ticket: Ticket | None,
     ) -> BlockingSession:
         """Dial both ways, each in a thread of its own; the first session wins, and the other attempt is given up."""
-        ways = [(address, transport, ticket), (websocket, "websocket", None)]
-        race, outcomes = Race(), queue.SimpleQueue[BlockingSession | Exception]()
+        race, outcomes = Race(), queue.SimpleQueue[BlockingSession | BaseException]()
 
         def dial(where: Any, how: str | None, ticket: Ticket | None) -> None:
             try:
                 session = self._connect(where, peer_node_id, timeout, how, race, ticket)
-            except (SttError, OSError) as error:
+            except BaseException as error:  # whatever it is, somebody waits for it
                 outcomes.put(error)
                 return
             with self.lock:
                 lost, race.over = race.over, True
+                if not lost:
+                    race.winner = session
                 self._stir()
             session.abort() if lost else outcomes.put(session)
 
-        errors: list[Exception] = []
+        try:
+            won = self._first([(address, transport, ticket), (websocket, "websocket", None)], dial, outcomes)
+            if self.config.probe_udp and transport in (None, "udp"):
+                self._start_thread(self._regain, won, address)
+        except BaseException:  # Ctrl-C too: what goes on in the threads is given up, and nobody else has the winner
+            with self.lock:
+                race.over = True
+                self._stir()
+            if race.winner is not None:
+                race.winner.abort()
+            raise
+        return won
+
+    def _first(
+        self,
+        ways: list[tuple[Any, str | None, Ticket | None]],
+        dial: Callable[..., None],
+        outcomes: queue.SimpleQueue[BlockingSession | BaseException],
+    ) -> BlockingSession:
+        """Start each attempt when the one before has failed, or has had its head start; the first session."""
+        errors: list[BaseException] = []
         for number, way in enumerate(ways):
             self._start_thread(dial, *way)
             last = number == len(ways) - 1
@@ -387,8 +412,6 @@ class BlockingWays(NodeBase[BlockingSession]):
                 except queue.Empty:
                     break
                 if isinstance(outcome, BlockingSession):
-                    if self.config.probe_udp and transport in (None, "udp"):
-                        self._start_thread(self._regain, outcome, address)
                     return outcome
                 errors.append(outcome)
         raise errors[0] from errors[1]
@@ -429,6 +452,7 @@ class BlockingWays(NodeBase[BlockingSession]):
         return self._listen("ws", host, port, server_links(ssl_context, path, origins))
 
     def _listen(self, name: str, host: str | None, port: int, make_link: Callable[[], Link]) -> tuple[str, int]:
+        check_listen(host, port)
         found = socket.getaddrinfo(host or self.config.bind_address, port, type=socket.SOCK_STREAM)
         with self.lock:
             connections = self._connections_of(name)
@@ -446,6 +470,25 @@ class BlockingWays(NodeBase[BlockingSession]):
     def _connections_of(self, name: str) -> Connections:
         self.driver  # noqa: B018  # raises when the node is not running
         return self._connections[name]
+
+
+def _connected(hop: tuple[str, int], timeout: float | None) -> SocketMedium:
+    """A TCP connection to that address."""
+    if timeout is not None and timeout <= 0:
+        raise no_answer(hop, timeout)
+    try:
+        sock = socket.create_connection(hop, None if timeout is None else min(timeout, LONG))
+    except TimeoutError:
+        raise no_answer(hop, timeout) from None
+    except OSError as error:
+        raise no_way(hop, error) from error
+    except ValueError as error:
+        raise no_way(hop, OSError("this cannot be the name of a host")) from error
+    try:
+        return SocketMedium(sock)
+    except OSError as error:  # reset already
+        sock.close()
+        raise no_way(hop, error) from error
 
 
 def _named(hop: tuple[str, int] | Medium) -> Any:

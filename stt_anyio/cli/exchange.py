@@ -10,7 +10,7 @@ from rich import filesize
 
 from stt_anyio.cli.outcome import printable
 from stt_anyio.cli.transfer import Transferred
-from stt_anyio.cli.verb import emit
+from stt_anyio.cli.verb import Seconds, emit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,7 +25,7 @@ def session_options(command: F) -> F:
     )(command)
     return click.option(
         "--silence",
-        type=click.FloatRange(0.5, 3600),
+        type=Seconds(0.5, 3600),
         default=sum(LASTING),
         show_default=True,
         metavar="SECONDS",

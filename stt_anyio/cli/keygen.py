@@ -47,6 +47,8 @@ def write_new(path: Path, text: bytes) -> None:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too: half a key would be in the way of a whole one
         path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise Failure(f"cannot write {path}: {error.strerror}", ExitCode.FILE) from None

@@ -15,9 +15,9 @@ from stt_anyio.cli.exchange import keep_alive, report, session_options
 from stt_anyio.cli.outcome import TransferError, printable
 from stt_anyio.cli.progress import Bars, bars
 from stt_anyio.cli.seeds import node_seed, seed_options, shared_seed
-from stt_anyio.cli.transfer import receive_offer
+from stt_anyio.cli.transfer import PATIENCE, Offer, Transferred, receive_offer
 from stt_anyio.cli.verb import ExitCode, Failure, Verb, emit, json_option, notice, run, transfer_failure
-from stt_anyio.errors import RemoteError
+from stt_anyio.errors import SttError
 from stt_anyio.node import STTNode
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
@@ -81,7 +81,15 @@ def recv(
         try:
             _announce(node, evolve(listen, port=node.port), as_json=as_json)
             with bars(wanted=not hide_progress) as shown:
-                await Inbox(directory, overwrite=overwrite, once=once, as_json=as_json, shown=shown).serve(node)
+                inbox = Inbox(
+                    directory,
+                    overwrite=overwrite,
+                    once=once,
+                    patience=max(PATIENCE, silence),
+                    as_json=as_json,
+                    shown=shown,
+                )
+                await inbox.serve(node)
         finally:
             await node.stop()
 
@@ -102,12 +110,17 @@ def _announce(node: STTNode, address: Address, *, as_json: bool) -> None:
 class Inbox:
     """Takes in what sessions offer: many sessions at once, and one file after the other in each."""
 
-    def __init__(self, directory: Path, *, overwrite: bool, once: bool, as_json: bool, shown: Bars) -> None:
+    def __init__(
+        self, directory: Path, *, overwrite: bool, once: bool, patience: float, as_json: bool, shown: Bars
+    ) -> None:
         self._directory = directory
         self._overwrite = overwrite
         self._once = once
+        self._patience = patience
         self._as_json = as_json
         self._shown = shown
+        self._over = False  # with `once`: the first file has its fate
+        self._failed: TransferError | None = None
         self._turn = anyio.Semaphore(1 if once else MAX_AT_ONCE)
 
     async def serve(self, node: STTNode) -> None:
@@ -115,27 +128,40 @@ class Inbox:
         async with anyio.create_task_group() as tasks:
             while True:
                 tasks.start_soon(self._attend, await node.accept(), tasks.cancel_scope)
+        if self._failed is not None:
+            raise self._failed
 
     async def _attend(self, session: Session, scope: anyio.CancelScope) -> None:
         while True:
             try:
                 stream = await session.accept_stream()
-            except RemoteError:
+            except SttError:  # it is over, whatever ended it
                 return
-            async with self._turn:
-                await self._take(session, stream)
-                if self._once:
-                    scope.cancel()
+            await self._take(session, stream)
+            if self._once:
+                self._over = True
+                scope.cancel()
 
     async def _take(self, session: Session, stream: Stream) -> None:
-        started = time.perf_counter()
         try:
-            offer = await receive_offer(stream)
-            with self._shown.track(printable(offer.name)) as on_progress:
-                file = await offer.store(self._directory, overwrite=self._overwrite, on_progress=on_progress)
+            offer = await receive_offer(stream)  # which takes no place: who says nothing delays nobody
+            async with self._turn:
+                started = time.perf_counter()
+                file = await self._store(offer)
         except TransferError as error:
-            if self._once:
-                raise
-            transfer_failure(error).tell(as_json=self._as_json)
+            if not self._once:
+                transfer_failure(error).tell(as_json=self._as_json)
+            elif not self._over:  # else another one's fate was decided in the same moment
+                self._failed = error
         else:
             report("received", file, session.peer_node_id, time.perf_counter() - started, as_json=self._as_json)
+
+    async def _store(self, offer: Offer) -> Transferred:
+        with self._shown.track(printable(offer.name)) as on_progress:
+            return await offer.store(
+                self._directory,
+                overwrite=self._overwrite,
+                on_progress=on_progress,
+                patience=self._patience,
+                is_crowded=lambda: not self._once and self._turn.statistics().tasks_waiting > 0,
+            )

@@ -15,7 +15,7 @@ from stt_anyio.cli.outcome import printable
 from stt_anyio.cli.progress import bars
 from stt_anyio.cli.seeds import node_seed, seed_options, shared_seed
 from stt_anyio.cli.transfer import check_readable, send_file
-from stt_anyio.cli.verb import Verb, connect_failure, json_option, run
+from stt_anyio.cli.verb import Seconds, Verb, connect_failure, json_option, run
 from stt_anyio.node import STTNode
 
 
@@ -29,7 +29,7 @@ from stt_anyio.node import STTNode
 @click.option("--name", help="What to call the file there; its own name if not given.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 600),
+    type=Seconds(0.1, 600),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

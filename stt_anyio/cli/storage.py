@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -31,6 +31,10 @@ def check_name(name: str) -> None:
         TransferError: it is empty, leads elsewhere, or holds characters that deceive whoever reads it.
     """
     bad = name in ("", ".", "..") or any(character in "/\\" or deceives(character) for character in name)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # file names here are not in UTF-8
+        bad = True
     if _WINDOWS and not bad:
         bad = (
             any(character in '<>:"|?*' for character in name)
@@ -124,8 +128,10 @@ class PartFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that is gone; what ended the transfer is told, and not this
+            self._file.close()
+        with suppress(OSError):
+            self._part.unlink()
 
     # -- trouble ---------------------------------------------------------------------------------------------------
 

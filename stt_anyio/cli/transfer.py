@@ -36,7 +36,7 @@ from attrs import frozen
 
 from stt_anyio.cli.outcome import Outcome, TransferError, printable
 from stt_anyio.cli.storage import PartFile
-from stt_anyio.errors import RemoteError, StreamClosedError
+from stt_anyio.errors import StreamClosedError, SttError
 from stt_anyio.session import Session
 from stt_anyio.stream import Stream
 
@@ -45,6 +45,10 @@ CHUNK = 1 << 18
 """Bytes that are read, hashed and sent at a time."""
 PATIENCE = 30.0
 """Seconds that each side waits for the other to say what needs no work."""
+CONTENT_PATIENCE = 150.0
+"""Seconds that a receiver waits for more of a file: as long as a session over UDP by default outlives its network."""
+CROWDED_PATIENCE = 10.0
+"""The same where others wait for a place: a third of `PATIENCE`, so that who waits is still there to get it."""
 MAX_TEXT = 1024
 """Bytes of a name or a sentence."""
 
@@ -103,10 +107,11 @@ async def send_file(
             answers = BufferedByteReceiveStream(stream)
             with anyio.fail_after(PATIENCE):
                 await _receive_answer(answers, Outcome.READY)
+            sha256: bytes | None
             try:
                 sha256 = await _send_content(stream, file, size, on_progress)
             except StreamClosedError:
-                sha256 = b""  # stopped by the receiver, whose answer tells why
+                sha256 = None  # stopped by the receiver, whose answer tells why
             if await _receive_answer(answers, Outcome.STORED) != sha256:
                 raise TransferError(Outcome.DAMAGED, "the receiver stored something else: its SHA-256 differs")
         except BaseException:
@@ -209,6 +214,8 @@ class Offer:
     async def _hear(self) -> None:
         if self._stream.purpose != PURPOSE:
             raise TransferError(Outcome.MALFORMED, "the peer opened a stream that is not about a file")
+        if not self._stream.can_send:
+            raise TransferError(Outcome.MALFORMED, "the peer offered a file on a one-way stream, and hears no answer")
         with _peer_trouble("sender"), anyio.fail_after(PATIENCE):
             self.size, length = _OFFER.unpack(await self._received.receive_exactly(_OFFER.size))
             if not 0 < length <= MAX_TEXT:
@@ -220,9 +227,22 @@ class Offer:
             raise TransferError(Outcome.BAD_NAME, f"{name!r} is not UTF-8") from None
 
     async def store(
-        self, directory: str | os.PathLike[str], *, overwrite: bool = False, on_progress: OnProgress | None = None
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        on_progress: OnProgress | None = None,
+        patience: float = CONTENT_PATIENCE,
+        is_crowded: Callable[[], bool] = lambda: False,
     ) -> Transferred:
         """Receive the file into a directory, under its own name.
+
+        Args:
+            directory: where it will be.
+            overwrite: whether it may replace a file of that name.
+            on_progress: see `OnProgress`.
+            patience: seconds that the sender may be silent in the middle of the file.
+            is_crowded: whether others wait for this transfer to end; then it is `CROWDED_PATIENCE` at most.
 
         Returns:
             once it is there, whole and verified; whether the sender has heard of that is for the sender to say.
@@ -234,7 +254,7 @@ class Offer:
             with PartFile(Path(directory), self.name, self.size, overwrite=overwrite) as part:
                 with _peer_trouble("sender"):
                     await self._answer(Outcome.READY)
-                    sha256 = await self._receive_content(part, on_progress)
+                    sha256 = await self._receive_content(part, on_progress, _Patience(patience, is_crowded))
                 path = await anyio.to_thread.run_sync(part.store)
         except TransferError as error:
             await self.refuse(error)
@@ -247,34 +267,63 @@ class Offer:
         try:
             await self._answer(Outcome.STORED, sha256)
             await self._stream.aclose()
-        except RemoteError:
+        except SttError:
             pass  # the file is in its place all the same
         return Transferred(self.name, path, self.size, sha256)
 
-    async def _receive_content(self, part: PartFile, on_progress: OnProgress | None) -> bytes:
+    async def _receive_content(self, part: PartFile, on_progress: OnProgress | None, patience: _Patience) -> bytes:
         digest, done = hashlib.sha256(), 0
         while done < self.size:
-            chunk = await self._received.receive(min(CHUNK, self.size - done))
+            chunk = await patience.receive(self._received, min(CHUNK, self.size - done))
             digest.update(chunk)
             part.write(chunk)
             done += len(chunk)
             if on_progress is not None:
                 on_progress(done, self.size)
-        if await self._received.receive_exactly(_HASH_SIZE) != digest.digest():
+        told = b""
+        while len(told) < _HASH_SIZE:
+            told += await patience.receive(self._received, _HASH_SIZE - len(told))
+        if told != digest.digest():
             raise TransferError(Outcome.DAMAGED, f"{self.name!a} was damaged on the way: its SHA-256 differs")
         return digest.digest()
 
     async def refuse(self, error: TransferError) -> None:
         """Tell the sender why not, as far as it still listens, and end the stream."""
         try:
-            if error.outcome is not Outcome.VANISHED:
-                await self._answer(error.outcome, str(error).encode()[:MAX_TEXT])
+            if not self._stream.can_send:
+                self._stream.stop(error.outcome.value)
+            elif error.outcome is not Outcome.VANISHED:
+                await self._answer(error.outcome, str(error).encode(errors="replace")[:MAX_TEXT])
             await self._stream.aclose()
-        except RemoteError:
+        except SttError:
             pass
 
     async def _answer(self, outcome: Outcome, text: bytes = b"") -> None:
         await self._stream.send(_ANSWER.pack(outcome, len(text)) + text)
+
+
+class _Patience:
+    """How long a sender may be silent.
+
+    Args:
+        seconds: at most.
+        is_crowded: whether it is `CROWDED_PATIENCE` at most.
+    """
+
+    def __init__(self, seconds: float, is_crowded: Callable[[], bool]) -> None:
+        self._seconds = seconds
+        self._is_crowded = is_crowded
+
+    async def receive(self, received: BufferedByteReceiveStream, max_bytes: int) -> bytes:
+        """Receive what comes next; `TransferError` when nothing does."""
+        silent = 0.0
+        while True:
+            seconds = min(CROWDED_PATIENCE, self._seconds - silent)
+            with anyio.move_on_after(seconds):
+                return await received.receive(max_bytes)
+            silent += seconds
+            if silent >= self._seconds or self._is_crowded():
+                raise TransferError(Outcome.VANISHED, f"the sender said nothing for {silent:g} s")
 
 
 # -- trouble -------------------------------------------------------------------------------------------------------
@@ -291,7 +340,7 @@ def _peer_trouble(who: str) -> Iterator[None]:
         if error.stream_code == Outcome.CANCELLED:
             raise TransferError(Outcome.CANCELLED, f"cancelled by the {who}") from None
         raise TransferError(Outcome.VANISHED, f"lost the {who}: {printable(str(error))}") from error
-    except RemoteError as error:
+    except SttError as error:
         raise TransferError(Outcome.VANISHED, f"lost the {who}: {printable(str(error))}") from error
     except TimeoutError:
         raise TransferError(Outcome.VANISHED, f"the {who} said nothing for {PATIENCE:g} s") from None

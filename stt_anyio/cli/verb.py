@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
+from math import isnan
 from typing import Any, TypeVar
 
 import anyio
@@ -40,7 +43,7 @@ Exit codes:
     4  the other side has another shared seed, or is not the --peer asked for
     5  a file was refused, could not be read, or could not be stored whole
     6  the other side vanished or gave up before the end
-  130  interrupted (Ctrl-C, SIGTERM); sessions were closed first
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); sessions were closed first
 """
 
 
@@ -111,6 +114,7 @@ class Verb(click.Command):
         super().__init__(*args, **{"epilog": EXIT_CODES, **options})
 
     def invoke(self, ctx: click.Context) -> Any:
+        _print_anything()
         try:
             return super().invoke(ctx)
         except BaseException as caught:
@@ -122,6 +126,23 @@ class Verb(click.Command):
                 raise
             failure.tell(as_json=bool(ctx.params.get("as_json")))
             ctx.exit(failure.exit_code)
+
+
+class Seconds(click.FloatRange):
+    """So many seconds; also not NaN, which is in no range and outside of none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+def _print_anything() -> None:
+    """What a terminal cannot show, in the name of a file say, is printed as an escape, and ends nothing."""
+    for printed in (sys.stdout, sys.stderr):
+        if isinstance(printed, io.TextIOWrapper):
+            printed.reconfigure(errors="backslashreplace")
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout, for programs.")
@@ -146,15 +167,17 @@ def notice(text: str) -> None:
 
 
 def run(main: Callable[..., Coroutine[Any, Any, T]], *args: Any, backend: str = "asyncio") -> T:
-    """Run an async verb. Ctrl-C and SIGTERM cancel it, so that its sessions are closed, and it exits with 130.
+    """Run an async verb. Ctrl-C, SIGTERM and SIGHUP cancel it, so that its sessions are closed, and it exits with 130.
 
     Event loops turn the first SIGINT into a cancellation of the main task, if Python's own handler is in place. It is
-    not where a shell started the command in the background, so it is put there; and SIGTERM is passed on as SIGINT.
+    not where a shell started the command in the background, so it is put there; and the others are passed on as SIGINT,
+    SIGHUP (the terminal was closed) where it is not ignored, as `nohup` asks for.
     """
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)),
-    }
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and (name == "SIGTERM" or signal.getsignal(number) is not signal.SIG_IGN):
+            before[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return anyio.run(main, *args, backend=backend)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stt_anyio.connections.carrier import ConnectionCarrier
 from stt_anyio.connections.connection import Connection, Registry
-from stt_anyio.connections.dialing import ACCEPT_PAUSE, is_lost, listen_tcp
+from stt_anyio.connections.dialing import ACCEPT_PAUSE, check_listen, is_lost, listen_tcp
 from stt_anyio.connections.sockets import FileMedium, Medium, SocketConnection, SocketMedium
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Registry",
     "SocketConnection",
     "SocketMedium",
+    "check_listen",
     "is_lost",
     "listen_tcp",
 ]

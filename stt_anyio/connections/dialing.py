@@ -11,6 +11,9 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
+from stt_anyio.errors import ArgumentError
+from stt_anyio.links.hosts import is_host
+
 HEAD_START = 0.25
 """Seconds that an address of a host has before the next one is tried beside it (RFC 8305)."""
 BACKLOG = 1024
@@ -90,6 +93,18 @@ async def _connect(family: int, address: Any) -> socket.socket:
 def is_lost(error: OSError) -> bool:
     """Whether a failure to accept is about one connection, which is gone, and says nothing of the next."""
     return error.errno in (errno.ECONNABORTED, errno.EPROTO)
+
+
+def check_listen(host: Any, port: Any) -> None:
+    """Where to listen, before the system makes another port of it: it would take 70,000 for 4,464.
+
+    Raises:
+        ArgumentError: `host` is neither `None` nor an address or a name, or `port` not 0 to 65,535.
+    """
+    if host is not None and not (isinstance(host, str) and (not host or is_host(host))):
+        raise ArgumentError(f"host is {host!r}; it must be an address or the name of a host", argument="host")
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65_535:
+        raise ArgumentError(f"port is {port!r}; it must be a whole number from 0 to 65,535", argument="port")
 
 
 def listen_tcp(family: int, address: Any, reuse_port: bool = False) -> socket.socket:

@@ -15,6 +15,8 @@ import pytest
 
 from stt_anyio.cli import transfer
 from stt_anyio.cli.outcome import Outcome, TransferError
+from stt_anyio.cli.progress import bars
+from stt_anyio.cli.recv import Inbox
 from stt_anyio.cli.storage import PartFile
 from stt_anyio.cli.transfer import (
     CHUNK,
@@ -25,7 +27,8 @@ from stt_anyio.cli.transfer import (
     receive_offer,
     send_file,
 )
-from stt_anyio.errors import StreamClosedError
+from stt_anyio.cli.verb import Failure
+from stt_anyio.errors import SessionExpiredError, SessionTimeoutError, StateError, StreamClosedError
 from stt_anyio.memory import memory_sessions
 from stt_anyio.session import Session
 
@@ -370,3 +373,116 @@ async def test_a_peer_that_says_nothing(sessions: Sessions, source: Path, monkey
     await silent.send(b"\0")
     with pytest.raises(TransferError, match="said nothing"):
         await receive_offer(await sessions[1].accept_stream())
+
+
+@pytest.mark.parametrize("purpose", [PURPOSE, "chat"])
+async def test_an_offer_on_a_one_way_stream(sessions: Sessions, purpose: str) -> None:
+    """Nothing can be answered on it; so it is stopped, and no more than this transfer fails."""
+    stream = sessions[0].open_stream(purpose=purpose, bidirectional=False)
+    await stream.send(offer_bytes(b"file") + b"data")
+    with pytest.raises(TransferError) as caught:
+        await receive_offer(await sessions[1].accept_stream())
+    assert caught.value.outcome is Outcome.MALFORMED
+    with anyio.fail_after(5), pytest.raises(StreamClosedError) as stopped:
+        await stream.send(bytes(1 << 26))
+    assert stopped.value.stream_code == Outcome.MALFORMED
+
+
+@pytest.mark.parametrize("sent", [b"", b"da", b"data", b"data" + bytes(31)])
+async def test_a_sender_that_says_nothing_in_the_middle(sessions: Sessions, inbox: Path, sent: bytes) -> None:
+    stream = sessions[0].open_stream(purpose=PURPOSE)
+    await stream.send(offer_bytes(b"file") + sent)
+    offer = await receive_offer(await sessions[1].accept_stream())
+    with anyio.fail_after(5), pytest.raises(TransferError, match="said nothing") as caught:
+        await offer.store(inbox, patience=0.01)
+    assert caught.value.outcome is Outcome.VANISHED
+    assert not files(inbox)
+
+
+async def test_who_is_silent_loses_its_place_when_others_wait(
+    sessions: Sessions, source: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One place for all: a sender that has it and says nothing, and one on another stream that wants it."""
+    monkeypatch.setattr("stt_anyio.cli.recv.MAX_AT_ONCE", 1)
+    monkeypatch.setattr(transfer, "CROWDED_PATIENCE", 0.01)
+    told: list[str] = []
+    monkeypatch.setattr(Failure, "tell", lambda failure, **_: told.append(failure.message))
+    with bars(wanted=False) as shown:
+        taker = Inbox(inbox, overwrite=False, once=False, patience=1e9, as_json=False, shown=shown)
+    silent = sessions[0].open_stream(purpose=PURPOSE)
+    await silent.send(offer_bytes(b"silent"))
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(taker._take, sessions[1], await sessions[1].accept_stream())
+            assert await silent.receive() == READY
+            assert not told, "nobody waits for its place"
+            tasks.start_soon(send_file, sessions[0], source)
+            await taker._take(sessions[1], await sessions[1].accept_stream())
+    assert files(inbox) == {source.name: content(source)}
+    assert len(told) == 1
+    assert told[0].startswith("the sender said nothing")
+
+
+async def test_who_offers_nothing_takes_no_place(
+    sessions: Sessions, source: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stt_anyio.cli.recv.MAX_AT_ONCE", 1)
+    with bars(wanted=False) as shown:
+        taker = Inbox(inbox, overwrite=False, once=False, patience=1e9, as_json=False, shown=shown)
+    silent = sessions[0].open_stream(purpose=PURPOSE)
+    await silent.send(b"\0")
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(taker._take, sessions[1], await sessions[1].accept_stream())
+            tasks.start_soon(send_file, sessions[0], source)
+            await taker._take(sessions[1], await sessions[1].accept_stream())
+            tasks.cancel_scope.cancel()
+    assert files(inbox) == {source.name: content(source)}
+
+
+async def test_a_receiver_that_wants_nothing_and_claims_to_have_it(sessions: Sessions, source: Path) -> None:
+    """Nobody has heard of a hash; an empty one is none that agrees."""
+
+    async def answer() -> None:
+        stream = await sessions[1].accept_stream()
+        await stream.send(READY)
+        stream.stop()
+        await stream.send(b"\x01\0\0")
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            with pytest.raises(TransferError) as caught:
+                await send_file(sessions[0], source)
+    assert caught.value.outcome is Outcome.DAMAGED
+
+
+@pytest.mark.parametrize("error", [SessionExpiredError("too old"), SessionTimeoutError("silent"), StateError("odd")])
+async def test_however_a_session_ends_the_inbox_goes_on(
+    sessions: Sessions, inbox: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What ended it is in the hand of one peer."""
+
+    async def ended() -> None:
+        raise error
+
+    monkeypatch.setattr(sessions[1], "accept_stream", ended)
+    with bars(wanted=False) as shown:
+        taker = Inbox(inbox, overwrite=False, once=False, patience=1, as_json=False, shown=shown)
+    with anyio.fail_after(5):
+        await taker._attend(sessions[1], anyio.CancelScope())
+
+
+async def test_two_that_fail_in_one_moment(sessions: Sessions, inbox: Path) -> None:
+    """With `--once` the fate of one of them is told, and not a group of both."""
+    for _ in range(2):
+        stream = sessions[0].open_stream(purpose="chat")
+        await stream.send(b"hello")
+    streams = [await sessions[1].accept_stream() for _ in range(2)]
+    with bars(wanted=False) as shown:
+        taker = Inbox(inbox, overwrite=False, once=True, patience=1, as_json=False, shown=shown)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for stream in streams:
+                tasks.start_soon(taker._take, sessions[1], stream)
+    assert isinstance(taker._failed, TransferError)

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from stt_anyio import NodeConfig
 from stt_anyio.cli.app import stt
-from stt_anyio.cli.perf import ends, inside, scaling, with_loop, yardstick
+from stt_anyio.cli.perf import ends, inside, reach, scaling, with_loop, yardstick
 from stt_anyio.cli.perf.modes import FIGURES, MODES
 from stt_anyio.cli.perf.pair import Pair
 from stt_anyio.cli.perf.work import Work
@@ -357,3 +357,21 @@ def test_without_offload_the_system_is_not_asked() -> None:
         assert (sock.segmentation, sock.coalescing) == (False, False)
     finally:
         sock.close()
+
+
+def test_no_private_key_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the disk is full, or it is interrupted, between the key and the certificate."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert reach._certified()
+    assert not list(tmp_path.iterdir())
+    real = reach.NamedTemporaryFile
+
+    def full(**options: bool) -> object:
+        file = real(**options)
+        file.write = lambda data: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+        return file
+
+    monkeypatch.setattr(reach, "NamedTemporaryFile", full)
+    with pytest.raises(KeyboardInterrupt):
+        reach._certified()
+    assert not list(tmp_path.iterdir())

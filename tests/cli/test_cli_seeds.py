@@ -170,3 +170,10 @@ def test_a_file_that_is_no_key(tmp_path: Path) -> None:
         seeds.node_seed(tmp_path / "node.key")
     assert caught.value.exit_code == ExitCode.FILE
     assert "1234" not in caught.value.message
+
+
+def test_keygen_interrupted_leaves_no_half_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = CliRunner().invoke(stt, ["keygen", "--out", str(tmp_path / "node.key")])
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert not list(tmp_path.iterdir())

@@ -204,3 +204,20 @@ def test_systems_on_which_directories_cannot_be_opened(tmp_path: Path, monkeypat
     with PartFile(tmp_path, "file", 0) as part:
         monkeypatch.setattr(os, "open", no_open)
         assert part.store().exists()
+
+
+def test_names_that_the_file_system_cannot_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where names of files are not in UTF-8, one that comes in it is refused, and ends nothing."""
+    monkeypatch.setattr("os.fsencode", lambda name: name.encode("latin-1"))
+    check_name("gr\N{LATIN SMALL LETTER O WITH DIAERESIS}\N{LATIN SMALL LETTER SHARP S}e")
+    with pytest.raises(TransferError) as caught:
+        check_name("\N{EURO SIGN}")
+    assert caught.value.outcome is Outcome.BAD_NAME
+
+
+def test_a_disk_that_is_gone_at_the_end(tmp_path: Path) -> None:
+    """What ended the transfer is told, and not that nothing could be tidied up."""
+    part = PartFile(tmp_path, "file", 1)
+    part._part.unlink()
+    part._part.mkdir()
+    part.__exit__(None, None, None)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from stt_anyio import BlockingNode
+from stt_anyio.cli.transfer import PURPOSE
 from stt_anyio.cli.verb import ExitCode
 
 ROOT = Path(__file__).parents[2]
@@ -269,6 +271,55 @@ def test_both_with_identities(place: Place) -> None:
     assert node_id == node_ids[0]
     assert place.send(address, "--identity", "two.key", "--peer", node_id).end()[0] == ExitCode.DONE
     assert recv.event()["peer_node_id"] == node_ids[1]
+
+
+def test_nothing_that_one_peer_does_ends_it(place: Place) -> None:
+    """Streams on which nothing can be answered, or about nothing; then somebody else sends a file."""
+    recv, address, _ = place.recv()
+    host, port = address.removeprefix("udp://").split(":")
+    with BlockingNode(shared_seed="a passphrase", host=host) as node:
+        session = node.connect((host, int(port)))
+        for purpose in (PURPOSE, "whatever"):
+            stream = session.open_stream(bidirectional=False, purpose=purpose)
+            stream.send(b"hello", timeout=TIMEOUT)
+            assert recv.event()["event"] == "failed"
+    assert place.send(address).end()[0] == ExitCode.DONE
+    assert recv.event()["event"] == "received"
+    assert place.received() == {"big.bin": place.data}
+
+
+def test_names_that_the_terminal_cannot_show(place: Place) -> None:
+    """They are printed as escapes; the file has its own name."""
+    recv = place.stt(
+        *f"recv --listen udp://127.0.0.1:{(port := free_port())} --seed-file seed --dir inbox --once".split(),
+        variables={"PYTHONIOENCODING": "cp1252"},
+    )
+    assert recv.process.stderr is not None
+    recv.process.stderr.readline()
+    assert place.send(f"udp://127.0.0.1:{port}", "--name", "\N{GRINNING FACE}.txt").end()[0] == ExitCode.DONE
+    code, out, err = recv.end()
+    assert (code, err) == (0, "")
+    assert out.startswith("received \\U0001f600.txt: 300.0 kB")
+    assert place.received() == {"\N{GRINNING FACE}.txt": place.data}
+
+
+def test_a_terminal_that_is_closed(place: Place) -> None:
+    """SIGHUP leaves no part of a file behind."""
+    make_large(place.folder / "big.bin")
+    recv, address, _ = place.recv("--once")
+    send = place.send(address)
+    wait_for_part(place.inbox)
+    recv.process.send_signal(signal.SIGHUP)
+    assert recv.end()[0] == ExitCode.INTERRUPTED
+    assert send.end()[0] == ExitCode.VANISHED
+    assert place.received() == {}
+
+
+def test_under_nohup(place: Place) -> None:
+    recv, address, _ = place.recv("--once", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    recv.process.send_signal(signal.SIGHUP)
+    assert place.send(address).end()[0] == ExitCode.DONE
+    assert recv.end()[0] == ExitCode.DONE
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------

@@ -156,3 +156,19 @@ def test_how_long_a_silent_peer_is_waited_for(transport: str, silence: float) ->
     for verb in ("send", "recv"):
         option = next(each for each in stt.commands[verb].params if each.name == "silence")
         assert option.default == sum(LASTING)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["perf", "--mode", "idle", "--seconds", "nan"],
+        ["send", "file", "udp://127.0.0.1:9", "--timeout", "nan"],
+        ["send", "file", "udp://127.0.0.1:9", "--silence", "nan"],
+        ["recv", "--listen", "udp://127.0.0.1:0", "--silence", "nan"],
+    ],
+)
+def test_not_a_number_of_seconds(words: list[str]) -> None:
+    """NaN is in no range, and not outside of one either."""
+    result = CliRunner().invoke(stt, words)
+    assert result.exit_code == ExitCode.USAGE
+    assert f"Invalid value for '{words[-2]}': 'nan' is not a number of seconds." in result.stderr

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from stt_anyio.cli.perf.modes import FIGURES, MODES, Mode
 from stt_anyio.cli.perf.work import Work
-from stt_anyio.cli.verb import EXIT_CODES, ExitCode, Failure, Verb, emit, json_option, qlog_option
+from stt_anyio.cli.verb import EXIT_CODES, ExitCode, Failure, Seconds, Verb, emit, json_option, qlog_option
 
 MAX_THREADS = 500
 CARRIERS = ("udp", "tcp", "ws", "wss", "memory")
@@ -47,7 +47,7 @@ def _modes() -> str:
 @click.option("--direction", type=click.Choice(["up", "down", "both"]), help="up is from who dials.")
 @click.option("--count", type=click.IntRange(1, 1 << 30), help="Round trips, messages, handshakes, packets.")
 @click.option("--sessions", type=click.IntRange(1, 100_000), help="Sessions that are held at once.")
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), help="How long idle sessions are watched.")
+@click.option("--seconds", type=Seconds(0.1, 3600), help="How long idle sessions are watched.")
 @qlog_option
 @json_option
 def perf(mode: str, as_json: bool, qlog_dir: str | None, **given: Any) -> None:

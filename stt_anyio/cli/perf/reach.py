@@ -61,10 +61,11 @@ def _certified() -> ssl.SSLContext:
         .sign(key, hashes.SHA256())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with NamedTemporaryFile(delete=False) as file:
-        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        file.write(certificate.public_bytes(Encoding.PEM))
+    file = NamedTemporaryFile(delete=False)  # noqa: SIM115  # Windows lets nobody else read what is open
     try:
+        with file:
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            file.write(certificate.public_bytes(Encoding.PEM))
         context.load_cert_chain(file.name)
     finally:
         os.unlink(file.name)
