@@ -13,8 +13,9 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from stt_anyio import STTNode
-from stt_anyio.memory import memory_nodes, memory_sessions
+from stt_anyio import BlockingNode, STTNode
+from stt_anyio.errors import ConnectionRefusedError
+from stt_anyio.memory import MemoryNetwork, memory_nodes, memory_sessions
 from tests.anyio.virtual import LOOPS, virtual
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", [virtual("asyncio")], ids=["asyncio"])
@@ -96,3 +97,89 @@ async def test_a_callback_that_was_cancelled_in_the_middle_of_a_cancelled_task()
             assert session.node.get_stats().handler_errors == 1
             assert await peer.wait_closed()
             assert session.node.running
+
+
+# -- what is asked about a peer ------------------------------------------------------------------------------------
+
+
+def raises(*arguments: Any) -> Any:
+    raise KeyError("not in my table")
+
+
+def gives_nonsense(*arguments: Any) -> Any:
+    return 5.0
+
+
+@pytest.mark.parametrize("fault", [raises, gives_nonsense])
+@pytest.mark.parametrize("name", ["admit", "namespace_of"])
+async def test_who_cannot_be_judged_is_refused(
+    name: str, fault: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """H-29: the peer learns that it is refused; the node goes on, says what was wrong, and counts it."""
+    judges: list[Callable[..., Any]] = [fault]
+    usual: Any = None if name == "admit" else ""
+
+    def judge(*arguments: Any) -> Any:
+        return judges[0](*arguments) if judges else usual
+
+    network = MemoryNetwork()
+    with anyio.fail_after(60):
+        options: dict[str, Any] = {"shared_seed": "x", "server_mode": True}
+        async with (
+            STTNode(carriers=[network.carrier("one")], **options, **{name: judge}) as one,
+            STTNode(carriers=[network.carrier("two")], **options) as two,
+        ):
+            with pytest.raises(ConnectionRefusedError):
+                await two.connect("one")
+            assert one.get_stats().handler_errors == 1
+            assert not one.sessions
+            if name == "namespace_of":  # it is asked of those who are dialled too
+                with pytest.raises(ConnectionRefusedError):
+                    await one.connect("two")
+                assert one.get_stats().handler_errors == 2
+                assert not one.sessions
+            assert "Traceback" in caplog.text
+            judges.clear()
+            await goes_on(one, two)
+
+
+@pytest.mark.parametrize("name", ["admit", "namespace_of"])
+async def test_who_cannot_be_judged_any_more_does_not_come_back_with_a_ticket(name: str) -> None:
+    """H-29, H-37: with a ticket it is asked earlier; nothing is let in, and nothing ends."""
+    judges: list[Callable[..., Any]] = []
+
+    def judge(*arguments: Any) -> Any:
+        return judges[0](*arguments) if judges else None if name == "admit" else "tenant"
+
+    network = MemoryNetwork()
+    with anyio.fail_after(60):
+        options: dict[str, Any] = {"shared_seed": "x", "server_mode": True}
+        async with (
+            STTNode(carriers=[network.carrier("one")], **options, max_early_data=700, **{name: judge}) as one,
+            STTNode(carriers=[network.carrier("two")], **options) as two,
+        ):
+            session = await two.connect("one")
+            while session.ticket is None:
+                await checkpoint()
+            await session.close()
+            judges.append(raises)
+            with pytest.raises(ConnectionRefusedError):
+                await two.connect("one", ticket=session.ticket, early_data=b"early")
+            assert not one.sessions
+            judges.clear()
+            await goes_on(one, two)
+
+
+@pytest.mark.parametrize("name", ["admit", "namespace_of"])
+def test_who_cannot_be_judged_is_refused_by_a_node_without_a_loop(name: str) -> None:
+    """The same there."""
+    options: dict[str, Any] = {"shared_seed": "x", "host": "127.0.0.1", "background": True}
+    judges: list[Callable[..., Any]] = [raises]
+    usual = None if name == "admit" else ""
+    judge = {name: lambda *arguments: judges[0](*arguments) if judges else usual}
+    with BlockingNode(server_mode=True, **options, **judge) as server, BlockingNode(**options) as client:
+        with pytest.raises(ConnectionRefusedError):
+            client.connect(("127.0.0.1", server.port))
+        assert server.get_stats().handler_errors == 1
+        judges.clear()
+        assert client.connect(("127.0.0.1", server.port)).is_active()
