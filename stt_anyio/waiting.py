@@ -51,6 +51,15 @@ def is_failure(error: BaseException) -> bool:
     return isinstance(error, Exception)
 
 
+def as_failure(error: BaseException) -> Exception:
+    """A failure as something that can be kept, and raised in other tasks: there a `CancelledError` would be theirs."""
+    if isinstance(error, Exception):
+        return error
+    failure = RuntimeError("what was waited for was cancelled by somebody else")
+    failure.__cause__ = error
+    return failure
+
+
 class Signal(Protocol):
     """Something that is set once, and waited for: an `anyio.Event`, or less."""
 

@@ -6,16 +6,19 @@ Under asyncio that is also a `CancelledError`: who asks for the result of a futu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
-from stt_anyio import BlockingNode, STTNode
-from stt_anyio.errors import ConnectionRefusedError
+from stt_anyio import BlockingNode, Session, STTNode
+from stt_anyio.errors import ConnectionRefusedError, SttError
 from stt_anyio.memory import MemoryNetwork, memory_nodes, memory_sessions
+from stt_anyio.stores import MemorySessionStore
+from stt_proto.reconnect import GivenUp
 from tests.anyio.virtual import LOOPS, virtual
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", [virtual("asyncio")], ids=["asyncio"])
@@ -123,10 +126,11 @@ async def test_who_cannot_be_judged_is_refused(
         return judges[0](*arguments) if judges else usual
 
     network = MemoryNetwork()
+    judging: dict[str, Any] = {name: judge}
     with anyio.fail_after(60):
         options: dict[str, Any] = {"shared_seed": "x", "server_mode": True}
         async with (
-            STTNode(carriers=[network.carrier("one")], **options, **{name: judge}) as one,
+            STTNode(carriers=[network.carrier("one")], **options, **judging) as one,
             STTNode(carriers=[network.carrier("two")], **options) as two,
         ):
             with pytest.raises(ConnectionRefusedError):
@@ -152,10 +156,11 @@ async def test_who_cannot_be_judged_any_more_does_not_come_back_with_a_ticket(na
         return judges[0](*arguments) if judges else None if name == "admit" else "tenant"
 
     network = MemoryNetwork()
+    judging: dict[str, Any] = {name: judge}
     with anyio.fail_after(60):
         options: dict[str, Any] = {"shared_seed": "x", "server_mode": True}
         async with (
-            STTNode(carriers=[network.carrier("one")], **options, max_early_data=700, **{name: judge}) as one,
+            STTNode(carriers=[network.carrier("one")], **options, max_early_data=700, **judging) as one,
             STTNode(carriers=[network.carrier("two")], **options) as two,
         ):
             session = await two.connect("one")
@@ -176,10 +181,135 @@ def test_who_cannot_be_judged_is_refused_by_a_node_without_a_loop(name: str) -> 
     options: dict[str, Any] = {"shared_seed": "x", "host": "127.0.0.1", "background": True}
     judges: list[Callable[..., Any]] = [raises]
     usual = None if name == "admit" else ""
-    judge = {name: lambda *arguments: judges[0](*arguments) if judges else usual}
-    with BlockingNode(server_mode=True, **options, **judge) as server, BlockingNode(**options) as client:
+    options[name] = lambda *arguments: judges[0](*arguments) if judges else usual
+    with BlockingNode(server_mode=True, **options) as server, BlockingNode(**options) as client:
         with pytest.raises(ConnectionRefusedError):
             client.connect(("127.0.0.1", server.port))
         assert server.get_stats().handler_errors == 1
         judges.clear()
         assert client.connect(("127.0.0.1", server.port)).is_active()
+
+
+# -- what belongs to the application -------------------------------------------------------------------------------
+
+
+class Stream(ByteStream):
+    """A byte stream that fails as it is told.
+
+    Args:
+        receive, close: what happens there.
+    """
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]], close: Callable[[], Awaitable[Any]]) -> None:
+        self._receive = receive
+        self._close = close
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        await self._receive()
+        raise anyio.EndOfStream
+
+    async def send(self, item: bytes) -> None:
+        await checkpoint()
+
+    async def send_eof(self) -> None:
+        await checkpoint()
+
+    async def aclose(self) -> None:
+        await self._close()
+
+
+async def unplugged() -> None:
+    raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_a_stream_that_cannot_be_closed_ends_nothing_but_itself(
+    served: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error came out of the task of the connection, and ended the node with all its sessions."""
+    async with memory_nodes() as nodes:
+        one, two = nodes
+        with anyio.fail_after(60):
+            other = await two.connect("one")
+            if served:
+                await one.serve_stream(Stream(unplugged, unplugged))
+            else:
+                with pytest.raises(SttError, match="connection was closed"):
+                    await one.connect_stream(Stream(unplugged, unplugged))
+            await settle()
+            assert other.is_active()
+            assert "could not be closed" in caplog.text
+            await goes_on(one, two)
+
+
+@ASYNCIO
+async def test_a_stream_may_end_in_the_cancellation_of_another() -> None:
+    """It breaks that connection, as any error there does."""
+    async with memory_nodes() as nodes:
+        one, two = nodes
+        gone = dead_future()
+
+        async def cancelled() -> None:
+            await gone
+
+        with anyio.fail_after(60):
+            other = await two.connect("one")
+            await one.serve_stream(Stream(cancelled, cancelled))
+            with pytest.raises(SttError, match="connection was closed"):
+                await one.connect_stream(Stream(cancelled, cancelled))
+            assert other.is_active()
+            await goes_on(one, two)
+
+
+@ASYNCIO
+async def test_what_prepares_a_session_may_end_in_the_cancellation_of_another() -> None:
+    """The client gives up and says why; it was the node that ended, and said nothing."""
+    async with memory_nodes() as nodes:
+        one, two = nodes
+        gone = dead_future()
+
+        async def prepare(session: Session) -> None:
+            await gone
+
+        with anyio.fail_after(60):
+            other = await two.connect("one")
+            client = two.reconnecting("one", prepare=prepare)
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="cancelled by somebody else"):
+                    await client.session()
+            assert isinstance(client.state, GivenUp)
+            assert two.get_stats().handler_errors == 1
+            assert other.is_active()
+            await goes_on(one, two)
+
+
+@ASYNCIO
+async def test_a_store_of_tickets_may_end_in_the_cancellation_of_another() -> None:
+    """H-36: that ticket is refused, and counted as doubtful; those that follow are good again."""
+    gone = dead_future()
+    faults = [1]
+
+    class Store(MemorySessionStore):
+        async def take_once(self, *arguments: Any, **options: Any) -> Any:
+            if faults:
+                faults.clear()
+                await gone
+            return await super().take_once(*arguments, **options)
+
+    network = MemoryNetwork()
+    options: dict[str, Any] = {"shared_seed": "x"}
+    with anyio.fail_after(60):
+        async with (
+            STTNode(carriers=[network.carrier("one")], server_mode=True, ticket_store=Store(), **options) as one,
+            STTNode(carriers=[network.carrier("two")], **options) as two,
+        ):
+            ticket, resumed = None, []
+            for _ in range(3):
+                session = await two.connect("one", ticket=ticket)
+                resumed.append(session.resumed)
+                while session.ticket is None:
+                    await checkpoint()
+                ticket = session.ticket
+            assert resumed == [False, False, True]
+            assert one.get_stats().tickets_in_doubt == 1
+            await goes_on(one, two)
