@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from attrs import asdict
@@ -246,6 +247,7 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
 
     def try_path(self, path: NetworkPath, *, migrate: bool) -> Attempt:
         """Ask the core for a path; who asked waits for what becomes of it, and calls `end_attempt` then."""
+        self.driver.check_path(path)
         attempt = Attempt(path, migrate=migrate, known=any(info.path == path for info in self.core.paths))
         try:
             (self.core.migrate if migrate else self.core.add_path)(path, self.driver.clock())
@@ -257,7 +259,12 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
         attempt.look(self.core.paths)
         self.attempts.append(attempt)
         self.node.attempts[attempt] = self
-        self.driver.pump()
+        try:
+            self.driver.pump()
+        except BaseException:  # out of a carrier that does not take the path: nobody asks there again
+            with suppress(Exception):
+                self.end_attempt(attempt)
+            raise
         return attempt
 
     def end_attempt(self, attempt: Attempt) -> None:

@@ -15,10 +15,11 @@ from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
 from stt_anyio import BlockingNode, Session, STTNode
-from stt_anyio.errors import ConnectionRefusedError, SttError
-from stt_anyio.memory import MemoryNetwork, memory_nodes, memory_sessions
+from stt_anyio.errors import ArgumentError, ConnectionRefusedError, SttError
+from stt_anyio.memory import MemoryCarrier, MemoryNetwork, memory_nodes, memory_sessions
 from stt_anyio.stores import MemorySessionStore
 from stt_proto.reconnect import GivenUp
+from stt_proto.types import NetworkPath
 from tests.anyio.virtual import LOOPS, virtual
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", [virtual("asyncio")], ids=["asyncio"])
@@ -312,4 +313,79 @@ async def test_a_store_of_tickets_may_end_in_the_cancellation_of_another() -> No
                 ticket = session.ticket
             assert resumed == [False, False, True]
             assert one.get_stats().tickets_in_doubt == 1
+            await goes_on(one, two)
+
+
+# -- paths that the application makes ------------------------------------------------------------------------------
+
+JUNK: list[Any] = [
+    "junk",
+    None,
+    ("127.0.0.1", "80"),
+    ("127.0.0.1", 0),
+    ("127.0.0.1", 80, 0, 0),
+    ("127.1", 80),
+    ("localhost", 80),
+    ("::1", 80, 0, 0),
+    ("\0", 1),
+]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("remote", JUNK, ids=repr)
+async def test_a_path_that_the_socket_would_not_take_is_refused(remote: Any) -> None:
+    """The timer asked there again a second later, and that ended the node."""
+    options: dict[str, Any] = {"shared_seed": "x", "host": "127.0.0.1"}
+    async with STTNode(server_mode=True, **options) as server, STTNode(**options) as client:
+        with anyio.fail_after(20):
+            session = await client.connect(("127.0.0.1", server.port))
+            path = NetworkPath("udp", ("127.0.0.1", client.port), remote)
+            for ask in (session.add_path, session.migrate):
+                with pytest.raises(ArgumentError) as caught:
+                    await ask(path)
+                assert caught.value.argument == "remote"
+            assert not session.attempts
+            assert len(session.paths) == 1
+            await session.add_path(session.core.path)
+
+
+def test_a_path_that_the_socket_would_not_take_is_refused_without_a_loop() -> None:
+    """The same there."""
+    options: dict[str, Any] = {"shared_seed": "x", "host": "127.0.0.1", "background": True}
+    with BlockingNode(server_mode=True, **options) as server, BlockingNode(**options) as client:
+        session = client.connect(("127.0.0.1", server.port))
+        with pytest.raises(ArgumentError) as caught:
+            session.add_path(NetworkPath("udp", ("127.0.0.1", client.port), ("127.0.0.1", "80")))
+        assert caught.value.argument == "remote"
+        assert not session.attempts
+        session.add_path(session.core.path)
+
+
+class Fussy(MemoryCarrier):
+    """One that does not check paths, and raises at what it cannot send."""
+
+    def send(self, transmit: Any) -> Any:
+        if transmit.path.remote == "odd":
+            raise TypeError("an odd path")
+        return super().send(transmit)
+
+
+@pytest.mark.parametrize("migrate", [True, False])
+async def test_a_carrier_that_does_not_take_a_path_is_not_asked_again(migrate: bool) -> None:
+    """What was begun is undone: neither the attempt nor the path is left, for the timer to try once more."""
+    network = MemoryNetwork()
+    with anyio.fail_after(60):
+        async with (
+            STTNode(carriers=[network.carrier("one")], shared_seed="x", server_mode=True) as one,
+            STTNode(carriers=[Fussy(network, "two")], shared_seed="x") as two,
+        ):
+            session = await two.connect("one")
+            ask = session.migrate if migrate else session.add_path
+            with pytest.raises(TypeError, match="an odd path"):
+                await ask(NetworkPath("memory", "two", "odd"))
+            assert not session.attempts
+            assert not two.attempts
+            await anyio.sleep(20)
+            assert session.is_active()
+            assert [info.path.remote for info in session.paths] == ["one"]
             await goes_on(one, two)
