@@ -90,7 +90,11 @@ class AsyncioSignal:
             return
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if not self._is_set:  # cancelled: who looks again and again with a timeout leaves nothing
+                self._waiters.remove(waiter)
 
 
 class Bell:
