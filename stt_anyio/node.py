@@ -21,6 +21,7 @@ from stt_anyio.broadcasting import Cast
 from stt_anyio.calls import Calls
 from stt_anyio.carrier import Carrier
 from stt_anyio.connections import ConnectionCarrier
+from stt_anyio.dial_arguments import check_dial
 from stt_anyio.dial_errors import no_answer
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.early import check_one_way
@@ -383,10 +384,11 @@ class STTNode(Patterns):
             UnreachableError: the name is unknown, or no way leads there.
             WebSocketHandshakeError, ProxyError, TlsError: as `connect_websocket` says.
             VersionError: no version or suite in common.
-            ArgumentError: `peer_node_id`, `transport`, `ticket` or `early_data` is none.
+            ArgumentError: `peer_node_id`, `timeout`, `transport`, `ticket` or `early_data` is none.
 
         All but the last are also an `anyio.ConnectionFailed`. Cancelled, it leaves nothing behind.
         """
+        check_dial(peer_node_id, timeout, ticket, early_data)
         if websocket is not None:
             check_one_way(early_data)
             return await self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
@@ -505,6 +507,7 @@ class STTNode(Patterns):
 
         Cancelled, what had not begun to leave is withdrawn; in a cancelled scope nothing is sent.
         """
+        check_timeout(timeout)
         await checkpoint()
         settled = Bell(self.asyncio_loop)
         cast = Cast(self, session_ids, data, stream_id, settled.ring)

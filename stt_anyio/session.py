@@ -19,6 +19,7 @@ from stt_anyio.operation import MAX_REPLY
 from stt_anyio.requests import AnswerPolicy, Handler, answer, request
 from stt_anyio.session_base import Callback, SessionBase
 from stt_anyio.stream import Stream
+from stt_anyio.timeouts import check_timeout
 from stt_anyio.waiting import Bell, Incoming, within
 from stt_proto import Session as CoreSession
 from stt_proto import SessionState
@@ -201,6 +202,7 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
             SessionClosedError: the session is over.
             TimeoutError: it is not done yet.
         """
+        check_timeout(timeout)
         await checkpoint()
         version = self._begin_rotation()
         with within(timeout, "the keys were not replaced"):
