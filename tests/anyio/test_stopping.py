@@ -48,7 +48,10 @@ async def test_a_start_under_way_ends_when_the_node_is_stopped() -> None:
             async def start() -> None:
                 with pytest.raises(StateError, match="stopped while it started"):
                     await node.start()
+                ended.append(anyio.current_time())
 
+            ended: list[float] = []
+            begun = anyio.current_time()
             tasks.start_soon(start)
             await carrier.opening.wait()
             with pytest.raises(StateError, match="running already"):
@@ -57,6 +60,7 @@ async def test_a_start_under_way_ends_when_the_node_is_stopped() -> None:
             assert not node.running
             assert carrier.closed == 1
             await node.stop()
+    assert ended == [begun]
 
 
 async def test_a_stop_at_every_step_of_a_start_is_heard() -> None:
