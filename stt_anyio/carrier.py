@@ -61,6 +61,8 @@ class Outlet(Protocol):
 
     def send(self, transmit: Transmit) -> Transmit | None: ...
 
+    def check_path(self, path: NetworkPath) -> None: ...
+
     def path_used(self, path: NetworkPath) -> None: ...
 
     def path_unused(self, path: NetworkPath) -> None: ...
@@ -113,6 +115,13 @@ class Carrier(ABC):
 
         Raises:
             OSError: the carrier is dead; this ends the node.
+        """
+
+    def check_path(self, path: NetworkPath) -> None:  # noqa: B027
+        """The application has made a path itself, for `add_path` or `migrate`.
+
+        Raises:
+            ArgumentError: names what of it `send` would not take.
         """
 
     def path_used(self, path: NetworkPath) -> None:  # noqa: B027

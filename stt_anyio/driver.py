@@ -145,6 +145,11 @@ class Driver:
         """A carrier wants to write what it has gathered."""
         self._at_end.append(call)
 
+    def check_path(self, path: NetworkPath) -> None:
+        """See that the carrier of a path would take it; of carriers that there are not the core says so."""
+        if isinstance(path, NetworkPath) and (outlet := self._outlets.get(path.carrier)) is not None:
+            outlet.check_path(path)
+
     def path_used(self, path: NetworkPath) -> None:
         """A session uses a path."""
         self._outlets[path.carrier].path_used(path)

@@ -7,22 +7,21 @@ called from any task and in any order. That task holds a cancel scope and, insid
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 import warnings
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from stt_anyio.broadcasting import Cast
+from stt_anyio.calls import Calls
 from stt_anyio.carrier import Carrier
 from stt_anyio.connections import ConnectionCarrier
+from stt_anyio.dial_arguments import check_dial
 from stt_anyio.dial_errors import no_answer
 from stt_anyio.driver import SENDS_PER_PUMP, Driver
 from stt_anyio.early import check_one_way
@@ -34,42 +33,17 @@ from stt_anyio.patterns import Patterns
 from stt_anyio.session import Session
 from stt_anyio.session_base import SessionBase
 from stt_anyio.ticket_store import TicketDesk, who_knows
+from stt_anyio.timeouts import check_timeout
 from stt_anyio.udp import UdpCarrier, UdpSocket
-from stt_anyio.waiting import Bell, Feed, Incoming, finish
+from stt_anyio.waiting import FAILURES, Bell, Feed, Incoming, finish, up_to
+from stt_anyio.watching import Watchers
 from stt_proto import NetworkPath, Ticket
 from stt_proto.broadcast import BroadcastResult
-from stt_proto.events import (
-    DatagramReceived,
-    Event,
-    ExtensionFrameReceived,
-    SessionClosed,
-    StreamAcked,
-    StreamFinished,
-    StreamOpened,
-    StreamReadable,
-    StreamReset,
-    StreamsAvailable,
-    StreamWritable,
-    TicketOffered,
-)
+from stt_proto.events import Event, SessionClosed, TicketOffered
 from stt_proto.types import Buffer
 
 STOP_TIMEOUT = 5.0
 """Seconds that `stop` gives its sessions to close."""
-MAX_EVENTS = 10_000
-"""Events that wait for one who iterates over them; the oldest goes first."""
-
-_OF_STREAMS = (
-    DatagramReceived,
-    ExtensionFrameReceived,
-    StreamAcked,
-    StreamFinished,
-    StreamOpened,
-    StreamReadable,
-    StreamReset,
-    StreamsAvailable,
-    StreamWritable,
-)
 
 
 class STTNode(Patterns):
@@ -121,16 +95,16 @@ class STTNode(Patterns):
         self.asyncio_loop: asyncio.AbstractEventLoop | None = None
         self._task: object = None
         self._tasks: TaskGroup | None = None
-        self._calls: set[_Call] = set()
+        self._calls = Calls(self.handler_failed)
+        self._starting: anyio.CancelScope | None = None
         self._finished: anyio.Event | None = None
         self._stopping = False
         self._desk: TicketDesk  # of a node that runs, if anybody else knows of tickets
         self._failure: BaseException | None = None
         self._arrived = Bell()
         self._packet = Bell()
-        self._quiet = Bell()
         self._gathering = Bell()
-        self._watchers: WeakSet[_Watcher] = WeakSet()
+        self._watchers = Watchers()
 
     # -- starting and stopping -------------------------------------------------------------------------------------
 
@@ -152,13 +126,25 @@ class STTNode(Patterns):
 
         Raises:
             OSError: the address is taken, or not ours.
-            StateError: it is running already.
+            StateError: it is running already; or `stop` was called meanwhile.
         """
-        if self._finished is not None and not self._finished.is_set():
+        if self._starting is not None or (self._finished is not None and not self._finished.is_set()):
             raise StateError("the node is running already")
         if server_mode is not None:
             self._server_mode = server_mode
         self._finished = anyio.Event()
+        with anyio.CancelScope() as starting:
+            self._starting = starting
+            try:
+                await self._open()
+                await self._begin()
+            finally:
+                self._starting = None
+        if starting.cancel_called:
+            raise StateError("the node was stopped while it started")
+
+    async def _open(self) -> None:
+        """Bind, and make the core; or leave nothing behind."""
         carriers: list[Carrier] = []
         if self._given_carriers is not None:
             carriers += self._given_carriers
@@ -186,18 +172,24 @@ class STTNode(Patterns):
             )
         except BaseException:
             self._close_carriers()
+            assert self._finished is not None
             self._finished.set()
             raise
+
+    async def _begin(self) -> None:
+        """Run, and be reached where the configuration says."""
+        assert self._loop is not None
         self.set_log_level()
         self._scope, self._timer = anyio.CancelScope(), None
         self._stopping, self._left_running, self._failure = False, True, None
         up = anyio.Event()
-        self._task = spawn(loop, self._run, up)
+        self._task = spawn(self._loop, self._run, up)
         try:
             await up.wait()
             if self._server_mode and self._given_carriers is None:
                 await self._listen_as_configured()
         except BaseException:
+            self._starting = None  # it ends by itself
             await self.stop()
             raise
 
@@ -216,6 +208,8 @@ class STTNode(Patterns):
                     for carrier in self._carriers.values():
                         tasks.start_soon(carrier.run, self.driver)
                     tasks.start_soon(_set, up)
+            if not scope.cancel_called:
+                raise RuntimeError("a task of the node ended in a cancellation that was not the node's")
         except Exception as error:
             self._fail(_unwrapped(error))
         finally:
@@ -260,28 +254,42 @@ class STTNode(Patterns):
 
     def _end(self) -> None:
         """Nothing waits any more: end what is left, wake everybody, give everything back."""
-        driver = self.driver
-        for session in (*self.sessions.values(), *self._dialing):
-            session.ended_here = self._failure is None
-            session.core.abort(driver.clock())
-        driver.pump()
-        self._close_driver(driver)
-        self._close_carriers()
-        self._driver = self._listens_at = self._tasks = None
-        self._backlog.clear()
-        for call in self._calls:
-            call.scope.cancel()
-        for bell in (self._arrived, self._packet, self._quiet, *(watcher.bell for watcher in self._watchers)):
-            bell.ring()
         assert self._finished is not None
-        self._finished.set()
+        driver = self.driver
+        try:
+            self._end_sessions(driver)
+            self._close_driver(driver)
+            self._close_carriers()
+        finally:
+            self._driver = self._listens_at = self._tasks = None
+            self._backlog.clear()
+            self._calls.cancel()
+            for bell in (self._arrived, self._packet, self._calls.changed, self._watchers):
+                bell.ring()
+            self._finished.set()
+
+    def _end_sessions(self, driver: Driver) -> None:
+        try:
+            for session in (*self.sessions.values(), *self._dialing):
+                session.ended_here = self._failure is None
+                session.core.abort(driver.clock())
+            driver.pump()
+        except FAILURES:  # out of a carrier; who waits for a session learns of its end all the same
+            logger.exception("a carrier of %r failed at the end", self)
+            for core, event in driver.endpoint.events():
+                self._deliver(core, event)
 
     def _close_carriers(self) -> None:
         for carrier in self._carriers.values():
-            carrier.close()
+            try:
+                carrier.close()
+            except FAILURES:  # the others are to be given back too
+                logger.exception("carrier %r of %r could not be closed", carrier.name, self)
 
-    async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+    async def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
         """Refuse new sessions, close those that are there, and end. May be called from any task, and again.
+
+        A `start` that is under way ends with a `StateError`.
 
         Args:
             timeout: seconds that sessions get to deliver what they accepted and callbacks to finish; then both are
@@ -289,27 +297,37 @@ class STTNode(Patterns):
 
         Raises:
             OSError: what ended the node, if it did not end because of this.
+            ArgumentError: `timeout` is none.
         """
+        check_timeout(timeout)
         if self._finished is None:
             await checkpoint()
             return
         self._left_running = False
-        with anyio.CancelScope(shield=True):
-            if not self._stopping and self._driver is not None:
-                self._stopping = True
-                self._driver.endpoint.accepting = False
-                for session in (*self.sessions.values(), *self._dialing):
-                    session.begin_close()
-                caller = anyio.get_current_task().id
-                with anyio.move_on_after(timeout):
-                    while self.sessions or any(call.task != caller for call in self._calls):
-                        await self._quiet.wait()
-                if self._scope is not None:
-                    self._scope.cancel()
+        if self._starting is not None:
+            self._starting.cancel()
+        if not self._stopping and self._driver is not None:
+            self._stopping = True
+            assert self._scope is not None
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._close_sessions(timeout)
+            finally:  # also of a task that asyncio cancels, which nothing shields
+                self._scope.cancel()
         await finish(self._finished, self)
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
+
+    async def _close_sessions(self, timeout: float | None) -> None:
+        """Give sessions and callbacks the time to end by themselves."""
+        self.driver.endpoint.accepting = False
+        for session in (*self.sessions.values(), *self._dialing):
+            session.begin_close()
+        caller = anyio.get_current_task().id
+        with anyio.move_on_after(timeout):
+            while self.sessions or self._calls.besides(caller):
+                await self._calls.changed.wait()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -366,16 +384,17 @@ class STTNode(Patterns):
             UnreachableError: the name is unknown, or no way leads there.
             WebSocketHandshakeError, ProxyError, TlsError: as `connect_websocket` says.
             VersionError: no version or suite in common.
-            ArgumentError: `peer_node_id`, `transport`, `ticket` or `early_data` is none.
+            ArgumentError: `peer_node_id`, `timeout`, `transport`, `ticket` or `early_data` is none.
 
         All but the last are also an `anyio.ConnectionFailed`. Cancelled, it leaves nothing behind.
         """
+        check_dial(peer_node_id, timeout, ticket, early_data)
         if websocket is not None:
             check_one_way(early_data)
             return await self._race(address, target_of(websocket), peer_node_id, timeout, transport, ticket)
         driver = self.driver
         carrier = self.carrier_for(transport)
-        with anyio.move_on_after(timeout):
+        with up_to(timeout):
             path = await self._find_path(carrier, address)
             return await self._dial(driver, path, peer_node_id, ticket, early_data)
         raise no_answer(address, timeout)
@@ -449,9 +468,7 @@ class STTNode(Patterns):
         Their classes are in `stt_proto.events`. The session is `None` for what concerns the node itself, such as
         `HandshakeFailed`. Events that nobody takes are dropped when there are 10,000, the oldest first.
         """
-        watcher = _Watcher()
-        self._watchers.add(watcher)
-        return Feed(watcher.take, watcher.bell, self._is_over)
+        return self._watchers.feed(self._is_over)
 
     def _is_over(self) -> bool:
         """Whether nothing more will come in; of a node that was never started nobody can tell."""
@@ -490,11 +507,12 @@ class STTNode(Patterns):
 
         Cancelled, what had not begun to leave is withdrawn; in a cancelled scope nothing is sent.
         """
+        check_timeout(timeout)
         await checkpoint()
         settled = Bell(self.asyncio_loop)
         cast = Cast(self, session_ids, data, stream_id, settled.ring)
         try:
-            with anyio.move_on_after(timeout):
+            with up_to(timeout):
                 while not cast.settled:
                     await settled.wait()
         except BaseException:
@@ -505,33 +523,11 @@ class STTNode(Patterns):
     # -- what the base asks for ------------------------------------------------------------------------------------
 
     def _call(self, callback: Callback, session: SessionBase[Any] | None, *arguments: Any) -> None:
-        try:
-            result = callback(*arguments)
-        except Exception as error:
-            self.handler_failed(error, session)
-            return
-        if inspect.isawaitable(result):
-            assert self._loop is not None
-            call = _Call()
-            self._calls.add(call)
-            spawn(self._loop, self._finish_call, call, result, session)
-
-    async def _finish_call(self, call: _Call, result: Awaitable[Any], session: SessionBase[Any] | None) -> None:
-        """Wait for a callback, in a task that belongs to nobody, so that the callback may stop the node."""
-        call.task = anyio.get_current_task().id
-        with call.scope:
-            try:
-                await result
-            except Exception as error:
-                self.handler_failed(error, session)
-            finally:
-                self._calls.discard(call)
-                self._quiet.ring()
+        assert self._loop is not None
+        self._calls.begin(self._loop, callback, session, *arguments)
 
     def _publish(self, session: Session | None, event: Event) -> None:
-        if self._watchers and not isinstance(event, _OF_STREAMS):
-            for watcher in self._watchers:
-                watcher.put(session, event)
+        self._watchers.put(session, event)
 
     def _wake_accept(self) -> None:
         self._arrived.ring()
@@ -549,34 +545,7 @@ class STTNode(Patterns):
     def _on_session_closed(self, session: Session, event: SessionClosed) -> None:
         super()._on_session_closed(session, event)
         if not self.sessions:
-            self._quiet.ring()
-
-
-class _Call:
-    """A callback that has not finished."""
-
-    __slots__ = ("scope", "task")
-
-    def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
-        self.task = 0
-
-
-class _Watcher:
-    """What one iteration over events has before it."""
-
-    __slots__ = ("__weakref__", "_waiting", "bell")
-
-    def __init__(self) -> None:
-        self.bell = Bell()
-        self._waiting: deque[tuple[Session | None, Event]] = deque(maxlen=MAX_EVENTS)
-
-    def put(self, session: Session | None, event: Event) -> None:
-        self._waiting.append((session, event))
-        self.bell.ring()
-
-    def take(self) -> tuple[Session | None, Event] | None:
-        return self._waiting.popleft() if self._waiting else None
+            self._calls.changed.ring()
 
 
 def _checked(carriers: Iterable[Carrier]) -> tuple[Carrier, ...]:

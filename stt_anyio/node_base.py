@@ -25,6 +25,7 @@ from stt_anyio.errors import (
     SttError,
     closed_here,
 )
+from stt_anyio.judging import contained_admit, contained_namespace_of
 from stt_anyio.managed import ManagedSessions
 from stt_anyio.moving import Attempt
 from stt_anyio.observing import Observers
@@ -75,7 +76,7 @@ class NodeStats:
         established: sessions established so far.
         closed: those that ended, by reason; `active` and these add up to `established`.
         handshakes_failed: attempts of others that came to nothing, as far as they were reported.
-        handler_errors: exceptions that came out of handlers and callbacks.
+        handler_errors: exceptions that came out of handlers and callbacks, `admit` and `namespace_of` among them.
         tickets_in_doubt: tickets refused since `ticket_store` or `ticket_file` could not say whether they were used.
     """
 
@@ -170,8 +171,8 @@ class NodeBase(Generic[SessionT]):
             raise ArgumentError("shared_seed is missing; it says who may talk to this node", argument="shared_seed")
         self._identity = Identity.from_seed(os.urandom(32) if node_seed is None else node_seed)
         self._core_config = self.config.core_config(self._identity, shared_seed)
-        self._admit = admit
-        self._namespace_of = namespace_of
+        self._admit = None if admit is None else contained_admit(admit, self.handler_failed)
+        self._namespace_of = None if namespace_of is None else contained_namespace_of(namespace_of, self.handler_failed)
         self._server_mode = server_mode
         self._driver: Driver | None = None
         self._observers = Observers()

@@ -22,6 +22,7 @@ from stt_anyio.errors import (
     connection_failed,
 )
 from stt_anyio.session import Session
+from stt_anyio.timeouts import check_timeout
 from stt_proto.manager.checks import check_node_id
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class SessionPool(AsyncResource):
     async def _entry(
         self, address: Any, peer_node_id: bytes | None, timeout: float | None, transport: str | None
     ) -> tuple[_Entry, Session]:
+        check_timeout(timeout)
         await checkpoint()
         with anyio.move_on_after(timeout) as patience:
             while True:

@@ -21,7 +21,7 @@ from stt_anyio.operation import MAX_REPLY, Operation
 from stt_anyio.reconnecting_base import WITHIN_PREPARE, Peer, Reconnecting, lost_at_once
 from stt_anyio.requests import exchange
 from stt_anyio.session import Session
-from stt_anyio.waiting import Bell, Feed, finish, inside
+from stt_anyio.waiting import Bell, Feed, as_failure, finish, inside, is_failure, up_to
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, ReconnectPolicy, State
 from stt_proto.types import Buffer
@@ -126,7 +126,7 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
         """
         self._check_outside()
         operation = Operation(data, repeat=repeat)
-        with anyio.move_on_after(timeout):
+        with up_to(timeout):
             while True:
                 try:
                     session = await self.session()
@@ -204,8 +204,10 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
             self._leave()
         try:
             session = await self._dial(ticket)
-        except Exception as error:
-            self._on_failed(error)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            self._on_failed(as_failure(error))
         else:
             self._on_dialled(session)
 
@@ -229,7 +231,7 @@ class ReconnectingClient(Reconnecting[Session], AsyncResource):
                 with inside(self, self.node):
                     await self._prepare(session)
         except BaseException as error:
-            if (lost := lost_at_once(session, error)) is not None:
+            if is_failure(error) and (lost := lost_at_once(session, as_failure(error))) is not None:
                 raise lost from error
             session.abort()
             raise

@@ -14,6 +14,7 @@ from stt_anyio.errors import ArgumentError, SessionClosedError, SttError, closed
 from stt_anyio.links import WebSocketTarget, target_of
 from stt_anyio.node_base import NodeBase
 from stt_anyio.session_base import SessionBase
+from stt_anyio.timeouts import check_timeout
 from stt_proto import Ticket
 from stt_proto.reconnect import Connected, GivenUp, Reconnector, ReconnectPolicy, State
 
@@ -36,7 +37,8 @@ class Peer:
     """Whom to dial, and how: the arguments of `connect`, and where else the same node is.
 
     Raises:
-        ArgumentError: `others` is no list of addresses (one pair of host and port is none), or `websocket` no target.
+        ArgumentError: `others` is no list of addresses (one pair of host and port is none), `websocket` no target, or
+            `timeout` none.
     """
 
     address: Any = field(repr=False)  # a URL may hold a password
@@ -44,7 +46,7 @@ class Peer:
     peer_node_id: bytes | None = None
     transport: str | None = None
     websocket: WebSocketTarget | None = field(default=None, converter=optional(target_of))
-    timeout: float | None = 10.0
+    timeout: float | None = field(default=10.0, validator=lambda *given: check_timeout(given[2]))
 
     def ways(self) -> list[tuple[Any, str | None]]:
         """The addresses to find a detached session at, the best first."""

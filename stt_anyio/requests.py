@@ -14,7 +14,7 @@ from stt_anyio.errors import ArgumentError, BufferOverflowError, SttError, TooMa
 from stt_anyio.operation import Operation
 from stt_anyio.session_base import SessionBase
 from stt_anyio.stream_base import StreamBase, single_bytes
-from stt_anyio.waiting import is_failure
+from stt_anyio.waiting import is_failure, up_to
 from stt_proto.types import Buffer
 from stt_proto.wire import MAX_VARINT
 
@@ -125,7 +125,7 @@ class RequestRefused(Exception):  # it is no error of anybody's
 async def request(session: Session, data: Buffer, timeout: float | None, purpose: str, max_size: int) -> bytes:
     """See `Session.request`."""
     operation = Operation(data, repeat=False)
-    with anyio.move_on_after(timeout):
+    with up_to(timeout):
         try:
             return await exchange(session, operation, purpose, max_size)
         except SttError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from stt_anyio.errors import StreamClosedError
 from stt_anyio.moving import Attempt
 from stt_anyio.operation import MAX_REPLY
 from stt_anyio.requests import AnswerPolicy, Handler, answer, request
-from stt_anyio.session_base import SessionBase
+from stt_anyio.session_base import Callback, SessionBase
 from stt_anyio.stream import Stream
+from stt_anyio.timeouts import check_timeout
 from stt_anyio.waiting import Bell, Incoming, within
 from stt_proto import Session as CoreSession
 from stt_proto import SessionState
@@ -165,6 +167,25 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
             await self._frame.wait()
         return frame
 
+    def _call_frame_handler(self, handler: Callback, data: bytes) -> None:
+        def call() -> Awaitable[None] | None:
+            result = handler(self, data)
+            if not isawaitable(result):
+                return None
+            self.frames_at_work += 1
+            return self._finish_frame(result)
+
+        self.node._call(call, None)
+
+    async def _finish_frame(self, result: Awaitable[Any]) -> None:
+        """Wait for a handler; then there is room for the next."""
+        try:
+            await result
+        finally:
+            self.frames_at_work -= 1
+            if self.node.running:
+                self._on_frames()
+
     # -- keys ------------------------------------------------------------------------------------------------------
 
     async def rotate_key(self, timeout: float | None = None) -> int:
@@ -181,6 +202,7 @@ class Session(SessionBase[Stream], AsyncResource, TypedAttributeProvider):
             SessionClosedError: the session is over.
             TimeoutError: it is not done yet.
         """
+        check_timeout(timeout)
         await checkpoint()
         version = self._begin_rotation()
         with within(timeout, "the keys were not replaced"):

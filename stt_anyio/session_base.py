@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from attrs import asdict
@@ -78,6 +79,8 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
         self.incoming: dict[int, StreamT] = {}
         self.frame_handlers: dict[int, Callback] = {}
         self.frames: deque[tuple[int, bytes]] | None = None  # those for which there is no handler
+        self.held_frames: deque[tuple[int, bytes]] | None = None  # those that had none when they came
+        self.frames_at_work = 0  # handlers that have not finished
         self.refused = _NOTHING_REFUSED  # kinds of stream of which the peer allowed no more; True: both ways
         self.claimed = False  # by `accept_stream`: then `node.receive()` leaves its streams alone
         self.ended_here = False
@@ -246,6 +249,7 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
 
     def try_path(self, path: NetworkPath, *, migrate: bool) -> Attempt:
         """Ask the core for a path; who asked waits for what becomes of it, and calls `end_attempt` then."""
+        self.driver.check_path(path)
         attempt = Attempt(path, migrate=migrate, known=any(info.path == path for info in self.core.paths))
         try:
             (self.core.migrate if migrate else self.core.add_path)(path, self.driver.clock())
@@ -257,7 +261,12 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
         attempt.look(self.core.paths)
         self.attempts.append(attempt)
         self.node.attempts[attempt] = self
-        self.driver.pump()
+        try:
+            self.driver.pump()
+        except BaseException:  # out of a carrier that does not take the path: nobody asks there again
+            with suppress(Exception):
+                self.end_attempt(attempt)
+            raise
         return attempt
 
     def end_attempt(self, attempt: Attempt) -> None:
@@ -396,6 +405,8 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
         """Have `handler(session, data)` called with each frame of a type, those among them that have come already.
 
         One that raises ends nothing; that is logged and counted. Frames of types without one are for `receive_frame`.
+        While as many handlers are at work as frames may wait (`limits.extension_frames`), the next frames of all types
+        wait, and of too many the oldest are dropped.
 
         Args:
             kind: one of the node's `extension_frames`.
@@ -411,14 +422,19 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
             self.frame_handlers.pop(kind, None)
             return
         self.frame_handlers[kind] = handler
-        waiting, self.frames = self.frames, None
-        for frame in waiting or ():
-            self._hand_out(*frame)
+        if self.frames is not None:
+            self.held_frames, self.frames = deque((*(self.held_frames or ()), *self.frames)), None
         self._on_frames()
 
     def _take_frame(self) -> tuple[int, bytes] | None:
         """The oldest frame for which there is no handler."""
-        return self.frames.popleft() if self.frames else self.core.receive_frame()
+        if self.frames:
+            return self.frames.popleft()
+        return None if self.frame_handlers else self._next_frame()
+
+    def _next_frame(self) -> tuple[int, bytes] | None:
+        """The oldest frame that nobody has looked at since there are these handlers."""
+        return self.held_frames.popleft() if self.held_frames else self.core.receive_frame()
 
     # -- ending ----------------------------------------------------------------------------------------------------
 
@@ -495,9 +511,10 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
         self._wake_datagrams()
 
     def _on_frames(self, event: ExtensionFrameReceived | None = None) -> None:
-        if self.frame_handlers:
-            while (frame := self.core.receive_frame()) is not None:
-                self._hand_out(*frame)
+        """Hand frames out, but to so many handlers at once as may wait: the core bounds those that it keeps."""
+        most = self.node.config.limits.extension_frames
+        while self.frame_handlers and self.frames_at_work < most and (frame := self._next_frame()) is not None:
+            self._hand_out(*frame)
         self._wake_frames()
 
     def _hand_out(self, kind: int, data: bytes) -> None:
@@ -507,7 +524,10 @@ class SessionBase(ManagedSession, EarlyBeginning[StreamT]):
                 self.frames = deque(maxlen=self.node.config.limits.extension_frames)
             self.frames.append((kind, data))
         else:
-            self.node._call(handler, None, self, data)
+            self._call_frame_handler(handler, data)
+
+    def _call_frame_handler(self, handler: Callback, data: bytes) -> None:
+        self.node._call(handler, None, self, data)
 
     def _on_rotated(self, event: KeysRotated) -> None:
         self._wake_rotation()

@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 from stt_anyio.errors import SttError
 from stt_anyio.managed import DRAIN_TIMEOUT, ManagedSessions
 from stt_anyio.session import Session
+from stt_anyio.timeouts import check_timeout
 from stt_anyio.waiting import within
 from stt_proto.manager import DrainStatus, Namespace
 
@@ -82,6 +83,7 @@ class SessionManager(ManagedSessions[Session]):
         Raises:
             TimeoutError: it is not done yet.
         """
+        check_timeout(timeout)
         await checkpoint()
         done: list[bytes] = []
         with within(timeout, "the keys were not replaced"):

@@ -119,7 +119,7 @@ class Stream(StreamBase, ByteStream):
         if self._sending:
             await checkpoint()
             raise anyio.BusyResourceError("sending to")
-        self._sending = True
+        self._sending, self._cut = True, False
         try:
             if self._rested:  # an answer goes at once, and not one turn of the loop later
                 self._rested = False
@@ -182,7 +182,8 @@ class Stream(StreamBase, ByteStream):
     async def aclose(self) -> None:
         """End both directions; what was accepted is still delivered, by the session, without waiting here.
 
-        In a cancelled scope, and in the middle of a broadcast on it, it resets instead.
+        In a cancelled scope, and in the middle of a broadcast or of another task's `send`, it resets instead: the peer
+        must not take a part for the whole.
         """
         self._close()
         try:

@@ -60,6 +60,7 @@ class StreamBase:
     __slots__ = (
         "_closed",
         "_core",
+        "_cut",
         "_driver",
         "_receive_ended",
         "_send_ended",
@@ -85,6 +86,7 @@ class StreamBase:
         self._core = core
         self._driver: Driver = session.driver
         self._sending = False  # a call that has more to send waits for room
+        self._cut = False  # it has sent a part so far, or nothing
         self._send_ended = False  # finished or reset
         self._withdrawn = False  # reset
         self._receive_ended = False
@@ -200,9 +202,11 @@ class StreamBase:
         if self._send_ended:
             raise closed_here(StreamClosedError("this side has ended the stream"))
         try:
-            return self._core.write(data, self._driver.clock())
+            taken = self._core.write(data, self._driver.clock())
         except SttError as error:
             raise self.session.raised(error) from None
+        self._cut = taken < len(data)
+        return taken
 
     def _check_send(self) -> None:
         if not self.can_send:
@@ -286,7 +290,7 @@ class StreamBase:
     def _close(self) -> None:
         """Finish sending and refuse to receive."""
         self._closed = True
-        if self.fed is not None and self.fed.is_inside:
+        if (self._sending and self._cut) or (self.fed is not None and self.fed.is_inside):
             self.reset()  # the peer must not take a part of a message for all of it
         self._finish()
         self.stop()

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 
 from stt_anyio.stores import SessionStore
 from stt_anyio.ticket_file import TicketFile
+from stt_anyio.waiting import as_failure, is_failure
 from stt_proto.events import TicketOffered
 from stt_proto.manager.checks import MIN_SECONDS
 
@@ -108,8 +109,10 @@ class TicketDesk:
         try:
             with anyio.move_on_after(self._timeout):
                 unused = await self._ask(event.ticket_id, event.expires_at)
-        except Exception as error:  # also what a store of the application's own may raise
-            why = error
+        except BaseException as error:  # also what a store of the application's own may raise
+            if not is_failure(error):
+                raise
+            why = as_failure(error)
         finally:
             self._asked -= 1
         if unused is None:

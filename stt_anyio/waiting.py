@@ -12,7 +12,13 @@ import anyio
 from anyio.abc import Listener, TaskGroup
 from anyio.lowlevel import checkpoint
 
+from stt_anyio.timeouts import check_timeout
+
 T = TypeVar("T")
+
+FAILURES = (Exception, asyncio.CancelledError)
+"""What comes out of code of the application that is called without waiting: no cancellation of the task that calls it
+comes in the middle of that, so one that is seen there is somebody else's."""
 
 _inside: ContextVar[tuple[object, ...]] = ContextVar("stt_inside", default=())
 
@@ -45,6 +51,15 @@ def is_failure(error: BaseException) -> bool:
     return isinstance(error, Exception)
 
 
+def as_failure(error: BaseException) -> Exception:
+    """A failure as something that can be kept, and raised in other tasks: there a `CancelledError` would be theirs."""
+    if isinstance(error, Exception):
+        return error
+    failure = RuntimeError("what was waited for was cancelled by somebody else")
+    failure.__cause__ = error
+    return failure
+
+
 class Signal(Protocol):
     """Something that is set once, and waited for: an `anyio.Event`, or less."""
 
@@ -75,7 +90,11 @@ class AsyncioSignal:
             return
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if not self._is_set:  # cancelled: who looks again and again with a timeout leaves nothing
+                self._waiters.remove(waiter)
 
 
 class Bell:
@@ -111,10 +130,20 @@ class Bell:
         await self.arm().wait()
 
 
+def up_to(timeout: float | None) -> anyio.CancelScope:
+    """Give a block so many seconds, or with `None` as many as it takes.
+
+    Raises:
+        ArgumentError: `timeout` is none.
+    """
+    check_timeout(timeout)
+    return anyio.move_on_after(timeout)
+
+
 @contextmanager
 def within(seconds: float | None, what: str) -> Iterator[None]:
     """Give a block so many seconds, or with `None` as many as it takes; `TimeoutError` says what did not happen."""
-    with anyio.move_on_after(seconds) as scope:
+    with up_to(seconds) as scope:
         yield
     if scope.cancelled_caught:
         raise TimeoutError(f"{what} within {seconds:g} seconds")

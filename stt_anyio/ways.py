@@ -25,6 +25,7 @@ from stt_anyio.reconnecting_base import Peer
 from stt_anyio.regaining import regain
 from stt_anyio.session import Session
 from stt_anyio.session_manager import SessionManager
+from stt_anyio.timeouts import check_timeout
 from stt_anyio.udp import UdpCarrier
 from stt_proto import NetworkPath, ReconnectPolicy, Ticket
 from stt_proto.manager import DrainStatus
@@ -219,6 +220,7 @@ class Ways(NodeBase[Session]):
         self, session: Session, address: Any, transport: str | None, timeout: float | None, *, migrate: bool
     ) -> None:
         """`Session.add_path`, and with `migrate` that; without an address from another port."""
+        check_timeout(timeout)
         if session.is_closed:
             raise session.ended()
         attempt: Attempt | None = None

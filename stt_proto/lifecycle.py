@@ -17,6 +17,7 @@ from math import inf
 
 from stt_proto.errors import (
     AuthenticationError,
+    ConnectionRefusedError,
     SessionClosedError,
     SessionExpiredError,
     SessionTimeoutError,
@@ -40,7 +41,8 @@ from stt_proto.session.session import Session
 from stt_proto.types import CloseReason
 
 NamespaceOf = Callable[[bytes], Namespace]
-"""Says to which namespace the sessions of a peer belong, by its node id. It is pure."""
+"""Says to which namespace the sessions of a peer belong, by its node id. It is pure. With a `ConnectionRefusedError` it
+refuses the peer; whatever else it raises is the host's."""
 
 TRAFFIC = frozenset((DatagramReceived, StreamAcked, StreamFinished, StreamReadable, StreamWritable))
 """Events that are nothing to `on_event`, and most of all; who looks here first saves a call."""
@@ -94,20 +96,19 @@ class Lifecycle:
         """Take a session in, or say why not. The other end of one that this endpoint has with itself has no record."""
         if session_id in self._sessions:
             return None
-        namespace = self._namespace(peer_node_id)
         try:
+            namespace = self._namespace(peer_node_id)
             self.manager.create_session(session_id, peer_node_id, now, namespace=namespace, use=session)
-        except (ShuttingDownError, TooManySessionsError) as error:
+        except (ConnectionRefusedError, ShuttingDownError, TooManySessionsError) as error:
             return error
         self._sessions[session_id] = session
         return None
 
     def has_room(self, peer_node_id: bytes, now: float) -> bool:
         """Whether a session with this peer would be taken in now."""
-        namespace = self._namespace(peer_node_id)
         try:
-            self.manager.check_room(peer_node_id, now, namespace=namespace)
-        except (ShuttingDownError, TooManySessionsError):
+            self.manager.check_room(peer_node_id, now, namespace=self._namespace(peer_node_id))
+        except (ConnectionRefusedError, ShuttingDownError, TooManySessionsError):
             return False
         return True
 

@@ -56,6 +56,9 @@ class Connections:
         self._paused: dict[socket.socket, float] = {}  # those that cannot accept now, and when to try again
         self._view = memoryview(bytearray(READ_SIZE))
 
+    def check_path(self, path: NetworkPath) -> None:
+        """What goes where there is no connection is lost, whatever that is."""
+
     def begin(self, medium: Medium, link: Link, *, stranger: bool, waiter: Callable[[], None] | None = None) -> Any:
         """Take a connection into service; give it, or `None` when there are too many of strangers."""
         connection = SocketConnection(link, self._path_of(medium), medium, stranger=stranger)

@@ -80,6 +80,10 @@ class Sockets:
             self.ring()
         return left
 
+    def check_path(self, path: NetworkPath) -> None:
+        """See that an address can be sent to."""
+        self.pool.check_path(path)
+
     def path_used(self, path: NetworkPath) -> None:
         """A session uses a path."""
         self.pool.path_used(path)

@@ -20,7 +20,7 @@ from stt_anyio.config import NodeConfig
 from stt_anyio.connections.connection import Connection, Registry
 from stt_anyio.connections.dialing import ACCEPT_PAUSE, is_lost, open_tcp
 from stt_anyio.connections.sockets import READ_SIZE, SocketConnection, SocketMedium
-from stt_anyio.connections.streams import StreamConnection, TaskConnection
+from stt_anyio.connections.streams import StreamConnection, TaskConnection, close_stream
 from stt_anyio.errors import StateError, SttError
 from stt_anyio.links import FramedLink, Link, target_of
 from stt_anyio.udp.addresses import check_address
@@ -113,7 +113,7 @@ class ConnectionCarrier(Carrier):
         except BaseException:
             connection.close() if connection.registry is not None else connection.release()
             raise
-        if not connection.link.open:
+        if connection.over or not connection.link.open:
             failure = connection.link.failure
             raise failure if failure is not None else OSError(errno.ECONNRESET, "the connection was closed")
         return connection.path
@@ -203,7 +203,7 @@ class ConnectionCarrier(Carrier):
     async def serve_stream(self, stream: ByteStream, make_link: Callable[[], Link]) -> None:
         """Be dialled on a byte stream; returns when it has ended."""
         if not await self.serve(self._over(stream, make_link(), stranger=True)):
-            await anyio.aclose_forcefully(stream)
+            await close_stream(lambda: anyio.aclose_forcefully(stream))
 
     async def serve(self, connection: TaskConnection) -> bool:
         """Be dialled on a connection, in this task; returns when it has ended.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio.abc import ByteStream
 
 from stt_anyio.connections.connection import FAREWELL, Connection
 from stt_anyio.links import Link
-from stt_anyio.waiting import Bell
+from stt_anyio.waiting import Bell, as_failure, is_failure
 from stt_proto.types import NetworkPath
+
+_logger = logging.getLogger("stt.connections")
 
 READ_SIZE = 256 << 10
 """Bytes that are read at once."""
@@ -38,15 +42,15 @@ class TaskConnection(Connection):
                 await self._read()
         finally:
             with anyio.move_on_after(FAREWELL, shield=True):
-                await self.abandon()
+                await close_stream(self.abandon)
 
     async def _read(self) -> None:
         port = self.port
         while True:
             try:
                 data = await self.receive()
-            except Exception as error:
-                self.broke(_told(error))
+            except BaseException as error:
+                self._on_failed(error)
                 return
             if data is None:
                 self.take_end()
@@ -68,12 +72,17 @@ class TaskConnection(Connection):
                     await self.write_end()
                     return
                 await self.write(buffers)
-            except Exception as error:
-                self.broke(_told(error))
+            except BaseException as error:
+                self._on_failed(error)
                 return
             self.unsent = 0
             self.relieve()
             self.port.pump()
+
+    def _on_failed(self, error: BaseException) -> None:
+        if not is_failure(error):
+            raise error
+        self.broke(_told(as_failure(error)))
 
     @abstractmethod
     async def receive(self) -> bytes | None:
@@ -116,6 +125,16 @@ class StreamConnection(TaskConnection):
 
     async def abandon(self) -> None:
         await anyio.aclose_forcefully(self._stream)
+
+
+async def close_stream(close: Callable[[], Awaitable[None]]) -> None:
+    """Close what belongs to somebody else; that this fails is logged, and no reason to do anything."""
+    try:
+        await close()
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        _logger.warning("a stream could not be closed: %s", _told(as_failure(error)))
 
 
 def _told(error: Exception) -> str:

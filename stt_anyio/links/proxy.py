@@ -6,6 +6,8 @@ takes: 8 KiB a line, 128 lines.
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from websockets.exceptions import InvalidProxy
 from websockets.http11 import Response
 from websockets.proxy import Proxy, parse_proxy, prepare_connect_request
@@ -91,7 +93,9 @@ def proxy_of(url: str | None, auth: str | tuple[str, str] | None = None) -> Prox
         ArgumentError: it is none. What it was is not told, since it may hold a password.
     """
     try:
-        proxy = parse_proxy(url)  # type: ignore[arg-type]  # whatever it is
+        proxy: Proxy | None = parse_proxy(url)  # type: ignore[arg-type]  # whatever it is
+        if urlsplit(url).port == 0:  # of which the parser makes the usual one
+            proxy = None
     except (InvalidProxy, ValueError, TypeError, AttributeError):
         proxy = None
     if proxy is None or proxy.scheme not in ("http", "https") or not is_host(proxy.host):

@@ -6,6 +6,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from attrs import Attribute, field, frozen
 from websockets.exceptions import InvalidURI
@@ -36,7 +37,8 @@ def read_url(url: Any) -> WebSocketURI:
     """
     try:
         uri = parse_uri(url)
-        if is_host(uri.host) and 0 < uri.port <= 65_535 and _RESOURCE.fullmatch(uri.resource_name):
+        given = urlsplit(url).port  # of port 0 the parser makes the usual one
+        if is_host(uri.host) and given != 0 and 0 < uri.port <= 65_535 and _RESOURCE.fullmatch(uri.resource_name):
             return uri
     except (InvalidURI, ValueError, TypeError, AttributeError):
         pass
@@ -69,9 +71,15 @@ def _check_origin(_: Any, attribute: Attribute[Any], value: Any) -> None:
         raise ArgumentError(f"origin is {value!r}; it must be None or such as https://example.org", argument="origin")
 
 
-def _check_context(_: Any, attribute: Any, value: Any) -> None:
-    if value is not None and not isinstance(value, ssl.SSLContext):
-        raise ArgumentError(f"ssl_context is {value!r}; it must be an ssl.SSLContext", argument="ssl_context")
+def _check_context(value: Any, other_side: int, side: str) -> None:
+    if value is not None and not (isinstance(value, ssl.SSLContext) and value.protocol != other_side):
+        raise ArgumentError(
+            f"ssl_context is {value!r}; it must be an ssl.SSLContext of a {side}", argument="ssl_context"
+        )
+
+
+def _check_client_context(_: Any, attribute: Attribute[Any], value: Any) -> None:
+    _check_context(value, ssl.PROTOCOL_TLS_SERVER, "client")
 
 
 @frozen(kw_only=True)
@@ -92,7 +100,7 @@ class WebSocketTarget:
 
     url: str = field(validator=_check_url, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), converter=_pairs, validator=_check_headers, repr=False)
-    ssl_context: ssl.SSLContext | None = field(default=None, validator=_check_context)
+    ssl_context: ssl.SSLContext | None = field(default=None, validator=_check_client_context)
     proxy: str | None = field(default=None, repr=False)
     proxy_auth: str | tuple[str, str] | None = field(default=None, repr=False)
     origin: str | None = field(default=None, validator=_check_origin)
@@ -135,7 +143,7 @@ def server_links(ssl_context: ssl.SSLContext | None, path: str | None, origins: 
         ArgumentError: names the one that is wrong.
     """
     allowed = Origins.of(origins)
-    _check_context(None, None, ssl_context)
+    _check_context(ssl_context, ssl.PROTOCOL_TLS_CLIENT, "server")
     if not (path is None or (isinstance(path, str) and path.startswith("/"))):
         raise ArgumentError(f"path is {path!r}; it must begin with a slash", argument="path")
 

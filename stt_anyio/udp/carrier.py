@@ -158,6 +158,9 @@ class UdpCarrier(Carrier):
         """Close the socket of the node's own for that of this path, which is the node's own from now on."""
         self._drop(self._pool().replace_own(path))
 
+    def check_path(self, path: NetworkPath) -> None:
+        self._pool().check_path(path)
+
     def path_used(self, path: NetworkPath) -> None:
         self._pool().path_used(path)
 

@@ -6,7 +6,8 @@ import socket
 from typing import Any
 
 from stt_anyio.config import NodeConfig
-from stt_anyio.udp.addresses import Address, any_of
+from stt_anyio.errors import ArgumentError
+from stt_anyio.udp.addresses import Address, any_of, check_address, resolve_numeric
 from stt_anyio.udp.udpsocket import UdpSocket, owner_of
 from stt_proto.types import NetworkPath
 
@@ -39,6 +40,23 @@ class SocketPool:
             if sock is not None:
                 self._owners[local] = sock
         return sock
+
+    def check_path(self, path: NetworkPath) -> None:
+        """See that a path leads to an address as sockets give it, of the family of the socket where it begins.
+
+        Raises:
+            ArgumentError: it does not; `sendto` would look up a name, or raise.
+        """
+        sock = self.owner(path.local)
+        try:
+            found = resolve_numeric(*check_address(path.remote))
+        except ArgumentError:
+            found = None
+        if found is None or found[1] != path.remote or (sock is not None and found[0] != sock.family):
+            raise ArgumentError(
+                f"remote of the path is {path.remote!r}; it must be an address as sockets give it, not a name",
+                argument="remote",
+            )
 
     def of_family(self, family: socket.AddressFamily) -> UdpSocket | None:
         """The socket from which addresses of a family are dialled."""

@@ -130,3 +130,54 @@ def test_without_an_event_loop() -> None:
         peer.abort()
         with pytest.raises(SessionClosedError):
             peer.receive_frame(timeout=5)
+
+
+async def test_handlers_that_do_not_finish_are_no_more_than_frames_may_wait(sessions: Sessions) -> None:
+    """P-22: the peer cannot make this side start tasks without end; what is too much is dropped, the oldest first."""
+    limits = Limits(extension_frames=4)
+    async with sessions(**KINDS, limits=limits) as (ours, theirs):
+        at_work: list[bytes] = []
+        begun: list[bytes] = []
+        finish = anyio.Event()
+
+        async def slow(session: Session, data: bytes) -> None:
+            begun.append(data)
+            at_work.append(data)
+            try:
+                await finish.wait()
+            finally:
+                at_work.remove(data)
+
+        for _ in range(2):  # those that have come already count too
+            ours.send_frame(0x81, b"early")
+        with anyio.fail_after(5):
+            while theirs.frames is None or len(theirs.frames) < 2:
+                theirs.on_frame(0x90, slow)  # for which none has come
+                await anyio.lowlevel.checkpoint()
+        theirs.on_frame(0x80, slow)
+        theirs.on_frame(0x81, slow)
+        stream = ours.open_stream()
+        for number in range(20):
+            with anyio.fail_after(5):
+                while True:
+                    try:
+                        ours.send_frame(0x80, b"%d" % number)
+                        break
+                    except BufferOverflowError:
+                        await anyio.lowlevel.checkpoint()
+                await stream.send(b"x", timeout=5)
+        assert len(at_work) == 4
+        assert sorted(begun) == [b"0", b"1", b"early", b"early"]
+        assert theirs.frames_at_work == 4
+        finish.set()
+        with anyio.fail_after(5):
+            while at_work or len(begun) < 8:
+                await anyio.lowlevel.checkpoint()
+        assert sorted(begun[4:]) == [b"16", b"17", b"18", b"19"]  # trio begins tasks in any order
+        ours.send_frame(0x81, b"after")
+        with anyio.fail_after(5):
+            while begun[-1] != b"after":
+                await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(5):
+            while theirs.frames_at_work:
+                await anyio.lowlevel.checkpoint()

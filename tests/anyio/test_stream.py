@@ -14,6 +14,7 @@ from anyio.streams.buffered import BufferedByteStream
 
 from stt_anyio import DataExpiredError, Priority, Session, SessionClosedError, Stream, StreamClosedError, SttAttribute
 from stt_anyio.errors import ArgumentError, StateError, StreamIdConflict, TooManyStreamsError
+from stt_anyio.waiting import AsyncioSignal
 
 Sessions = Callable[..., AbstractAsyncContextManager[tuple[Session, Session]]]
 
@@ -525,3 +526,56 @@ async def test_attributes_and_anyio_wrappers(sessions: Sessions) -> None:
         assert ours.session_id.hex() in repr(ours)
         await stream.send(b"length\nrest")
         assert await BufferedByteStream(peer).receive_until(b"\n", 100) == b"length"
+
+
+async def test_closing_in_the_middle_of_a_send_is_no_clean_end(sessions: Sessions) -> None:
+    """The sender learns that not all was taken, and the receiver that what it got is not the whole."""
+    async with sessions(**SMALL) as (ours, theirs):
+        stream, peer = await pair(ours, theirs)
+
+        async def send() -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await stream.send(bytes(1024 * KIB))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            await peer.receive()
+            await stream.aclose()
+            with pytest.raises(StreamClosedError) as caught:
+                await receive_until_it_raises(peer)
+            assert isinstance(caught.value, anyio.BrokenResourceError)
+
+
+async def test_closing_after_a_send_that_was_cut_short_delivers_what_was_taken(sessions: Sessions) -> None:
+    """As `send` says: cancelled, what was taken goes out all the same, unless it is reset. Nor does waiting count."""
+    async with sessions(**SMALL) as (ours, theirs):
+        stream, peer = await pair(ours, theirs)
+        with anyio.move_on_after(0.01):
+            await stream.send(bytes(1024 * KIB))
+        taken = stream.bytes_accepted - 1
+        assert 0 < taken < 1024 * KIB
+
+        async def wait() -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await stream.wait_writable()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            await stream.aclose()
+            assert len(await read_all(peer)) == taken
+
+
+async def test_looking_again_and_again_leaves_nothing_behind(sessions: Sessions) -> None:
+    """Each look with a timeout left a future in the signal for as long as nothing came."""
+    async with sessions() as (ours, theirs):
+        _, peer = await pair(ours, theirs)
+        for _ in range(50):
+            with pytest.raises(TimeoutError):
+                await peer.receive(timeout=0)
+            with anyio.move_on_after(0.0001):
+                await theirs.accept_stream()
+        for bell in (peer._readable, theirs._accepted):
+            signal = bell._signal
+            if isinstance(signal, AsyncioSignal):
+                assert signal._waiters == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -492,6 +493,8 @@ async def test_headers_and_credentials_of_the_request() -> None:
         ({"url": "ws://"}, "url"),
         ({"url": "ws://host/#there"}, "url"),
         ({"url": "ws://host:70000/"}, "url"),
+        ({"url": "ws://host:0/"}, "url"),
+        ({"url": "wss://host:0/"}, "url"),
         ({"url": "ws://host/a b"}, "url"),
         ({"url": "ws://a..b/"}, "url"),
         ({"url": "wss://\x0e\x17:1"}, "url"),
@@ -505,6 +508,8 @@ async def test_headers_and_credentials_of_the_request() -> None:
         ({"headers": "X: y"}, "headers"),
         ({"headers": {"X": 5}}, "headers"),
         ({"ssl_context": True}, "ssl_context"),
+        ({"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, "ssl_context"),
+        ({"proxy": "http://host:0"}, "proxy"),
         ({"proxy": "socks5://host"}, "proxy"),
         ({"proxy": "host:8080"}, "proxy"),
         ({"proxy": "https://a..b"}, "proxy"),

@@ -9,6 +9,7 @@ from attrs import define
 
 from stt_proto import Session
 from stt_proto.errors import (
+    ConnectionRefusedError,
     SessionClosedError,
     SessionExpiredError,
     SessionTimeoutError,
@@ -699,6 +700,40 @@ def test_what_says_where_peers_belong_raises() -> None:
     with pytest.raises(KeyError):
         world.run(RTT)
     assert not server.sessions
+
+
+def test_what_says_where_peers_belong_refuses_one() -> None:
+    """H-29: whoever belongs nowhere is refused, dialling or dialled, with a ticket too; the others are not."""
+    world = World(1)
+    strangers: set[bytes] = set()
+
+    def namespace_of(peer_node_id: bytes) -> str:
+        if peer_node_id in strangers:
+            raise ConnectionRefusedError("of no tenant")
+        return "tenant"
+
+    client, server = world.node("client"), world.node("server", manager=manager_of(world), namespace_of=namespace_of)
+    first = client.connect(server)
+    world.run_until(lambda: first.ticket)
+    first.close(world.now)
+    client.pump()
+    world.run(20.0)
+    strangers.add(client.endpoint.config.identity.node_id)
+    for ticket in (None, first.ticket):
+        refused = client.connect(server, ticket=ticket)
+        world.run(4 * RTT)
+        assert refused.close_error is not None
+        assert refused.close_error.code == ConnectionRefusedError.code
+    assert not server.sessions
+    other = world.node("other")
+    dialled = server.connect(client)
+    world.run(4 * RTT)
+    assert dialled.close_error is not None
+    assert dialled.close_error.code == ConnectionRefusedError.code
+    assert not server.sessions
+    other.connect(server)
+    world.run(RTT)
+    assert len(server.sessions) == 1
 
 
 # -- to a stop -----------------------------------------------------------------------------------------------------
