@@ -6,7 +6,6 @@ import errno
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import inf, nan
@@ -169,14 +168,17 @@ def test_what_ends_the_thread_ends_the_node(error: BaseException, monkeypatch: p
     monkeypatch.setattr(threading, "excepthook", lambda args: printed.append(args.exc_value))
     with ThreadPoolExecutor(1) as threads, sessions() as (ours, theirs):
         server = theirs.node
-        call_back = server._call_back
-        waiting = threads.submit(server.accept)
-        thread = server._thread
+        call_back, pump, thread = server._call_back, server._pump, server._thread
         assert thread is not None
-        while not (server._pumper == thread.ident and server._turn._waiters):  # type: ignore[attr-defined]
-            with server.lock:
-                server._stir()  # until it is the one in the background that pumps
-            time.sleep(0.001)
+
+        def pump_in_the_background(seconds: float) -> None:
+            if threading.current_thread() is thread:
+                pump(seconds)
+            else:
+                server._turn.wait(0.01)
+
+        monkeypatch.setattr(server, "_pump", pump_in_the_background)
+        waiting = threads.submit(server.accept)
 
         def end() -> None:
             if threading.current_thread() is thread:
