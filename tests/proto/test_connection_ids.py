@@ -137,6 +137,16 @@ def test_retirement_flood() -> None:
     assert ids.deadline == inf
 
 
+def test_the_oldest_retired_id_gives_way() -> None:
+    """C-4: of those that were retired the 64 newest are routed."""
+    table, ids, _ = local()
+    retired = []
+    for number in range(66):
+        retired.append(ids._live[number])
+        ids.on_retire(number, now=0.0, linger=30.0)
+    assert [connection_id in table for connection_id in retired] == [False] * 2 + [True] * 64
+
+
 def test_the_flood_is_over_after_ten_seconds() -> None:
     """C-4: what was issued 10 s ago counts no more."""
     _, ids, _ = local()

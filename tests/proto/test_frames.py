@@ -194,6 +194,14 @@ def check(frame: Frame) -> None:
 # -- every byte of section 8 ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("size", [1, 512])
+@pytest.mark.parametrize("lifetime", [1, 604_800])
+def test_tickets_at_their_limits(lifetime: int, size: int) -> None:
+    """Section 4.4: the shortest and the longest."""
+    frame = Ticket(lifetime, RESET_TOKEN, bytes(size))
+    assert decode_frames_untrusted(frame.encode()) == [frame]
+
+
 @pytest.mark.parametrize(("encoded", "frame"), ENCODINGS, ids=lambda value: str(value)[:40])
 def test_bytes_of_each_frame(encoded: str, frame: Frame) -> None:
     assert frame.encode() == bytes.fromhex(encoded)

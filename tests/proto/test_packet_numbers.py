@@ -111,6 +111,8 @@ def test_memory_of_skips_is_bounded() -> None:
         numbers.check_acked(501 * 399, 501 * 400 - 1)
     with pytest.raises(InvalidFrameError):
         numbers.check_acked(501 * 200 + 500, 501 * 200 + 500)
+    first, second = numbers._skipped[:2]
+    assert (first, second - first) == (501 * 145 - 1, 501)
 
 
 def test_the_last_number() -> None:
