@@ -167,7 +167,7 @@ class Engines:
 
     @property
     def linger(self) -> float:
-        """Seconds for which a close is awaited, and for which a session that is over still answers (K-1, K-3)."""
+        """Seconds for which a close is awaited, a session that is over answers, and old keys open (K-1, K-3, V-5)."""
         return min(LINGER_PTOS * self.path.recovery.pto, MAX_LINGER)
 
     def rest(self) -> None:

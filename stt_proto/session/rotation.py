@@ -36,10 +36,9 @@ from stt_proto.wire.header import EPOCH_BITS, MAX_PACKET
 if TYPE_CHECKING:
     from stt_proto.session.engines import Engines
 
-OVERLAP_PTOS = 3
-"""Probe timeouts for which packets of the version before still open (V-5)."""
 LEAST_OVERLAP = 0.02
-"""Seconds for which they do at least: so no peer makes us rotate more than 50 times a second (V-6)."""
+"""Seconds for which packets of the version before still open, at least (V-5): so no peer makes us rotate more than 50
+times a second (V-6)."""
 LEAST_PATIENCE = 10.0
 """Seconds in which a peer that can be heard has to move on, at least; usually it has as long as silence may last."""
 MAX_DELAYS = 6
@@ -376,7 +375,7 @@ class KeyRotation:
         self.version = self._chain.version
         self.rotated_at = now
         self._peer_key = b""
-        self.deadline = now + max(OVERLAP_PTOS * self._engines.path.recovery.pto, LEAST_OVERLAP)
+        self.deadline = now + max(self._engines.linger, LEAST_OVERLAP)
         if self._events is not None:
             event = KeysRotated(self.version)
             self._events.append(event)

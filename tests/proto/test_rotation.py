@@ -440,6 +440,21 @@ def test_the_keys_of_the_version_before_go() -> None:
         assert len(engines.receiver._openers) == 1
 
 
+def test_the_keys_of_the_version_before_go_soon_whatever_the_round_trip_was_taken_for() -> None:
+    """V-5: a process that slept measured nine seconds, and kept them for more than a minute."""
+    pair = session_pair()
+    for engines in (pair.session._engines, pair.peer._engines):
+        assert engines is not None
+        engines.path.recovery.rtt.update(9.0, 0.0, pair.now)
+        assert engines.path.recovery.pto > 10.0
+    began = pair.now
+    rotate(pair)
+    pair.world.run(began + 10.5 - pair.now)
+    for engines in (pair.session._engines, pair.peer._engines):
+        assert engines is not None
+        assert (engines.rotation.state, engines.rotation.version) == (RotationState.SETTLED, 1)
+
+
 # -- a thief -------------------------------------------------------------------------------------------------------
 
 
